@@ -80,11 +80,11 @@ class ReplicaConfig(_Section):
 
 
 class ScorerConfig(ReplicaConfig):
-    """Scorer replicas. `token_budget` bounds the tokens of one forward pass, `chunk_examples` the examples of
-    one unit of work."""
+    """Scorer replicas. `working_memory_gb` bounds what a replica takes beside its weights (None: 1 GiB on a
+    CPU, half of what is free on a GPU), `chunk_examples` the examples of one unit of work."""
 
     layout: Literal["auto", "system", "user", "plain"] = "auto"
-    token_budget: Annotated[int, Field(ge=64)] = 4096
+    working_memory_gb: float | None = Field(default=None, gt=0)
     chunk_examples: Positive = 64
 
 

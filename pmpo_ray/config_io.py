@@ -37,6 +37,7 @@ CHANGEABLE: Mapping[str, str] = {
     "scorer.cpus": "a share of a machine, not a setting of the method",
     "scorer.gpus": "a share of a machine, not a setting of the method",
     "scorer.memory_gb": "a share of a machine, not a setting of the method",
+    "scorer.working_memory_gb": "how work is cut does not change its outcome",
     "scorer.threads": "a share of a machine, not a setting of the method",
     "rewriter.replicas": "how many replicas share the work does not change its outcome",
     "rewriter.cpus": "a share of a machine, not a setting of the method",

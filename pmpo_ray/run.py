@@ -3,7 +3,7 @@
 Invariants:
 - Everything that can be known to be wrong without a model is found before Ray starts.
 - Every finished round of every task is in the run folder before the next one begins; the same command
-  goes on from there.
+  goes on from there, and finds the scores of the unfinished round there too.
 - What was started here is ended here, whatever happens: actors always, Ray where this process started it.
 """
 
@@ -26,8 +26,9 @@ from pmpo_ray.engines.models import estimate_bytes, resolve_model
 from pmpo_ray.errors import DataError, ResourceError, RunFolderError
 from pmpo_ray.evaluation.accuracy import held_out_accuracy
 from pmpo_ray.objectives import Objective, check_objective, make_objective, resolve_auto
-from pmpo_ray.protocols import Observer
+from pmpo_ray.protocols import Observer, ScoreClient
 from pmpo_ray.rewriting import choose_style
+from pmpo_ray.score_memory import RememberingScorer, ScoreMemory, saving
 from pmpo_ray.search import SearchOutcome, SearchSetup, search_task, survivors_of
 from pmpo_ray.store import ClusterInfo, Manifest, RunStore, data_hash, installed_versions, task_folder
 from pmpo_ray.tasks import load_task, split_task
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from actors.resources import Plan
 
 _CONNECT_SECONDS = 10.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,11 @@ def run_optimization(config: RunConfig, *, run_dir: str | None, observer: Observ
     """
     jobs = [_prepare(config, index) for index in range(len(config.tasks))]
     store = _open_store(config, run_dir or config.run_dir or _fresh_run_dir(config))
+    memory = ScoreMemory(store.join_scores())
     for job in jobs:
         observer(Progress(job.task.name, "waiting", 0, config.search.rounds))
     with _ray(config) as address:
-        run = _Run(config, store, jobs, observer, address, _place(config, address))
+        run = _Run(config, store, memory, jobs, observer, address, _place(config, address))
         try:
             results = asyncio.run(run.run())
         except KeyboardInterrupt:
@@ -165,6 +168,7 @@ class _Run:
         self,
         config: RunConfig,
         store: RunStore,
+        memory: ScoreMemory,
         jobs: Sequence[_Job],
         observer: Observer,
         address: str,
@@ -172,6 +176,7 @@ class _Run:
     ) -> None:
         self._config = config
         self._store = store
+        self._memory = memory
         self._jobs = jobs
         self._observer = observer
         self._address = address
@@ -186,7 +191,11 @@ class _Run:
                 manifest, scorer=scorer.info, rewriter=rewriter.info, cluster=_cluster_info(self._address)
             )
             await asyncio.to_thread(self._store.write_manifest, manifest)
-            await self._all_tasks(scorer, rewriter)
+            if scorer.info.fallback:
+                _log.warning("slow scorer: %s", scorer.info.fallback)
+            # Within the pools: the last scores are saved whatever ends the tasks, then the actors end.
+            async with saving(self._memory, self._store.write_scores):
+                await self._all_tasks(RememberingScorer(scorer, scorer.info, self._memory), rewriter)
         results = tuple(self._results[job.task.name] for job in self._jobs)
         finished = replace(
             manifest,
@@ -241,7 +250,7 @@ class _Run:
                 if not isinstance(pool, BaseException):
                     await pool.close()
 
-    async def _all_tasks(self, scorer: ScorerPool, rewriter: RewriterPool) -> None:
+    async def _all_tasks(self, scorer: ScoreClient, rewriter: RewriterPool) -> None:
         """Search all tasks at once; the first error ends the others, whose finished rounds are kept."""
         tasks = [asyncio.create_task(self._one_task(job, scorer, rewriter)) for job in self._jobs]
         try:
@@ -251,7 +260,7 @@ class _Run:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _one_task(self, job: _Job, scorer: ScorerPool, rewriter: RewriterPool) -> None:
+    async def _one_task(self, job: _Job, scorer: ScoreClient, rewriter: RewriterPool) -> None:
         name = job.task.name
         kept: list[RoundRecord] = list(await asyncio.to_thread(self._store.read_rounds, name))
 
@@ -290,7 +299,7 @@ class _Run:
         job: _Job,
         result: TaskResult,
         losses: tuple[float, ...],
-        scorer: ScorerPool,
+        scorer: ScoreClient,
         rewriter: RewriterPool,
     ) -> TaskResult:
         """`result` with the accuracies of its first and its best instruction on the test part."""

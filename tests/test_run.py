@@ -7,13 +7,17 @@ import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from ray.cluster_utils import Cluster
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from pmpo_ray import PmpoError, RunConfig, optimize
+from pmpo_ray.config import DEFAULT_MODEL
+from pmpo_ray.engines.models import load_tokenizer, resolve_model
 from pmpo_ray.errors import DataError, EngineError, ResourceError, RunFolderError
 from pmpo_ray.evaluation.accuracy import answered_rightly, held_out_accuracy, wilson_interval
 from pmpo_ray.store import RunStore
@@ -125,6 +129,57 @@ def test_an_interrupted_run_goes_on_from_its_last_round(tmp_path: Path) -> None:
     assert continued.tasks[0].tokens_scored == whole.tasks[0].tokens_scored
 
 
+class StoppedError(Exception):
+    """Raised by an observer."""
+
+
+def score_keys(folder: Path) -> dict[str, set[bytes]]:
+    """The keys of the scores in every part, by the part's name."""
+    return {path.name: set(pd.read_parquet(path)["key"]) for path in folder.glob("scores/*.parquet")}
+
+
+@pytest.mark.parametrize(("state", "number"), [("rewriting", 2), ("done", 3)])
+def test_a_stopped_run_goes_on_without_scoring_anything_again(
+    state: str, number: int, tmp_path: Path
+) -> None:
+    """Stopped where the masked texts of a round are scored, and where the evaluation is; in neither case is
+    there a record of it yet. A part holds only what its process computed."""
+    config = simulated(search={"rounds": 3, "mask_mode": "token"})
+    whole = optimize(config, run_dir=str(tmp_path / "whole"), observer=quiet)
+    folder, seen = tmp_path / "run", list[str]()
+
+    def stop(progress: Progress) -> None:
+        seen.append(progress.state)
+        evaluated = state != "done" or "evaluating" in seen
+        if (progress.state, progress.round) == (state, number) and evaluated:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        optimize(config, run_dir=str(folder), observer=stop)
+    first = set().union(*score_keys(folder).values())
+    RunStore.open(str(folder)).join_scores()
+    [joined] = score_keys(folder)
+    continued = optimize(config, run_dir=str(folder), observer=quiet)
+    parts = score_keys(folder)
+    assert parts.pop(joined) == first
+    later = set().union(*parts.values())
+    assert not first & later
+    assert bool(later) == (state != "done")
+    assert first | later == set().union(*score_keys(tmp_path / "whole").values())
+    assert [replace(task, seconds=0.0) for task in continued.tasks] == [
+        replace(task, seconds=0.0) for task in whole.tasks
+    ]
+
+
+def test_a_broken_part_of_the_scores_is_named_before_anything_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    optimize(simulated(search={"rounds": 0}), run_dir=str(folder), observer=quiet)
+    [part] = folder.glob("scores/*.parquet")
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(RunFolderError, match=rf"{part.name}.* is damaged .*delete it"):
+        optimize(run_dir=str(folder), observer=quiet)
+
+
 def test_a_folder_of_another_configuration_is_refused(tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
     optimize(simulated(search={"rounds": 0}), run_dir=folder, observer=quiet)
@@ -171,6 +226,36 @@ def test_what_the_data_lack_for_the_objective_is_said_before_ray_starts(tmp_path
     with pytest.raises(DataError, match=r"task own: .*no negatives"):
         optimize(config, run_dir=str(tmp_path / "run"), observer=quiet)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_is_scored_in_a_slower_way_is_named_when_the_run_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its soft caps keep this one from tree attention."""
+    tokenizer = load_tokenizer(resolve_model(DEFAULT_MODEL, progress=False), trust_remote_code=False)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    optimize(
+        simulated(
+            scorer={"model": str(tmp_path / "model")}, search={"rounds": 0}, evaluation={"enabled": False}
+        ),
+        run_dir=tmp_path / "run",
+        observer=quiet,
+    )
+    assert "expanded cache" in caplog.text
+    manifest = RunStore.open(str(tmp_path / "run")).read_manifest()
+    assert manifest is not None
+    assert manifest.scorer is not None
+    assert manifest.scorer.fallback in caplog.text
 
 
 def test_an_example_longer_than_the_context_ends_the_run_with_its_name(tmp_path: Path) -> None:

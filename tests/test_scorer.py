@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -25,7 +23,6 @@ from pmpo_ray.config import DEFAULT_MODEL, ScorerConfig
 from pmpo_ray.engines.loading import LoadedModel
 from pmpo_ray.engines.models import ResolvedModel, load_tokenizer, resolve_model
 from pmpo_ray.engines.transformers_scorer import TransformersScorer
-from pmpo_ray.engines.tree import build_tree, common_prefix, pack
 from pmpo_ray.errors import EngineError
 from pmpo_ray.templates import PromptEncoder
 from pmpo_ray.types import Example, ExampleScore, ScoreRequest
@@ -46,7 +43,7 @@ def tokenizer(smollm: ResolvedModel) -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="session")
 def scorer(smollm: ResolvedModel) -> TransformersScorer:
-    return TransformersScorer.load(str(smollm.path), ScorerConfig(dtype="float32", token_budget=512))
+    return TransformersScorer.load(str(smollm.path), ScorerConfig(dtype="float32"))
 
 
 def plain_scores(
@@ -92,7 +89,7 @@ def test_real_model_on_real_data_equals_one_by_one_scoring(
     examples = bbh_examples(data_dir, "logical_deduction_three_objects", 4)
     request = ScoreRequest("Read the puzzle. Answer with the letter of the right option.", examples)
     found = scorer.score(request)
-    expected = plain_scores(scorer._model, PromptEncoder(tokenizer), request)
+    expected = plain_scores(scorer._engine.model, PromptEncoder(tokenizer), request)
     assert_equal_scores(found.scores, expected)
     whole = sum(score.context_tokens * (1 + len(score.negatives)) for score in found.scores)
     assert found.tokens_computed < whole / 3
@@ -109,7 +106,7 @@ def test_shots_weights_and_long_answers_equal_one_by_one_scoring(
     )
     request = ScoreRequest("Solve it.", examples[:2], shots=(Example("s", "1 + 1?", "2"), examples[2]))
     found = scorer.score(request)
-    assert_equal_scores(found.scores, plain_scores(scorer._model, PromptEncoder(tokenizer), request))
+    assert_equal_scores(found.scores, plain_scores(scorer._engine.model, PromptEncoder(tokenizer), request))
 
 
 def test_scores_do_not_depend_on_order_budget_chunks_or_what_ran_before(
@@ -121,7 +118,7 @@ def test_scores_do_not_depend_on_order_budget_chunks_or_what_ran_before(
     scorer.score(ScoreRequest("Say which statement is not meant seriously.", examples[:2]))
     backwards = scorer.score(ScoreRequest(instruction, examples[::-1])).scores[::-1]
     alone = [scorer.score(ScoreRequest(instruction, (example,))).scores[0] for example in examples]
-    small = TransformersScorer.load(str(smollm.path), ScorerConfig(dtype="float32", token_budget=64))
+    small = TransformersScorer.load(str(smollm.path), ScorerConfig(dtype="float32", working_memory_gb=0.05))
     packed = small.score(ScoreRequest(instruction, examples)).scores
     for other in (backwards, alone, packed):
         for first, second in zip(whole, other, strict=True):
@@ -163,7 +160,7 @@ def test_architectures_with_and_without_windows(
 ) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
-    settings_ = ScorerConfig.model_validate({"dtype": "float32", "token_budget": 128, "layout": layout})
+    settings_ = ScorerConfig.model_validate({"dtype": "float32", "layout": layout})
     scorer = TransformersScorer(LoadedModel(model, tokenizer, TINY_MODEL), settings_)
     assert scorer.info().fallback == ""
     examples = tuple(
@@ -197,41 +194,13 @@ def test_an_example_longer_than_the_context_is_named(tokenizer: PreTrainedTokeni
         scorer.score(ScoreRequest("Answer.", (long,)))
 
 
-answers = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=6)
-
-
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=5), answers)
-def test_a_tree_holds_every_path_once_and_predicts_every_answer(
-    question: list[int], texts: list[list[int]]
+def test_an_example_that_needs_more_memory_than_it_may_have_is_named(
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    tree = build_tree(question, texts)
-    paths = []
-    for node in range(tree.size):
-        path, at = [], node
-        while at >= 0:
-            path.append(tree.tokens[at])
-            at = tree.parents[at]
-        paths.append(tuple(reversed(path)))
-        assert tree.depths[node] == len(path) - 1
-        assert tree.ancestry()[node].sum() == len(path)
-    wanted = {tuple(question + text[:n]) for text in texts for n in range(len(text))}
-    assert set(paths[len(question) - 1 :]) == wanted
-    assert len(paths) == len(set(paths))
-    for text, rows, targets in zip(texts, tree.rows, tree.targets, strict=True):
-        assert list(targets) == text
-        assert [paths[row] for row in rows] == [tuple(question + text[:n]) for n in range(len(text))]
-
-
-@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 100))
-def test_packing_takes_every_tree_once_and_keeps_the_budget(sizes: list[int], budget: int) -> None:
-    groups = pack(sizes, budget)
-    assert sorted(index for group in groups for index in group) == list(range(len(sizes)))
-    assert all(sum(sizes[i] for i in group) <= budget or len(group) == 1 for group in groups)
-
-
-@settings(max_examples=50)
-@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
-def test_common_prefix(first: list[int], second: list[int]) -> None:
-    length = common_prefix(first, second)
-    assert first[:length] == second[:length]
-    assert first[length : length + 1] != second[length : length + 1] or length == min(len(first), len(second))
+    model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=49152, **TINY_KEYS)).eval()
+    config = ScorerConfig(dtype="float32", working_memory_gb=0.0225)
+    scorer = TransformersScorer(LoadedModel(model, tokenizer, TINY_MODEL), config)
+    examples = (Example("small", "1 + 1", "2", ("3",)), Example("row-8", "word " * 480, "yes", ("no",)))
+    with pytest.raises(EngineError, match=r"example row-8 .* tokens behind \d+ take .*working_memory_gb"):
+        scorer.score(ScoreRequest("Answer.", examples))
+    assert scorer.score(ScoreRequest("Answer.", examples[:1])).scores[0].target.logprob < 0

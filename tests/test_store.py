@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from pyarrow import fs
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.store import ClusterInfo, Manifest, RunStore, data_hash, installed_versions, task_folder
 from pmpo_ray.store.rounds import METADATA_KEY, decode_round, decode_segments, encode_round, encode_segments
+from pmpo_ray.store.scores import decode_scores, encode_scores, pack, unpack
 from pmpo_ray.types import (
     AnswerScore,
     Candidate,
@@ -619,7 +621,9 @@ def test_leftovers_of_killed_writers_are_ignored_then_removed(store: RunStore) -
     ended.wait()
     tasks = folder_of(store) / "tasks/bbh__navigate"
     host, digits = socket.gethostname(), "0" * 16
-    dead = [folder / f".tmp-{ended.pid}-{host}-{digits}" for folder in (tasks, folder_of(store))]
+    store.write_scores(packed_scores(0, 1))
+    folders = (tasks, folder_of(store), folder_of(store) / "scores")
+    dead = [folder / f".tmp-{ended.pid}-{host}-{digits}" for folder in folders]
     kept = [
         tasks / f".tmp-{os.getpid()}-{host}-{digits}",
         tasks / f".tmp-{ended.pid}-not-{host}-{digits}",
@@ -629,7 +633,7 @@ def test_leftovers_of_killed_writers_are_ignored_then_removed(store: RunStore) -
         path.write_bytes(b"PAR1 half a file")
     assert store.read_rounds(TASK) == rounds_of(TASK)[:1]
     RunStore.open(store.location)
-    assert [path.exists() for path in (*dead, *kept)] == [False, False, True, True, True]
+    assert [path.exists() for path in (*dead, *kept)] == [False, False, False, True, True, True]
 
 
 def test_files_can_be_read_by_whom_the_umask_allows(store: RunStore) -> None:
@@ -639,6 +643,104 @@ def test_files_can_be_read_by_whom_the_umask_allows(store: RunStore) -> None:
     finally:
         os.umask(mask)
     assert (folder_of(store) / "report.html").stat().st_mode & 0o777 == 0o644
+
+
+# Scores, in parts.
+
+
+def packed_scores(first: int, last: int) -> dict[bytes, bytes]:
+    """Scores under the keys `first` to `last` - 1, with another number of answers each."""
+    return {
+        number.to_bytes(16): pack(
+            ExampleScore(
+                AnswerScore(-0.1 * number, number), (AnswerScore(-1 / 3, 2),) * (number % 3), 10 + number
+            )
+        )
+        for number in range(first, last)
+    }
+
+
+def bits(score: ExampleScore) -> list[object]:
+    """Everything in a score, with the very bits of its floats."""
+    answers = (score.target, *score.negatives)
+    return [score.context_tokens, *((struct.pack("d", item.logprob), item.tokens) for item in answers)]
+
+
+@given(st.dictionaries(st.binary(min_size=16, max_size=16), example_scores, max_size=20))
+@example({b"k" * 16: ExampleScore(AnswerScore(-0.0, 1), (AnswerScore(0.0, 1), AnswerScore(5e-324, 2)), 3)})
+def test_scores_survive_their_file_bit_for_bit_and_in_order(scores: dict[bytes, ExampleScore]) -> None:
+    read = decode_scores(encode_scores({key: pack(score) for key, score in scores.items()}))
+    assert list(read) == list(scores)
+    assert [bits(unpack(packed)) for packed in read.values()] == [bits(score) for score in scores.values()]
+
+
+def test_parts_of_scores_are_added_and_joined_into_one(store: RunStore) -> None:
+    assert store.join_scores() == {}
+    for first, last in ((0, 3), (3, 4), (4, 9)):
+        store.write_scores(packed_scores(first, last))
+    parts = {f"scores/0000000{number}.parquet" for number in range(3)}
+    assert files_of(store) == {"config.yaml", *parts}
+    assert store.join_scores() == packed_scores(0, 9)
+    assert files_of(store) == {"config.yaml", "scores/00000003.parquet"}
+    before = (folder_of(store) / "scores/00000003.parquet").stat()
+    assert RunStore.open(store.location).join_scores() == packed_scores(0, 9)
+    assert (folder_of(store) / "scores/00000003.parquet").stat().st_mtime_ns == before.st_mtime_ns
+    store.write_scores(packed_scores(9, 10))
+    assert files_of(store) == {"config.yaml", "scores/00000003.parquet", "scores/00000004.parquet"}
+    assert store.join_scores() == packed_scores(0, 10)
+
+
+def test_parts_that_a_killed_process_had_joined_but_not_removed_do_no_harm(store: RunStore) -> None:
+    store.write_scores(packed_scores(0, 3))
+    store.write_scores(packed_scores(3, 5))
+    store.write_scores(packed_scores(0, 5))
+    (folder_of(store) / "scores/00000000.parquet").unlink()
+    assert store.join_scores() == packed_scores(0, 5)
+    assert files_of(store) == {"config.yaml", "scores/00000003.parquet"}
+
+
+def test_pandas_reads_scores(store: RunStore) -> None:
+    store.write_scores(packed_scores(5, 6))
+    frame = pd.read_parquet(folder_of(store) / "scores/00000000.parquet")
+    assert [(row.key, row.context_tokens, list(row.tokens)) for row in frame.itertuples()] == [
+        ((5).to_bytes(16), 15, [5, 2, 2])
+    ]
+    assert list(frame["logprobs"][0]) == [-0.5, -1 / 3, -1 / 3]
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.7, 0.99])
+def test_a_truncated_part_of_scores_is_named_and_nothing_is_removed(store: RunStore, kept: float) -> None:
+    for number in range(3):
+        store.write_scores(packed_scores(number, number + 1))
+    path = folder_of(store) / "scores/00000001.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    before = files_of(store)
+    with pytest.raises(RunFolderError, match=r"scores/00000001\.parquet.* is damaged.*; delete it") as error:
+        store.join_scores()
+    assert is_one_line(error)
+    assert files_of(store) == before
+
+
+def test_a_part_of_scores_that_is_not_ours_is_refused(store: RunStore) -> None:
+    path = folder_of(store) / "scores/00000000.parquet"
+    path.parent.mkdir()
+    columns = pq.read_table(pa.BufferReader(encode_scores(packed_scores(0, 2))))
+    lists = pa.array([[1, 2], [3]], columns.schema.field("tokens").type)
+    for table in (
+        columns.drop_columns("tokens"),
+        columns.set_column(3, columns.schema.field("tokens"), lists),
+    ):
+        pq.write_table(table, path)
+        with pytest.raises(RunFolderError, match=r"scores/00000000\.parquet.* is damaged or of another"):
+            store.join_scores()
+
+
+def test_scores_that_cannot_be_written_are_named(store: RunStore) -> None:
+    (folder_of(store) / "scores").write_bytes(b"in the way")
+    with pytest.raises(RunFolderError, match=r"cannot write .*scores/00000000\.parquet") as error:
+        store.write_scores(packed_scores(0, 1))
+    assert is_one_line(error)
 
 
 # Object storage: a real S3 server on loopback.
@@ -725,6 +827,15 @@ def test_a_large_round_in_s3_is_uploaded_whole(s3: str) -> None:
     record = large_round(0)
     store.write_round(record)
     assert store.read_rounds(TASK) == (record,)
+
+
+def test_scores_in_s3_are_added_and_joined(s3: str) -> None:
+    store = RunStore.create(f"s3://runs/scores?{s3}", CONFIG)
+    for number in range(3):
+        store.write_scores(packed_scores(number, number + 1))
+    assert store.join_scores() == packed_scores(0, 3)
+    store.write_scores(packed_scores(3, 4))
+    assert RunStore.open(store.location).join_scores() == packed_scores(0, 4)
 
 
 def test_storage_that_does_not_answer_is_named() -> None:

@@ -1,16 +1,21 @@
-"""Answer trees: what has to be computed for an example, and how examples share a forward pass.
+"""Answer trees: what has to be computed for a unit of work, and how its items share forward passes.
+
+A unit of work is a trie over token ids with three levels: the root, which all contexts share (the
+instruction, above all); stems, which some of the contexts share below it; and one tree for each item, the
+rest of its question with its answers.
 
 Invariants:
-- A tree holds every distinct token path of its example's question and answers once; parents come before
+- A tree holds every distinct token path of its item's question and answers once; parents come before
   their children, so that position and ancestry follow from the parent indexes.
 - The last token of an answer is predicted but never fed: it needs no node.
-- A pack never changes a score, only what runs together.
+- Stems and packs never change a score, only what is computed how often and what runs together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,24 +25,37 @@ BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerTree:
-    """The trie of one example's question and answers below the shared prefix.
+class Item:
+    """A context and the answers to rate behind it, as token ids; no answer is empty, nor the context."""
 
-    `tokens`, `parents`, `depths`: one entry a node; parent -1 is the prefix's last token; depth 0
-    stands right behind the prefix. Answer a is predicted by nodes `rows[a]` (-1: the prefix's last token),
-    which are to give the tokens `targets[a]`.
+    context: Tokens
+    answers: tuple[Tokens, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTree:
+    """The trie of one item's question and answers below what it shares with others.
+
+    `tokens`, `parents`, `depths`: one entry a node; parent -1 is the last shared token; depth 0
+    stands right behind it. Answer a is predicted by nodes `rows[a]`, which are to give the tokens
+    `targets[a]`. A tree without answers is a mere run of tokens.
     """
 
-    tokens: tuple[int, ...]
-    parents: tuple[int, ...]
-    depths: tuple[int, ...]
-    rows: tuple[Tokens, ...]
-    targets: tuple[Tokens, ...]
+    tokens: Tokens
+    parents: Tokens
+    depths: Tokens
+    rows: tuple[Tokens, ...] = ()
+    targets: tuple[Tokens, ...] = ()
 
     @property
     def size(self) -> int:
         """Number of nodes: the tokens that go through the model."""
         return len(self.tokens)
+
+    @property
+    def scored(self) -> int:
+        """Number of nodes that predict an answer's token."""
+        return len({node for path in self.rows for node in path})
 
     def ancestry(self) -> BoolArray:
         """[size, size]: whether the column's node is the row's node or one of its ancestors."""
@@ -48,8 +66,23 @@ class AnswerTree:
         return seen
 
 
+@dataclass(frozen=True, slots=True)
+class Stem:
+    """The first `length` tokens below the root, shared by the items `members`."""
+
+    length: int
+    members: tuple[int, ...]
+
+    @property
+    def saved(self) -> int:
+        """Tokens that need not be computed again."""
+        return self.length * (len(self.members) - 1)
+
+
 def build_tree(question: Sequence[int], answers: Sequence[Sequence[int]]) -> AnswerTree:
-    """The tree of one example. `answers` must not be empty, nor any answer in it."""
+    """The tree of one item. Raises ValueError where the question or an answer is empty."""
+    if not question or not all(answers):
+        raise ValueError("a tree needs a question of at least one token, and no empty answer")
     tokens, parents, depths = list(question), list(range(-1, len(question) - 1)), list(range(len(question)))
     children: dict[tuple[int, int], int] = {}
     stem = len(question) - 1
@@ -62,7 +95,7 @@ def build_tree(question: Sequence[int], answers: Sequence[Sequence[int]]) -> Ans
                 child = len(tokens)
                 tokens.append(token)
                 parents.append(node)
-                depths.append(depths[node] + 1 if node >= 0 else 0)
+                depths.append(depths[node] + 1)
                 children[node, token] = child
             node = child
             path.append(node)
@@ -70,6 +103,11 @@ def build_tree(question: Sequence[int], answers: Sequence[Sequence[int]]) -> Ans
     return AnswerTree(
         tuple(tokens), tuple(parents), tuple(depths), tuple(rows), tuple(tuple(answer) for answer in answers)
     )
+
+
+def run_of(tokens: Tokens) -> AnswerTree:
+    """A tree without branches or answers: tokens whose keys and values are wanted."""
+    return AnswerTree(tokens, tuple(range(-1, len(tokens) - 1)), tuple(range(len(tokens))))
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
@@ -81,18 +119,53 @@ def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     return limit
 
 
-def pack(sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Indexes of trees, grouped so that a group's nodes sum to at most `budget`.
+def find_root(contexts: Sequence[Tokens]) -> int:
+    """How many leading tokens all contexts share, leaving each at least its last one."""
+    first, last = min(contexts), max(contexts)
+    return min(common_prefix(first, last), min(map(len, contexts)) - 1)
 
-    Trees of similar size come together, since attention pads a group to its largest tree. A tree larger
-    than the budget makes a group of its own.
+
+def find_stems(questions: Sequence[Tokens], least: int) -> list[Stem]:
+    """The stems that save the most tokens, none overlapping; empty where they would save less than `least`.
+
+    `questions` are what stands below the root; each keeps at least its last token for itself.
     """
+    order = sorted(range(len(questions)), key=questions.__getitem__)
+    # shared[i]: what neighbours i and i + 1 share. Runs of neighbours are the nodes of the trie; they are
+    # closed from the deepest to the shallowest, each choosing between itself and what is best below it.
+    shared = [_shared(questions[a], questions[b]) for a, b in pairwise(order)]
+    opened: list[tuple[int, int, list[Stem]]] = []  # (length, first member, the best found inside)
+    for end, length in enumerate([*shared, -1]):
+        first, inside = end, list[Stem]()
+        while opened and opened[-1][0] > length:
+            depth, first, found = opened.pop()
+            own = Stem(depth, tuple(sorted(order[first : end + 1])))
+            below = found + inside
+            inside = [own] if own.saved > sum(stem.saved for stem in below) else below
+        if opened and opened[-1][0] == length:
+            opened[-1][2].extend(inside)
+        elif length >= 0:
+            opened.append((length, first, inside))
+        else:
+            stems = inside
+    stems = [stem for stem in stems if stem.saved > 0]
+    return stems if sum(stem.saved for stem in stems) >= least else []
+
+
+def _shared(first: Tokens, second: Tokens) -> int:
+    return min(common_prefix(first, second), len(first) - 1, len(second) - 1)
+
+
+def pack(sizes: Sequence[int], costs: Sequence[int], max_size: int, max_cost: int) -> list[list[int]]:
+    """Indexes in their order, cut into groups whose sizes sum to at most `max_size` and costs to at most
+    `max_cost`. One that is larger makes a group of its own."""
     groups: list[list[int]] = []
-    room = 0
-    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        if not groups or sizes[index] > room:
+    size = cost = 0
+    for index in range(len(sizes)):
+        if not groups or size + sizes[index] > max_size or cost + costs[index] > max_cost:
             groups.append([])
-            room = budget
+            size = cost = 0
         groups[-1].append(index)
-        room -= sizes[index]
+        size += sizes[index]
+        cost += costs[index]
     return groups

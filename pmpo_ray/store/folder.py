@@ -93,13 +93,22 @@ class Folder:
         except OSError as error:
             raise self._failure("write", name, error) from error
 
+    def remove(self, name: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+        try:
+            self._filesystem.delete_file(self._full(name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._failure("remove", name, error) from error
+
     def clean(self) -> None:
-        """Remove the temporary files that killed processes of this machine left, here and in tasks/*.
-        A live process keeps its own, so a report may open the folder of a run at work."""
+        """Remove the temporary files that killed processes of this machine left, here, in scores and in
+        tasks/*. A live process keeps its own, so a report may open the folder of a run at work."""
         if not self._local:
             return
         base = Path(self._base)
-        for path in (*base.glob(".tmp-*"), *base.glob("tasks/*/.tmp-*")):
+        for path in (*base.glob(".tmp-*"), *base.glob("scores/.tmp-*"), *base.glob("tasks/*/.tmp-*")):
             parts = _TEMPORARY.fullmatch(path.name)
             if parts and parts[2] == socket.gethostname() and not _alive(int(parts[1])):
                 # A folder that may only be read can still be reported on.

@@ -2,6 +2,7 @@
 
 Always true: rounds are append-only, and round n exists for readers only once everything of it is written,
 because its segments are written before it. A search continues from what is read here and from nothing else.
+Scores are only ever added: parts of them are joined in a new file before the old ones go.
 
     config.yaml                      the resolved configuration; its presence makes a folder a run folder
     manifest.json                    versions, models, data hashes, seed, cluster, times, totals
@@ -9,19 +10,21 @@ because its segments are written before it. A search continues from what is read
     tasks/<task>/segments-0003.parquet
     tasks/<task>/best.json           the best instruction so far, and its ancestors
     tasks/<task>/result.json         what a finished and evaluated task came to
+    scores/00000003.parquet          scores by what they depend on, in parts
     summary.parquet                  the results of all tasks
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pyarrow as pa
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.store import documents, rounds
+from pmpo_ray.store import documents, rounds, scores
 from pmpo_ray.store.documents import Manifest
 from pmpo_ray.store.folder import Folder, one_line
 from pmpo_ray.store.naming import task_folder
@@ -31,7 +34,11 @@ _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
 _SUMMARY = "summary.parquet"
 _ROUND = re.compile(r"round-([0-9]{4,})\.parquet")
+_SCORES = re.compile(r"([0-9]{8,})\.parquet")
 _TOP_LEVEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MEND = "restore it from a copy or start a new run"
+# A long run leaves thousands of small parts, and object storage takes its time for each.
+_PARTS_AT_ONCE = 16
 
 
 class RunStore:
@@ -106,6 +113,26 @@ class RunStore:
         numbers = {int(match[1]) for match in found if match}
         return tuple(self._read_round(task, number) for number in range(max(numbers, default=-1) + 1))
 
+    def write_scores(self, packed: Mapping[bytes, bytes]) -> None:
+        """Add a part with these packed scores by key (as in `pmpo_ray.store.scores`)."""
+        number = max(self._score_parts(), default=-1) + 1
+        self._folder.write(_scores_name(number), scores.encode_scores(packed))
+
+    def join_scores(self) -> dict[bytes, bytes]:
+        """All packed scores by key, whose parts are joined into one for it. Only the process that writes to
+        the run folder may call this."""
+        parts = self._score_parts()
+        packed: dict[bytes, bytes] = {}
+        with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
+            for part in threads.map(self._read_scores, parts):
+                packed |= part
+            if len(parts) > 1:
+                # Whole and in its place before the first old part goes, so that a stop between loses nothing.
+                self.write_scores(packed)
+                for _ in threads.map(lambda number: self._folder.remove(_scores_name(number)), parts):
+                    pass
+        return packed
+
     def write_best(self, task: str, records: Sequence[RoundRecord]) -> None:
         """Write the best instruction of the last of `records`, which are all rounds of `task` so far."""
         self._folder.write(f"tasks/{task_folder(task)}/best.json", documents.encode_best(records))
@@ -156,27 +183,38 @@ class RunStore:
                 raise ValueError(f"it holds round {record.round} of task {record.task!r}")
         return record
 
+    def _score_parts(self) -> list[int]:
+        found = [_SCORES.fullmatch(name) for name in self._folder.names("scores")]
+        return sorted(int(match[1]) for match in found if match)
+
+    def _read_scores(self, number: int) -> dict[bytes, bytes]:
+        name = _scores_name(number)
+        content = self._read(name)
+        with self._decoding(name, "delete it, and its scores are computed again"):
+            return scores.decode_scores(content)
+
     def _read(self, name: str) -> bytes:
         content = self._folder.read(name)
         if content is None:
-            raise RunFolderError(
-                f"{self._folder.path(name)} is missing; restore it from a copy or start a new run"
-            )
+            raise RunFolderError(f"{self._folder.path(name)} is missing; {_MEND}")
         return content
 
     @contextmanager
-    def _decoding(self, name: str) -> Iterator[None]:
+    def _decoding(self, name: str, mend: str = _MEND) -> Iterator[None]:
         try:
             yield
         except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
             raise RunFolderError(
-                f"{self._folder.path(name)} is damaged or of another version: {one_line(error)}; restore it "
-                "from a copy or start a new run"
+                f"{self._folder.path(name)} is damaged or of another version: {one_line(error)}; {mend}"
             ) from error
 
 
 def _round_name(task: str, number: int) -> str:
     return f"tasks/{task_folder(task)}/round-{number:04d}.parquet"
+
+
+def _scores_name(number: int) -> str:
+    return f"scores/{number:08d}.parquet"
 
 
 def _segments_name(task: str, number: int) -> str:
