@@ -64,6 +64,7 @@ LATENT = DeepseekV3Config(
 OLD = GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=4, n_head=4)
 SCALED_LOGITS = CohereConfig(**TINY)
 SOFT_CAP = Gemma2Config(head_dim=8, **TINY)
+WIDE_SOFT_CAP = Gemma2Config(head_dim=8, **(TINY | {"intermediate_size": 65536, "num_hidden_layers": 1}))
 LINEAR = Qwen3NextConfig(
     head_dim=8,
     linear_num_value_heads=4,
@@ -266,3 +267,30 @@ def test_a_pass_that_runs_out_of_memory_is_halved(request: pytest.FixtureRequest
     scarce, found = passes_and_sums(100 << 20)
     assert scarce > plenty
     assert found == pytest.approx(expected, abs=1e-4)
+
+
+SLOW_AND_SHORT_OF_MEMORY = """
+import resource, sys, torch
+sys.path.insert(0, {root!r})
+from tests.test_likelihood import WIDE_SOFT_CAP, some_items, tiny_model
+from pmpo_ray.engines.likelihood import LikelihoodEngine
+from pmpo_ray.errors import EngineError
+torch.set_num_threads(1)
+engine = LikelihoodEngine(tiny_model(WIDE_SOFT_CAP))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), -1))
+try:
+    engine.score(some_items(question=2000, count=1))
+except EngineError as error:
+    print(error)
+print(len(engine.score(some_items(question=5, count=1)).logprobs[0]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's memory")
+def test_memory_that_runs_out_in_a_slower_way_is_one_clear_line(request: pytest.FixtureRequest) -> None:
+    script = SLOW_AND_SHORT_OF_MEMORY.format(root=str(request.config.rootpath))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    line, answers = done.stdout.splitlines()
+    assert line.startswith("memory ran out over sequences of up to 20")
+    assert int(answers) == len(some_items()[0].answers)

@@ -37,6 +37,7 @@ from pmpo_ray.engines.tree import (
     run_of,
 )
 from pmpo_ray.engines.tree_attention import Kernel, KeyValues, PackedTree, Pass, Scratch
+from pmpo_ray.errors import EngineError
 
 Sums = tuple[float, ...]
 
@@ -97,15 +98,27 @@ class LikelihoodEngine:
         """Rate every answer of every item. Items that share the beginning of their contexts, with each
         other or with those of the call before, share its computation.
 
-        Raises TooLargeError where a single item needs more than `working_memory`, or more than there is.
+        Raises TooLargeError where a single item needs more than `working_memory`, or more than there is, and
+        EngineError where memory runs out in one of the slower ways, which know no bounds.
         """
         if not items:
             return Likelihoods((), 0)
-        if self._expanded is not None:
-            return Likelihoods(*self._expanded.score(items))
-        if self.fallback:
+        return self._score_slowly(items) if self.fallback else self._score_trees(items)
+
+    def _score_slowly(self, items: Sequence[Item]) -> Likelihoods:
+        try:
+            if self._expanded is not None:
+                return Likelihoods(*self._expanded.score(items))
             return Likelihoods(*score_one_by_one(self.model, items))
-        return self._score_trees(items)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self.forget()
+        longest = max(len(item.context) + max(map(len, item.answers)) for item in items)
+        raise EngineError(
+            f"memory ran out over sequences of up to {longest} tokens; shorten the instruction or the "
+            "examples, or use a smaller model"
+        )
 
     # Choosing the way
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pmpo_ray.engines.tree import AnswerTree
+from pmpo_ray.engines.tree_attention import SCORE_BLOCK
 from pmpo_ray.errors import EngineError
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 _CPU_BYTES = 1 << 30
 _CUDA_SHARE = 0.5
 """Of the memory that is free once the weights are there: another replica may want the rest."""
-
-_SCORE_BLOCK = 1 << 20
 
 
 class TooLargeError(EngineError):
@@ -63,7 +62,7 @@ class PassCost:
         # feed-forward layer's three products; norms and rotations work in fp32.
         node = item * (4 * width + 4 * states + 3 * inner) + 4 * (2 * width + states)
         return cls(
-            fixed=head_bytes + 2 * _SCORE_BLOCK * (item + 4),
+            fixed=head_bytes + 2 * SCORE_BLOCK * (item + 4),
             node=node,
             scored=config.vocab_size * item if whole_logits else 0,
             cached=2 * config.num_hidden_layers * kv_heads * head_size * item,

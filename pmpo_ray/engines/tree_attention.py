@@ -28,7 +28,7 @@ Kernel = Literal["matmul", "sdpa"]
 """How attention is computed. "matmul": two batched matrix products with a softmax between them, in blocks
 that stay in the processor's cache; "sdpa": torch's fused kernels."""
 
-_BLOCK = 1 << 20
+SCORE_BLOCK = 1 << 20
 """Attention scores that "matmul" holds at once."""
 
 _SIMILAR = 0.75
@@ -305,10 +305,10 @@ def _weights(
 
 
 def _blocks(batch: _Batch, heads: int) -> Iterator[tuple[slice, slice]]:
-    """The batch in blocks of some trees and some of their rows, of at most `_BLOCK` attention scores."""
+    """The batch in blocks of some trees and some of their rows, of at most `SCORE_BLOCK` attention scores."""
     keys = heads * (batch.ahead + batch.longest)
-    rows = min(batch.longest, max(1, _BLOCK // keys))
-    trees = max(1, _BLOCK // (keys * rows)) if rows == batch.longest else 1
+    rows = min(batch.longest, max(1, SCORE_BLOCK // keys))
+    trees = max(1, SCORE_BLOCK // (keys * rows)) if rows == batch.longest else 1
     for tree in range(0, batch.trees, trees):
         for row in range(0, batch.longest, rows):
             yield slice(tree, min(tree + trees, batch.trees)), slice(row, min(row + rows, batch.longest))
