@@ -28,7 +28,7 @@ from typing import Literal
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
-from benchmarks.scoring import memory
+from benchmarks.scoring import processes
 from benchmarks.scoring.instructions import INSTRUCTIONS, sentences
 from benchmarks.scoring.results import machine
 from benchmarks.scoring.work import LeastWork, ModelShape, finish, least_work, matmul_rates, model_shape
@@ -243,7 +243,7 @@ def random_model(config: Qwen2Config, device: Device) -> PreTrainedModel:
 def _check_room(shape: str, sizes: ModelShape, device: Device) -> None:
     """Raise ResourceError where the weights alone don't fit, before the system ends the process."""
     needed = 2 * (sizes.body_weights + 2 * sizes.hidden * sizes.vocabulary)
-    there = torch.cuda.mem_get_info()[0] if device == "cuda" else memory.total_bytes()
+    there = torch.cuda.mem_get_info()[0] if device == "cuda" else processes.total_bytes()
     if needed >= there:
         raise ResourceError(
             f"--shape {shape}: its weights take {needed / 1e9:.1f} GB, but device {device} has "
@@ -323,7 +323,7 @@ def _triples(requests: Sequence[Request]) -> int:
 
 def _peak_mb(device: Device) -> float | None:
     """The most memory that torch held on the GPU, or the process on a CPU."""
-    return torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else memory.peak_mb(os.getpid())
+    return torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else processes.peak_mb(os.getpid())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Every contestant in a process of its own, so that its memory is its own and it starts from nothing.
 
-Invariants: a child computes only while it is asked; a child that dies or does not answer costs its
+Invariants: a child runs only while it is asked, and is stopped in between, since even an idle engine's
+threads wake up and disturb whoever is timed; a child that dies or does not answer costs its
 contestant's figures and nothing else; no child outlives its roster.
 """
 
@@ -8,13 +9,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from benchmarks.scoring import memory
+from benchmarks.scoring import processes
 from benchmarks.scoring.contestants import CONTESTANTS, JUDGES, Entry, Ratings
 from benchmarks.scoring.workloads import Request
 from pmpo_ray.errors import PmpoError
@@ -67,27 +69,31 @@ class Child:
             note = self._receive()
             assert isinstance(note, str)
             self._note = note
+            processes.signal_tree(self._pid, signal.SIGSTOP)
         return self._note
 
     def rate(self, requests: Sequence[Request]) -> Answer:
         """Rate `requests` with nothing cached. Raises ContestantLostError."""
+        processes.signal_tree(self._pid, signal.SIGCONT)
         try:
             self._pipe.send(tuple(requests))
         except ConnectionError as error:
             raise self._lost("its process has ended") from error
         answer = self._receive()
+        processes.signal_tree(self._pid, signal.SIGSTOP)
         assert isinstance(answer, Answer)
         return answer
 
     def reset_peak(self) -> None:
-        memory.reset_peak(self._pid)
+        processes.reset_peak(self._pid)
 
     def peak_mb(self) -> float | None:
         """The most memory that it and its processes held since `reset_peak`."""
-        return memory.peak_mb(self._pid)
+        return processes.peak_mb(self._pid)
 
     def close(self) -> None:
         """End the process."""
+        processes.signal_tree(self._pid, signal.SIGCONT)
         self._pipe.close()
         self._process.join(30)
         if self._process.is_alive():
@@ -142,7 +148,7 @@ class Roster:
 
 def fit_together(vocabulary: int) -> bool:
     """Whether the machine's memory holds all contestants at once, with a model of that vocabulary."""
-    return memory.total_bytes() >= _ROOM_FOR_ALL * vocabulary
+    return processes.total_bytes() >= _ROOM_FOR_ALL * vocabulary
 
 
 @contextmanager

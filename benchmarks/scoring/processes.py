@@ -1,9 +1,12 @@
-"""How much memory a process and its descendants hold, read from Linux's /proc; unknown elsewhere."""
+"""A process with its descendants: how much memory they hold, and how to stop and continue them. Read from
+Linux's /proc; elsewhere memory is unknown, and only the process itself gets a signal."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +24,13 @@ def peak_mb(pid: int) -> float | None:
     peaks = [_kilobytes(process / "status", "VmHWM") for process in _tree(pid)]
     known = [peak for peak in peaks if peak is not None]
     return sum(known) * 1024 / 1e6 if known else None
+
+
+def signal_tree(pid: int, number: signal.Signals) -> None:
+    """Send a signal to `pid` and its descendants; to those that have ended meanwhile, none."""
+    for process in list(_tree(pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(process.name), number)
 
 
 def total_bytes() -> int:
