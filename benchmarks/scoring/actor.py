@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Literal
 
 from benchmarks.scoring.children import ANSWER_SECONDS, ContestantLostError
-from benchmarks.scoring.measuring import REPETITIONS
+from benchmarks.scoring.measuring import REPETITIONS, largest_difference
 from pmpo_ray.config import ScorerConfig
 from pmpo_ray.types import ExampleScore, ScoreRequest
 
@@ -104,7 +104,7 @@ async def _take_turns(
             between = time.perf_counter()
             found = await through_ray(asked)
             ended = time.perf_counter()
-            difference = max(difference, _difference(expected, found))
+            difference = max(difference, largest_difference(_sums(expected), _sums(found)))
             if repetition > 0:  # the first one warms both up
                 times[0].append(between - began)
                 times[1].append(ended - between)
@@ -124,10 +124,6 @@ def _serve_bare(config: ScorerConfig, model: str, pipe: Connection) -> None:
         except EOFError:
             return
         pipe.send([scorer.score(request).scores for request in requests])
-
-
-def _difference(expected: Scores, found: Scores) -> float:
-    return max(abs(one - other) for one, other in zip(_sums(expected), _sums(found), strict=True))
 
 
 def _sums(results: Scores) -> list[float]:

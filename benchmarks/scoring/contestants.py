@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pmpo_ray.engines.likelihood import LikelihoodEngine
+from pmpo_ray.engines.plain_scoring import score_one_by_one
 from pmpo_ray.engines.tree import Item
 
 Requests = Sequence[Sequence[Item]]
@@ -65,15 +66,10 @@ class OneByOne:
     def rate(self, requests: Requests) -> Ratings:
         import torch
 
-        sums: list[float] = []
+        items = [item for request in requests for item in request]
         with torch.inference_mode():
-            for context, answer in triples(requests):
-                ids = torch.tensor([[*context, *answer[:-1]]], device=self._model.device)
-                logits = self._model(ids, logits_to_keep=len(answer), use_cache=False).logits[0]
-                chosen = logits.float().log_softmax(-1).gather(1, ids.new_tensor(answer)[:, None])
-                sums.append(float(chosen.double().sum()))
-        tokens = sum(len(context) + len(answer) - 1 for context, answer in triples(requests))
-        return Ratings(tuple(sums), tokens)
+            sums, tokens = score_one_by_one(self._model, items)
+        return Ratings(tuple(value for answers in sums for value in answers), tokens)
 
     def forget(self) -> None:
         pass

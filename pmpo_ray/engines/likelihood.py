@@ -12,7 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from pmpo_ray.engines import tree_attention
 from pmpo_ray.engines.memory import PassCost, TooLargeError, default_working_memory, is_out_of_memory
 from pmpo_ray.engines.output_head import OutputHead
-from pmpo_ray.engines.plain_scoring import ExpandedCache, score_one_by_one
+from pmpo_ray.engines.plain_scoring import ExpandedCache, Sums, score_one_by_one
 from pmpo_ray.engines.tree import (
     AnswerTree,
     Item,
@@ -38,8 +38,6 @@ from pmpo_ray.engines.tree import (
 )
 from pmpo_ray.engines.tree_attention import Kernel, KeyValues, PackedTree, Pass, Scratch
 from pmpo_ray.errors import EngineError
-
-Sums = tuple[float, ...]
 
 _PASS_TOKENS = {"cpu": 2048, "cuda": 16384}
 """Tokens of one forward pass: more keep no unit busier, they only take memory."""
@@ -130,22 +128,37 @@ class LikelihoodEngine:
         if _attends_only(self.model) and self._tree_agrees(items, expected):
             return ""
         self.model.set_attn_implementation(self._plain_attention)
-        expanded = ExpandedCache(self.model)
-        if expanded.agrees(items, expected, self._close):
-            self._expanded = expanded
+        self._expanded = ExpandedCache(self.model)
+        if self._agrees(self._expanded.score, items, expected):
             return "an expanded cache for each question: no tree attention for this model"
+        self._expanded = None
         return "one sequence at a time: neither tree attention nor an expanded cache for this model"
 
     def _tree_agrees(self, items: Sequence[Item], expected: Sequence[Sums]) -> bool:
+        layers: set[int] = set()
+
+        def by_trees(asked: Sequence[Item]) -> tuple[tuple[Sums, ...], int]:
+            found = self._score_trees(asked)
+            layers.update(self._root.keys)
+            return found.logprobs, found.tokens_computed
+
+        every = self.model.config.get_text_config().num_hidden_layers
+        return self._agrees(by_trees, items, expected) and len(layers) == every
+
+    def _agrees(
+        self,
+        score: Callable[[Sequence[Item]], tuple[tuple[Sums, ...], int]],
+        items: Sequence[Item],
+        expected: Sequence[Sums],
+    ) -> bool:
+        """Whether the model can be scored in that way at all, and nothing but rounding changes."""
         try:
-            found = self._score_trees(items).logprobs
+            found, _ = score(items)
         except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError):
             return False
-        layers = len(self._root.keys)
-        self.forget()
-        return layers == self.model.config.get_text_config().num_hidden_layers and self._close(
-            found, expected
-        )
+        finally:
+            self.forget()
+        return self._close(found, expected)
 
     def _close(self, found: Sequence[Sums], expected: Sequence[Sums]) -> bool:
         exact = self.model.dtype == torch.float32

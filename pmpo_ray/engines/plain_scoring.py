@@ -7,7 +7,7 @@ beginning once, each question once behind a copy of it, and the question's answe
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,20 +46,6 @@ class ExpandedCache:
     def forget(self) -> None:
         """Drop the cached beginning."""
         self._root = None
-
-    def agrees(
-        self,
-        items: Sequence[Item],
-        expected: Sequence[Sums],
-        close: Callable[[Sequence[Sums], Sequence[Sums]], bool],
-    ) -> bool:
-        """Whether the model's cache can be continued and copied so that nothing but rounding changes."""
-        try:
-            return close(self.score(items)[0], expected)
-        except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError):
-            return False
-        finally:
-            self.forget()
 
     def score(self, items: Sequence[Item]) -> tuple[tuple[Sums, ...], int]:
         """Sums of log p for each item and answer, and how many tokens went through the model."""
