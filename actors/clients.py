@@ -1,39 +1,50 @@
-"""What a search awaits when its work runs on pools of actors.
+"""What a search awaits when its work runs on pools of replicas.
 
-Invariants: a set of examples is put into the object store once, however often it is scored; when one chunk
-fails, the chunks beside it that were not sent yet never are.
+Invariants: a set of examples is put into the object store once, however often it is scored, as long as it is
+in use; when one chunk fails, the chunks beside it that were not sent yet never are.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
 
 import ray
 
+from actors.launcher import RayLauncher
 from actors.pool import Pool, PoolSpec, PoolStats
-from actors.resources import ReplicaPlan, actor_options
+from actors.resources import ReplicaPlan
 from actors.rewriter import RewriterActor
+from actors.scaling import Bounds
 from actors.scorer import ScorerActor
-from pmpo_ray.config import RewriterConfig, ScorerConfig
+from pmpo_ray.config import RayConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.types import EngineInfo, Example, ExampleScore, GenerateRequest, GenerateResult, ScoreResult
 
 Examples = tuple[Example, ...]
 
-SCORER_IN_FLIGHT = 2
-"""One chunk at work and one that waits on the replica, so that it never idles between two."""
+SETS_KEPT = 4096
+"""Sets of examples that stay in the object store; a task has two or three."""
+_CHARACTERS_PER_TOKEN = 4
 
 
 class ScorerPool:
-    """A ScoreClient over scorer actors."""
+    """A ScoreClient over scorer replicas. `share` makes what is passed in place of a set of examples, so that
+    it is sent to a node once; it is put into Ray's object store if nothing else is said."""
 
-    def __init__(self, pool: Pool, info: EngineInfo, chunk_examples: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        info: EngineInfo,
+        chunk_examples: int,
+        share: Callable[[Examples], object] = ray.put,
+    ) -> None:
         self.info = info
         self._pool = pool
         self._chunk_examples = chunk_examples
-        self._refs: dict[Examples, ray.ObjectRef[Examples]] = {}
+        self._share = share
+        self._shared: OrderedDict[Examples, object] = OrderedDict()
 
     async def score(
         self, instruction: str, examples: Sequence[Example], shots: Sequence[Example] = ()
@@ -42,6 +53,8 @@ class ScorerPool:
         `Pool.submit`."""
         whole, demonstrations = tuple(examples), tuple(shots)
         starts = range(0, len(whole), self._chunk_examples)
+        if len(starts) == 1:
+            return (await self._chunk(instruction, whole, 0, demonstrations)).scores
         chunks = [
             asyncio.ensure_future(self._chunk(instruction, whole, start, demonstrations)) for start in starts
         ]
@@ -57,32 +70,39 @@ class ScorerPool:
         return self._pool.stats()
 
     async def close(self) -> None:
-        """End all actors; whoever still waits gets a ResourceError."""
+        """End all replicas; whoever still waits gets a ResourceError."""
         await self._pool.close()
-        self._refs.clear()
+        self._shared.clear()
 
     async def _chunk(self, instruction: str, whole: Examples, start: int, shots: Examples) -> ScoreResult:
         stop = min(start + self._chunk_examples, len(whole))
-        whole_ref, shots_ref = self._ref(whole), self._ref(shots)
-
-        def call(actor: Any) -> ray.ObjectRef[ScoreResult]:
-            ref: ray.ObjectRef[ScoreResult] = actor.score.remote(
-                instruction, whole_ref, start, stop, shots_ref
-            )
-            return ref
-
         # Instruction and shots are shared by the chunk: an engine computes them once.
-        weight = len(instruction) + _characters(shots) + _characters(whole[start:stop])
-        return await self._pool.submit(call, weight)
+        characters = len(instruction) + _characters(shots) + _characters(whole[start:stop])
+        result: ScoreResult = await self._pool.submit(
+            "score",
+            instruction,
+            self._sharing(whole),
+            start,
+            stop,
+            self._sharing(shots),
+            weight=characters / _CHARACTERS_PER_TOKEN,
+            group=instruction,
+        )
+        self._pool.count_tokens(result.tokens_computed)
+        return result
 
-    def _ref(self, examples: Examples) -> ray.ObjectRef[Examples]:
-        if examples not in self._refs:
-            self._refs[examples] = ray.put(examples)
-        return self._refs[examples]
+    def _sharing(self, examples: Examples) -> object:
+        if examples in self._shared:
+            self._shared.move_to_end(examples)
+        else:
+            self._shared[examples] = self._share(examples)
+            if len(self._shared) > SETS_KEPT:
+                self._shared.popitem(last=False)
+        return self._shared[examples]
 
 
 class RewriterPool:
-    """A GenerateClient over rewriter actors."""
+    """A GenerateClient over rewriter replicas."""
 
     def __init__(self, pool: Pool, info: EngineInfo) -> None:
         self.info = info
@@ -90,58 +110,53 @@ class RewriterPool:
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:
         """The samples of `request`. Errors as in `Pool.submit`."""
-
-        def call(actor: Any) -> ray.ObjectRef[GenerateResult]:
-            ref: ray.ObjectRef[GenerateResult] = actor.generate.remote(request)
-            return ref
-
-        return await self._pool.submit(call, request.n * request.max_tokens)
+        result: GenerateResult = await self._pool.submit(
+            "generate", request, weight=request.n * request.max_tokens, slots=request.n
+        )
+        self._pool.count_tokens(result.tokens)
+        return result
 
     def stats(self) -> PoolStats:
         """What the pool is doing now."""
         return self._pool.stats()
 
     async def close(self) -> None:
-        """End all actors; whoever still waits gets a ResourceError."""
+        """End all replicas; whoever still waits gets a ResourceError."""
         await self._pool.close()
 
 
 async def start_scorer_pool(
-    config: ScorerConfig, model: str, plan: ReplicaPlan, *, start_timeout: float = 300.0
+    config: ScorerConfig, model: str, plan: ReplicaPlan, settings: RayConfig
 ) -> ScorerPool:
     """Scorer replicas of `model` on the connected cluster, the first one ready. Errors as in `Pool.start`."""
     placed = config.model_copy(update={"device": plan.device, "threads": plan.threads})
-    spec = PoolSpec(
-        role="scorer",
-        actor=ScorerActor,
-        args=(placed, model),
-        options=actor_options(plan),
-        replicas=plan.replicas,
-        in_flight=SCORER_IN_FLIGHT,
-        start_timeout=start_timeout,
-    )
-    pool, info = await _started(spec)
+    launcher = RayLauncher(ScorerActor, (placed, model), plan)
+    pool, info = await _started(_spec("scorer", launcher, plan, settings, slots=1))
     return ScorerPool(pool, info, config.chunk_examples)
 
 
 async def start_rewriter_pool(
-    config: RewriterConfig, model: str, plan: ReplicaPlan, *, start_timeout: float = 300.0
+    config: RewriterConfig, model: str, plan: ReplicaPlan, settings: RayConfig
 ) -> RewriterPool:
     """Rewriter replicas of `model` on the connected cluster, the first one ready. Errors as in
     `Pool.start`."""
     placed = config.model_copy(update={"device": plan.device, "threads": plan.threads})
-    spec = PoolSpec(
-        role="rewriter",
-        actor=RewriterActor,
-        args=(placed, model),
-        options=actor_options(plan),
-        replicas=plan.replicas,
-        # While one batch is at work the next one waits on the replica.
-        in_flight=2 * config.batch,
-        start_timeout=start_timeout,
-    )
-    pool, info = await _started(spec)
+    launcher = RayLauncher(RewriterActor, (placed, model), plan)
+    pool, info = await _started(_spec("rewriter", launcher, plan, settings, slots=config.batch))
     return RewriterPool(pool, info)
+
+
+def _spec(
+    role: str, launcher: RayLauncher, plan: ReplicaPlan, settings: RayConfig, *, slots: int
+) -> PoolSpec:
+    return PoolSpec(
+        role=role,
+        launcher=launcher,
+        bounds=Bounds(plan.fewest, plan.replicas, settings.idle_timeout),
+        slots=slots,
+        start_timeout=settings.start_timeout,
+        outage_timeout=settings.outage_timeout,
+    )
 
 
 async def _started(spec: PoolSpec) -> tuple[Pool, EngineInfo]:

@@ -2,30 +2,46 @@
 
 Invariants: a unit is in one place only, waiting or outstanding on one replica; only READY replicas get work;
 a unit that failed once runs alone on its replica, so that a unit that breaks replicas cannot take the
-blameless ones beside it down again.
+blameless ones beside it down again; no replica is without work while a unit waits that it may take.
+
+Order: the longest units first, to the replica with the least outstanding work. Units of one group (chunks of
+one candidate) go to the replica that began the group, whose cached prefix they share, unless another replica
+would be idle. A replica gets work beyond what it does at a time only while there is plenty for all: what is
+sent cannot be taken back for a replica that has become idle.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.handles import ReplicaHandle
 from actors.health import FINAL, ReplicaEvent, ReplicaState, advance, takes_work
 
 
 @dataclass(slots=True, eq=False)
 class Unit:
-    """One call to be made on some replica. `weight` is its expected work, in any unit that is the same for
-    the whole pool; `tried_on` the ids of the replicas that failed it."""
+    """One call to be made on some replica.
 
-    call: Callable[[Any], Awaitable[Any]]
+    `weight` is its expected work in tokens, `slots` how many of a replica's slots it takes, `group` what
+    units with a common prefix have in common. `tried_on` are the ids of the replicas that failed it, for
+    `faults` of its own making perhaps, or for `mishaps` that it cannot have caused.
+    """
+
+    method: str
+    args: tuple[object, ...]
     weight: float
     order: int
     future: asyncio.Future[Any]
+    slots: int = 1
+    group: Hashable = None
+    waiting: bool = False
     tried_on: list[int] = field(default_factory=list)
+    faults: int = 0
+    mishaps: int = 0
 
     def resolve(self, result: object) -> None:
         """Hand `result` to the caller, unless the caller has gone."""
@@ -38,17 +54,30 @@ class Unit:
             self.future.set_exception(error)
 
 
+@dataclass(slots=True)
+class Sent:
+    """A unit on its way: the replica's load at the time, this unit included, and when it was and is due."""
+
+    load: float
+    at: float
+    due: float = float("inf")
+
+
 @dataclass(slots=True, eq=False)
 class Replica:
-    """What the pool knows of one actor. `failures` counts failed calls since the last answered one."""
+    """What the pool knows of one replica. `failures` counts failed calls since the last answered one;
+    `group` is the group of the unit that it got last; `idle_since` when it last became idle."""
 
     id: int
-    handle: Any
-    state: ReplicaState = ReplicaState.STARTING
+    handle: ReplicaHandle
+    state: ReplicaState = ReplicaState.PENDING
     where: str = ""
-    outstanding: set[Unit] = field(default_factory=set)
+    outstanding: dict[Unit, Sent] = field(default_factory=dict)
+    group: Hashable = None
     failures: int = 0
     done: int = 0
+    ready_since: float | None = None
+    idle_since: float = 0.0
     _busy_seconds: float = 0.0
     _busy_since: float = 0.0
 
@@ -61,97 +90,194 @@ class Replica:
         """Weight of the outstanding units."""
         return sum(unit.weight for unit in self.outstanding)
 
+    @property
+    def slots(self) -> int:
+        """Slots that the outstanding units take."""
+        return sum(unit.slots for unit in self.outstanding)
+
     def advance(self, event: ReplicaEvent) -> None:
         self.state = advance(self.state, event)
 
-    def has_room(self, in_flight: int) -> bool:
-        """Whether one more fresh unit may be given."""
-        alone = self.failures > 0 or any(unit.tried_on for unit in self.outstanding)
-        return takes_work(self.state) and len(self.outstanding) < (1 if alone else in_flight)
+    def has_room(self, slots: int) -> bool:
+        """Whether one more fresh unit may be given where a replica may have `slots` slots taken. One unit
+        always fits, however many slots it takes."""
+        if not takes_work(self.state):
+            return False
+        if not self.outstanding:
+            return True
+        if self.failures > 0 or any(unit.faults for unit in self.outstanding):
+            return False
+        return self.slots < slots
 
     def take(self, unit: Unit, now: float) -> None:
         if not self.outstanding:
             self._busy_since = now
-        self.outstanding.add(unit)
+        self.outstanding[unit] = Sent(self.load + unit.weight, now)
+        self.group = unit.group
+
+    def release(self, unit: Unit, now: float) -> Sent:
+        sent = self.outstanding.pop(unit)
+        if not self.outstanding:
+            self._busy_seconds += now - self._busy_since
+            self.idle_since = now
+        return sent
 
     def busy(self, now: float) -> float:
         """Seconds during which it had work, up to now."""
         return self._busy_seconds + (now - self._busy_since if self.outstanding else 0.0)
 
-    def release(self, unit: Unit, now: float) -> None:
-        self.outstanding.remove(unit)
-        if not self.outstanding:
-            self._busy_seconds += now - self._busy_since
+    def able(self, now: float) -> float:
+        """Seconds since it could work for the first time."""
+        return 0.0 if self.ready_since is None else now - self.ready_since
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """The waiting units of one group, longest first. `owner` is the replica that began it."""
+
+    key: Hashable
+    heap: list[tuple[float, int, Unit]] = field(default_factory=list)
+    owner: int | None = None
+
+    def top(self) -> Unit | None:
+        """The longest unit that still waits."""
+        while self.heap and not self.heap[0][2].waiting:
+            heapq.heappop(self.heap)
+        return self.heap[0][2] if self.heap else None
 
 
 class Backlog:
     """The waiting units. Those that failed before go first, then the longest, then the oldest."""
 
     def __init__(self) -> None:
-        self._fresh: list[tuple[float, int, Unit]] = []
+        self._groups: dict[Hashable, _Group] = {}
+        # The units of all groups that no replica has begun. Entries of others are passed over when they
+        # come up.
+        self._fresh: list[tuple[float, int, Unit, _Group]] = []
         self._failed: list[Unit] = []
+        self._waiting = 0
+        self.slots = 0
 
     def __len__(self) -> int:
         """Units whose caller still waits."""
-        return sum(not unit.future.done() for unit in self._units())
+        return self._waiting
 
     def add(self, unit: Unit) -> None:
-        if unit.tried_on:
+        unit.waiting = True
+        self._waiting += 1
+        self.slots += unit.slots
+        if unit.faults:
             self._failed.append(unit)
-        else:
-            heapq.heappush(self._fresh, (-unit.weight, unit.order, unit))
+            return
+        key = (None, unit.order) if unit.group is None else unit.group
+        group = self._groups.setdefault(key, _Group(key))
+        heapq.heappush(group.heap, (-unit.weight, unit.order, unit))
+        if group.owner is None:
+            heapq.heappush(self._fresh, (-unit.weight, unit.order, unit, group))
+
+    def drop(self, unit: Unit) -> None:
+        """Forget a unit whose caller has gone; nothing happens to one that does not wait."""
+        if unit.waiting:
+            self._took(unit)
+
+    def disown(self, replica: int) -> None:
+        """Let any replica go on with what `replica`, which is gone, had begun."""
+        for group in self._groups.values():
+            if group.owner == replica:
+                group.owner = None
+                for weight, order, unit in group.heap:
+                    heapq.heappush(self._fresh, (weight, order, unit, group))
 
     def fail_all(self, error: Exception) -> None:
         """Empty the backlog, every caller getting `error`."""
-        for unit in self._units():
-            unit.fail(error)
-        self._fresh, self._failed = [], []
+        grouped = (unit for group in self._groups.values() for _, _, unit in group.heap)
+        for unit in [*self._failed, *grouped]:
+            if unit.waiting:
+                unit.waiting = False
+                unit.fail(error)
+        self._groups, self._fresh, self._failed = {}, [], []
+        self._waiting = self.slots = 0
 
-    def assign(self, replicas: Iterable[Replica], in_flight: int, now: float) -> list[tuple[Unit, Replica]]:
-        """Give out all that can run now, at most `in_flight` units a replica, each to the replica with the
-        least outstanding weight. The units are outstanding on their replicas afterwards."""
+    def assign(self, replicas: Iterable[Replica], slots: int, now: float) -> list[tuple[Unit, Replica]]:
+        """Give out all that can run now. A replica works on `slots` slots at a time and gets twice as much
+        while more waits than all replicas together could begin. The units are outstanding on their replicas
+        afterwards."""
         ready = [replica for replica in replicas if takes_work(replica.state)]
+        if not self._waiting or not ready:
+            return []
+        together = slots * len(ready)
         given = self._assign_failed(ready, now)
-        while free := [replica for replica in ready if replica.has_room(in_flight)]:
-            unit = self._pop_fresh()
+        free = [self._turn(replica) for replica in ready if replica.has_room(2 * slots)]
+        heapq.heapify(free)
+        while free:
+            *_, replica = heapq.heappop(free)
+            if not replica.has_room(2 * slots if self.slots >= together else slots):
+                continue
+            unit = self._pop_for(replica)
             if unit is None:
                 break
-            replica = min(free, key=_least_load)
             replica.take(unit, now)
             given.append((unit, replica))
+            heapq.heappush(free, self._turn(replica))
         return given
+
+    def _turn(self, replica: Replica) -> tuple[float, bool, int, Replica]:
+        """When a replica comes to choose: the least loaded first, of equals one that is warm for a unit."""
+        cold = replica.group is None or replica.group not in self._groups
+        return replica.load, cold, replica.id, replica
 
     def _assign_failed(self, ready: list[Replica], now: float) -> list[tuple[Unit, Replica]]:
         """Give units that failed before to idle replicas, if possible to such that did not fail them. A
         replica that one of them waits for is taken out of `ready`: it gets nothing else and so drains."""
         given: list[tuple[Unit, Replica]] = []
-        waiting, self._failed = sorted(self._failed, key=lambda unit: (-unit.weight, unit.order)), []
-        for unit in waiting:
-            if unit.future.done():
+        failed, self._failed = self._failed, []
+        for unit in sorted(failed, key=lambda unit: (-unit.weight, unit.order)):
+            if not unit.waiting:
                 continue
             choices = [replica for replica in ready if replica.id not in unit.tried_on] or ready
             if not choices:
                 self._failed.append(unit)
                 continue
-            replica = min(choices, key=_least_load)
+            replica = min(choices, key=lambda replica: (replica.load, replica.id))
             ready.remove(replica)
             if replica.outstanding:
                 self._failed.append(unit)
             else:
+                self._took(unit)
                 replica.take(unit, now)
                 given.append((unit, replica))
         return given
 
-    def _pop_fresh(self) -> Unit | None:
+    def _pop_for(self, replica: Replica) -> Unit | None:
+        """The next unit for `replica`: of the group that it is warm for, else of one that nobody has begun,
+        else of the one that has the most left."""
+        group = None if replica.group is None else self._groups.get(replica.group)
+        if group is None or group.top() is None:
+            group = self._next_fresh() or self._fullest()
+        unit = None if group is None else group.top()
+        if group is None or unit is None:
+            return None
+        if group.owner is None:
+            group.owner = replica.id
+        self._took(unit)
+        if group.top() is None:
+            # Later units of this key begin a new group; the replica stays warm for them.
+            del self._groups[group.key]
+        return unit
+
+    def _next_fresh(self) -> _Group | None:
         while self._fresh:
-            unit = heapq.heappop(self._fresh)[2]
-            if not unit.future.done():
-                return unit
+            _, _, unit, group = self._fresh[0]
+            if unit.waiting and group.owner is None:
+                return group
+            heapq.heappop(self._fresh)
         return None
 
-    def _units(self) -> list[Unit]:
-        return [*self._failed, *(unit for _, _, unit in self._fresh)]
+    def _fullest(self) -> _Group | None:
+        waiting = [group for group in self._groups.values() if group.top() is not None]
+        return max(waiting, key=lambda group: len(group.heap), default=None)
 
-
-def _least_load(replica: Replica) -> tuple[float, int]:
-    return (replica.load, replica.id)
+    def _took(self, unit: Unit) -> None:
+        unit.waiting = False
+        self._waiting -= 1
+        self.slots -= unit.slots

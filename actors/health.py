@@ -12,8 +12,10 @@ from types import MappingProxyType
 
 
 class ReplicaState(StrEnum):
-    """Where a replica stands."""
+    """Where a replica stands. PENDING: the cluster has no room for it yet; STARTING: its process is there
+    and loads the model."""
 
+    PENDING = "pending"
     STARTING = "starting"
     READY = "ready"
     SUSPECT = "suspect"
@@ -24,6 +26,7 @@ class ReplicaState(StrEnum):
 class ReplicaEvent(StrEnum):
     """What can happen to a replica. LOST: it died, or was given up; RETIRE: it is not wanted any more."""
 
+    PLACED = "placed"
     STARTED = "started"
     CALL_FAILED = "call failed"
     PROBE_ANSWERED = "probe answered"
@@ -33,10 +36,15 @@ class ReplicaEvent(StrEnum):
 
 TRANSITIONS: Mapping[tuple[ReplicaState, ReplicaEvent], ReplicaState] = MappingProxyType(
     {
+        (ReplicaState.PENDING, ReplicaEvent.PLACED): ReplicaState.STARTING,
+        (ReplicaState.PENDING, ReplicaEvent.LOST): ReplicaState.DEAD,
+        (ReplicaState.PENDING, ReplicaEvent.RETIRE): ReplicaState.RETIRED,
         (ReplicaState.STARTING, ReplicaEvent.STARTED): ReplicaState.READY,
         (ReplicaState.STARTING, ReplicaEvent.LOST): ReplicaState.DEAD,
         (ReplicaState.STARTING, ReplicaEvent.RETIRE): ReplicaState.RETIRED,
         (ReplicaState.READY, ReplicaEvent.CALL_FAILED): ReplicaState.SUSPECT,
+        # Its unit is overdue: it is not asked whether it can go on, for its event loop may still answer.
+        (ReplicaState.READY, ReplicaEvent.LOST): ReplicaState.DEAD,
         (ReplicaState.READY, ReplicaEvent.RETIRE): ReplicaState.RETIRED,
         # Several calls may be in flight when the first one fails.
         (ReplicaState.SUSPECT, ReplicaEvent.CALL_FAILED): ReplicaState.SUSPECT,
@@ -47,6 +55,8 @@ TRANSITIONS: Mapping[tuple[ReplicaState, ReplicaEvent], ReplicaState] = MappingP
 )
 
 FINAL = frozenset({ReplicaState.DEAD, ReplicaState.RETIRED})
+WORKING = frozenset({ReplicaState.READY, ReplicaState.SUSPECT})
+"""States of a replica that has loaded its model and was not given up."""
 
 
 def advance(state: ReplicaState, event: ReplicaEvent) -> ReplicaState:

@@ -55,7 +55,9 @@ class ClusterResources:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaPlan:
-    """What each of `replicas` actors gets. `threads` are those of one forward pass on the CPU."""
+    """What each of `replicas` actors gets, of which `fewest` are there all the time. `threads` are those of
+    one forward pass on the CPU. With `tensor_parallel` above 1 each has a placement group of so many GPUs on
+    one node, which its engine's own workers take."""
 
     replicas: int
     num_cpus: float
@@ -63,6 +65,8 @@ class ReplicaPlan:
     memory_bytes: int | None
     threads: int
     device: Literal["cpu", "cuda"]
+    fewest: int = 1
+    tensor_parallel: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +107,15 @@ def cluster_resources(nodes: Iterable[Mapping[str, Any]]) -> ClusterResources:
 def actor_options(plan: ReplicaPlan) -> ActorOptions:
     """The `.options()` of one replica. The pool replaces dead actors itself, so Ray restarts none.
 
+    An actor in a placement group takes no GPU itself: those are for its engine's workers.
+
     Ray would set OMP_NUM_THREADS to `num_cpus`, which is a share for scheduling and not a thread count;
     torch reads it when it is imported, in the actor's process. Replicas of both roles may share a node's
     cores: waiting threads then spin only briefly, or they would take the cores from those that work.
     """
     return ActorOptions(
         num_cpus=plan.num_cpus,
-        num_gpus=plan.num_gpus,
+        num_gpus=0 if plan.tensor_parallel > 1 else plan.num_gpus,
         memory=plan.memory_bytes,
         max_restarts=0,
         max_task_retries=0,
@@ -118,13 +124,25 @@ def actor_options(plan: ReplicaPlan) -> ActorOptions:
     )
 
 
-def plan(scorer: ScorerConfig, rewriter: RewriterConfig, cluster: ClusterResources) -> Plan:
+def bundles(plan: ReplicaPlan) -> list[dict[str, float]]:
+    """The bundles of a replica's placement group: one GPU each, the first with the actor's own share too."""
+    first: dict[str, float] = {"GPU": 1.0, "CPU": plan.num_cpus}
+    if plan.memory_bytes is not None:
+        first["memory"] = plan.memory_bytes
+    return [first, *({"GPU": 1.0} for _ in range(plan.tensor_parallel - 1))]
+
+
+def plan(
+    scorer: ScorerConfig, rewriter: RewriterConfig, cluster: ClusterResources, *, autoscaling: bool = False
+) -> Plan:
     """Fill in what the configuration leaves to the cluster: GPUs and threads.
 
     Raises ResourceError where a device is asked for that is not there, or a GPU would be shared by too
-    many replicas, and ConfigError where `device` and `gpus` contradict each other. Whether all replicas
-    fit is for `check_fits` to say.
+    many replicas, and ConfigError where settings contradict each other, or leave to an autoscaling cluster
+    what cannot be known before it has grown. Whether all replicas fit is for `check_fits` to say.
     """
+    for role, config in (("scorer", scorer), ("rewriter", rewriter)):
+        _check_settings(role, config, autoscaling=autoscaling)
     share = _automatic_gpus(scorer, rewriter, cluster)
     scorer_gpus = _gpus("scorer", scorer, share)
     rewriter_gpus = _gpus("rewriter", rewriter, share)
@@ -137,8 +155,9 @@ def plan(scorer: ScorerConfig, rewriter: RewriterConfig, cluster: ClusterResourc
 
 
 def check_fits(plan: Plan, cluster: ClusterResources) -> None:
-    """Raise ResourceError where the cluster, as it is now, cannot hold all replicas at once. A cluster that
-    grows on demand need not be asked."""
+    """Raise ResourceError where the cluster, as it is now, cannot hold the fewest replicas of both roles at
+    once, one of each at least. A cluster that grows on demand need not be asked."""
+    plan = Plan(*(replace(part, replicas=max(1, part.fewest)) for part in (plan.scorer, plan.rewriter)))
     roles = (("scorer", plan.scorer), ("rewriter", plan.rewriter))
     _check_sum(
         " + ".join(f"{role}.replicas={part.replicas} x {_cpus(part.num_cpus)}" for role, part in roles),
@@ -161,13 +180,13 @@ def check_fits(plan: Plan, cluster: ClusterResources) -> None:
     for role, part in roles:
         if not any(_Room(node).take(part) for node in cluster.nodes):
             raise ResourceError(
-                f"a replica of the {role} with {_needs(part)} fits on no single node; "
+                f"a replica of the {role} with {asked_for(part)} fits on no single node; "
                 f"lower {role}.cpus, {role}.gpus or {role}.memory_gb, or use larger nodes"
             )
     if _place((plan.scorer, plan.rewriter), cluster) is None:
         raise ResourceError(
-            f"scorer.replicas={plan.scorer.replicas} x ({_needs(plan.scorer)}) + rewriter.replicas="
-            f"{plan.rewriter.replicas} x ({_needs(plan.rewriter)}) do not fit on the cluster's "
+            f"scorer.replicas={plan.scorer.replicas} x ({asked_for(plan.scorer)}) + rewriter.replicas="
+            f"{plan.rewriter.replicas} x ({asked_for(plan.rewriter)}) do not fit on the cluster's "
             f"{len(cluster.nodes)} nodes together; lower the replicas or what each asks for, or add nodes"
         )
 
@@ -195,7 +214,30 @@ def _automatic_gpus(scorer: ScorerConfig, rewriter: RewriterConfig, cluster: Clu
 
 
 def _automatic(config: ReplicaConfig) -> bool:
-    return config.gpus is None and config.device != "cpu"
+    return config.gpus is None and config.device != "cpu" and config.tensor_parallel == 1
+
+
+def _check_settings(role: str, config: ReplicaConfig, *, autoscaling: bool) -> None:
+    parts = config.tensor_parallel
+    if parts > 1 and config.engine == "transformers":
+        raise ConfigError(
+            f"{role}.tensor_parallel={parts}: the engine transformers runs on one GPU; leave it out, or "
+            f"choose another {role}.engine"
+        )
+    if parts > 1 and config.gpus not in (None, parts):
+        raise ConfigError(
+            f"{role}.gpus={config.gpus:g} contradicts {role}.tensor_parallel={parts}, which takes as many "
+            "GPUs; leave gpus out"
+        )
+    if parts > 1 and config.device == "cpu":
+        raise ConfigError(
+            f"{role}.device=cpu contradicts {role}.tensor_parallel={parts}; leave one of them out"
+        )
+    if autoscaling and _automatic(config):
+        raise ConfigError(
+            f"{role}.gpus: with ray.autoscaling the cluster's GPUs are not known before it has grown; say "
+            "how many a replica takes (0 for none)"
+        )
 
 
 def _gpus(role: str, config: ReplicaConfig, share: float) -> float:
@@ -209,6 +251,8 @@ def _gpus(role: str, config: ReplicaConfig, share: float) -> float:
     if config.device == "cpu" and config.gpus:
         raise ConfigError(f"{role}.device=cpu contradicts {role}.gpus={config.gpus:g}; leave one of them out")
     gpus = share if _automatic(config) else config.gpus or 0.0
+    if config.tensor_parallel > 1:
+        return float(config.tensor_parallel)
     if gpus > 1 and not gpus.is_integer():
         raise ConfigError(
             f"{role}.gpus={gpus:g}: above 1 only whole GPUs can be had; write {math.ceil(gpus)}"
@@ -225,6 +269,8 @@ def _draft(config: ReplicaConfig, gpus: float) -> ReplicaPlan:
         memory_bytes=None if config.memory_gb is None else int(config.memory_gb * GIGABYTE),
         threads=config.threads or max(1, int(config.cpus)),
         device="cuda" if gpus > 0 else "cpu",
+        fewest=config.replicas if config.min_replicas is None else config.min_replicas,
+        tensor_parallel=config.tensor_parallel,
     )
 
 
@@ -291,7 +337,7 @@ def _check_sum(asked: str, total: float, there: float, names: tuple[str, str]) -
     if total > there + EPSILON:
         raise ResourceError(
             f"{asked} ask for {total:g} {unit}, the cluster has {there:g}; lower replicas or {key}, "
-            "or add nodes"
+            "add nodes, or set ray.autoscaling=true where the cluster grows on demand"
         )
 
 
@@ -303,7 +349,13 @@ def _cpus(count: float) -> str:
     return f"{count:g} CPU" if count == 1 else f"{count:g} CPUs"
 
 
-def _needs(part: ReplicaPlan) -> str:
+def offered(cluster: ClusterResources) -> str:
+    """What a cluster has, in words, whether it is taken or not."""
+    return f"the {len(cluster.nodes)} nodes have {_cpus(cluster.cpus)} and {cluster.gpus:g} GPU in all"
+
+
+def asked_for(part: ReplicaPlan) -> str:
+    """What one replica asks for, in words."""
     needs = [_cpus(part.num_cpus)]
     if part.num_gpus:
         needs.append(f"{part.num_gpus:g} GPU")

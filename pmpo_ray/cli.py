@@ -1,20 +1,21 @@
 """The `pmpo` command.
 
 Invariants: standard output carries results alone, standard error everything else; whatever a user can cause
-ends with one line "error: ..." and exit code 2; ray, torch and the data libraries are imported only by the
-command that needs them, so that --help and --version answer at once.
+ends with one line "error: ..." (with --log-format json, one object) and exit code 2; ray, torch and the data
+libraries are imported only by the command that needs them, so that --help and --version answer at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
@@ -22,10 +23,12 @@ from pmpo_ray.errors import PmpoError
 
 if TYPE_CHECKING:
     from pmpo_ray.config import RunConfig
+    from pmpo_ray.logs import LogFormat
     from pmpo_ray.run import RunResult
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it: 128 + SIGINT."""
+_log = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="pmpo",
@@ -38,6 +41,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    if sys.stderr is None:
+        # Started with standard error closed, as `2>&-` does.
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         _forgiving(stream)
     command = typer.main.get_command(app)
@@ -51,10 +57,20 @@ def main() -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has gone.
+        _discard(sys.stdout)
         code = 1
+    try:
+        sys.stderr.flush()
+    except OSError:
+        # What the run came to counts, not whether its log was read.
+        _discard(sys.stderr)
     sys.exit(code)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what `stream` still holds nowhere: Python would complain once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _forgiving(stream: TextIO) -> None:
@@ -63,11 +79,19 @@ def _forgiving(stream: TextIO) -> None:
         stream.reconfigure(errors="backslashreplace")
 
 
-def _fail(text: str) -> int:
-    from pmpo_ray.display import visible
+def _fail(text: str, log_format: LogFormat = "text") -> int:
+    from pmpo_ray.logs import Redaction, one_line
 
-    print(f"error: {' '.join(visible(text).split())}", file=sys.stderr)
+    if log_format == "json":
+        _log.error(text)
+    else:
+        _say(f"error: {one_line(text, Redaction(os.environ))}")
     return 2
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _version(wanted: bool) -> None:
@@ -105,31 +129,55 @@ def optimize(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(
+            "--log-format", help="Progress and events on standard error: text, or a JSON object a line."
+        ),
+    ] = "text",
 ) -> None:
     """Optimise the instruction of every task in a configuration."""
     from pmpo_ray.config_io import load_config
+    from pmpo_ray.logs import standard_error
 
-    settings = load_config(config, override or (), run_dir)
-    result = _run(settings, run_dir)
+    with standard_error(log_format, os.environ):
+        try:
+            settings = load_config(config, override or (), run_dir)
+            result = _run(settings, run_dir, log_format)
+        except PmpoError as error:
+            raise typer.Exit(_fail(str(error), log_format)) from error
+        _show(result, as_json=as_json)
+        if result.failed:
+            raise typer.Exit(_fail(_failures(result), log_format))
+
+
+def _show(result: RunResult, *, as_json: bool) -> None:
+    from pmpo_ray.display import final_table, result_json
+
     if as_json:
-        from pmpo_ray.display import result_json
-
-        print(json.dumps(result_json(result.tasks, result.run_dir), allow_nan=False))
+        print(json.dumps(result_json(result.tasks, result.run_dir, result.failed), allow_nan=False))
     else:
         from rich.console import Console
-
-        from pmpo_ray.display import final_table
 
         final_table(result.tasks, result.run_dir, Console())
 
 
-def _run(config: RunConfig, run_dir: str | None) -> RunResult:
+def _failures(result: RunResult) -> str:
+    first, count = result.failed[0], len(result.failed)
+    more = f" (and {count - 1} more tasks failed)" if count > 1 else ""
+    return (
+        f"task {first.task}: {first.reason}{more}; the other {len(result.tasks)} tasks are done, and "
+        f"pmpo optimize --run-dir {shlex.quote(result.run_dir)} tries again what failed"
+    )
+
+
+def _run(config: RunConfig, run_dir: str | None, log_format: LogFormat) -> RunResult:
     """The run with its progress on standard error; exits with INTERRUPTED after Ctrl-C."""
-    from pmpo_ray.display import progress_display
+    from pmpo_ray.logs import progress_log
 
     try:
         # Libraries that print while the run goes on must not mix with its result.
-        with contextlib.redirect_stdout(sys.stderr), progress_display() as observer:
+        with contextlib.redirect_stdout(sys.stderr), progress_log(log_format) as observer:
             from pmpo_ray.run import run_optimization
 
             return run_optimization(config, run_dir=run_dir, observer=observer)
@@ -138,7 +186,10 @@ def _run(config: RunConfig, run_dir: str | None) -> RunResult:
         advice = (
             f"continue with: pmpo optimize --run-dir {shlex.quote(folder)}" if folder else "nothing was kept"
         )
-        print(f"interrupted; {advice}", file=sys.stderr)
+        if log_format == "json":
+            _log.warning("interrupted; %s", advice)
+        else:
+            _say(f"interrupted; {advice}")
         raise typer.Exit(INTERRUPTED) from interrupt
 
 

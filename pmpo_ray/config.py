@@ -6,7 +6,7 @@ imports neither ray nor torch. configs/README.md documents every key.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -64,7 +64,8 @@ class SplitConfig(_Section):
 
 
 class ReplicaConfig(_Section):
-    """What scorers and rewriters have in common. `model` None means the run's model."""
+    """What scorers and rewriters have in common. `model` None means the run's model; `replicas` are the
+    most, `min_replicas` the fewest (None: as many)."""
 
     engine: str = "transformers"
     model: str | None = None
@@ -73,10 +74,20 @@ class ReplicaConfig(_Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trust_remote_code: bool = False
     replicas: Positive = 1
+    min_replicas: NonNegative | None = None
+    tensor_parallel: Positive = 1
     cpus: float = Field(default=1, gt=0)
     gpus: float | None = Field(default=None, ge=0)
     memory_gb: float | None = Field(default=None, gt=0)
     threads: Positive | None = None
+
+    @model_validator(mode="after")
+    def _at_least_no_more_than_at_most(self) -> Self:
+        if self.min_replicas is not None and self.min_replicas > self.replicas:
+            raise ValueError(
+                f"min_replicas={self.min_replicas} is more than replicas={self.replicas}, which are the most"
+            )
+        return self
 
 
 class ScorerConfig(ReplicaConfig):
@@ -131,12 +142,19 @@ class EvaluationConfig(_Section):
 
 
 class RayConfig(_Section):
-    """Where to run. `address` None: the cluster that RAY_ADDRESS names, else a local Ray of this process."""
+    """Where to run. `address` None: the cluster that RAY_ADDRESS names, else a local Ray of this process.
+
+    Timeouts in seconds: for a replica to load once it is placed, for a pool to be without any working
+    replica, and for a surplus replica to be idle before it is given back.
+    """
 
     address: str | None = None
     num_cpus: Positive | None = None
     num_gpus: NonNegative | None = None
+    autoscaling: bool = False
     start_timeout: float = Field(default=300.0, gt=0)
+    outage_timeout: float = Field(default=600.0, gt=0)
+    idle_timeout: float = Field(default=60.0, ge=0)
 
 
 class RunConfig(_Section):

@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pmpo_ray.protocols import Observer
-from pmpo_ray.types import Interval, Progress, TaskResult
+from pmpo_ray.types import Interval, Progress, TaskFailure, TaskResult
 
 _BARS = "▁▂▃▄▅▆▇█"
 _TREND = 10
@@ -337,10 +337,16 @@ def _percent(interval: Interval | None) -> str:
     return f"{interval.value * 100:.1f} {ends:8}"
 
 
-def result_json(results: Sequence[TaskResult], run_dir: str) -> dict[str, object]:
+def result_json(
+    results: Sequence[TaskResult], run_dir: str, failed: Sequence[TaskFailure] = ()
+) -> dict[str, object]:
     """What `pmpo optimize --json` prints. Losses in nats, accuracies from 0 to 1, tokens, seconds; null
-    where a number does not exist."""
-    return {"run_dir": run_dir, "tasks": [_task_json(result) for result in results]}
+    where a number does not exist. `failed` lists the tasks that came to no result."""
+    return {
+        "run_dir": run_dir,
+        "tasks": [_task_json(result) for result in results],
+        "failed": [{"task": failure.task, "reason": failure.reason} for failure in failed],
+    }
 
 
 def _task_json(result: TaskResult) -> dict[str, object]:

@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from pmpo_ray.config import ReplicaConfig, RunConfig
 from pmpo_ray.config_io import differences, dump_config, load_config
 from pmpo_ray.engines.models import estimate_bytes, resolve_model
-from pmpo_ray.errors import DataError, ResourceError, RunFolderError
+from pmpo_ray.errors import DataError, EngineError, ResourceError, RunFolderError
 from pmpo_ray.evaluation.accuracy import held_out_accuracy
 from pmpo_ray.objectives import Objective, check_objective, make_objective, resolve_auto
 from pmpo_ray.protocols import Observer, ScoreClient
@@ -32,7 +33,7 @@ from pmpo_ray.score_memory import RememberingScorer, ScoreMemory, saving
 from pmpo_ray.search import SearchOutcome, SearchSetup, search_task, survivors_of
 from pmpo_ray.store import ClusterInfo, Manifest, RunStore, data_hash, installed_versions, task_folder
 from pmpo_ray.tasks import load_task, split_task
-from pmpo_ray.types import Interval, Progress, RoundRecord, Split, Task, TaskResult
+from pmpo_ray.types import Interval, Progress, RoundRecord, Split, Task, TaskFailure, TaskResult
 
 if TYPE_CHECKING:
     from actors.clients import RewriterPool, ScorerPool
@@ -44,10 +45,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run came to: one result a task, in the configuration's order, and where everything is kept."""
+    """What a run came to: one result a task, in the configuration's order, and where everything is kept.
+    `failed` are the tasks that came to none, which did not keep the others from theirs."""
 
     tasks: tuple[TaskResult, ...]
     run_dir: str
+    failed: tuple[TaskFailure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class _Job:
 def run_optimization(config: RunConfig, *, run_dir: str | None, observer: Observer) -> RunResult:
     """Optimise every task of `config`, going on from `run_dir` where it holds an unfinished run.
 
-    Raises a PmpoError for everything a user can mend, and KeyboardInterrupt after a clean end on Ctrl-C.
+    Raises a PmpoError for everything a user can mend, also where every task failed, and KeyboardInterrupt
+    after a clean end on Ctrl-C.
     """
     jobs = [_prepare(config, index) for index in range(len(config.tasks))]
     store = _open_store(config, run_dir or config.run_dir or _fresh_run_dir(config))
@@ -76,7 +80,7 @@ def run_optimization(config: RunConfig, *, run_dir: str | None, observer: Observ
         except KeyboardInterrupt:
             # Whoever tells the user about it has to say where to go on.
             raise KeyboardInterrupt(store.location) from None
-    return RunResult(results, store.location)
+    return RunResult(results, store.location, tuple(run.failures))
 
 
 def _prepare(config: RunConfig, index: int) -> _Job:
@@ -174,6 +178,8 @@ class _Run:
         address: str,
         placed: Plan,
     ) -> None:
+        from actors.metrics import Metrics
+
         self._config = config
         self._store = store
         self._memory = memory
@@ -182,6 +188,9 @@ class _Run:
         self._address = address
         self._plan = placed
         self._results: dict[str, TaskResult] = {}
+        self._metrics = Metrics()
+        self._seen: dict[str, Progress] = {}
+        self.failures: list[TaskFailure] = []
 
     async def run(self) -> tuple[TaskResult, ...]:
         began = time.monotonic()
@@ -194,12 +203,12 @@ class _Run:
             if scorer.info.fallback:
                 _log.warning("slow scorer: %s", scorer.info.fallback)
             # Within the pools: the last scores are saved whatever ends the tasks, then the actors end.
-            async with saving(self._memory, self._store.write_scores):
+            async with saving(self._memory, self._store.write_scores), self._published(scorer, rewriter):
                 await self._all_tasks(RememberingScorer(scorer, scorer.info, self._memory), rewriter)
-        results = tuple(self._results[job.task.name] for job in self._jobs)
+        results = tuple(self._results[job.task.name] for job in self._jobs if job.task.name in self._results)
         finished = replace(
             manifest,
-            ended=_now(),
+            ended=None if self.failures else _now(),
             tokens_scored=sum(result.tokens_scored for result in results),
             tokens_generated=sum(result.tokens_generated for result in results),
             seconds=manifest.seconds + time.monotonic() - began,
@@ -225,19 +234,14 @@ class _Run:
     async def _pools(self) -> AsyncIterator[tuple[ScorerPool, RewriterPool]]:
         from actors.clients import start_rewriter_pool, start_scorer_pool
 
-        config, timeout = self._config, self._config.ray.start_timeout
+        config, place = self._config, self._plan
         starting = (
             asyncio.create_task(
-                start_scorer_pool(
-                    config.scorer, _model(config, config.scorer), self._plan.scorer, start_timeout=timeout
-                )
+                start_scorer_pool(config.scorer, _model(config, config.scorer), place.scorer, config.ray)
             ),
             asyncio.create_task(
                 start_rewriter_pool(
-                    config.rewriter,
-                    _model(config, config.rewriter),
-                    self._plan.rewriter,
-                    start_timeout=timeout,
+                    config.rewriter, _model(config, config.rewriter), place.rewriter, config.ray
                 )
             ),
         )
@@ -250,23 +254,61 @@ class _Run:
                 if not isinstance(pool, BaseException):
                     await pool.close()
 
-    async def _all_tasks(self, scorer: ScoreClient, rewriter: RewriterPool) -> None:
-        """Search all tasks at once; the first error ends the others, whose finished rounds are kept."""
-        tasks = [asyncio.create_task(self._one_task(job, scorer, rewriter)) for job in self._jobs]
+    @asynccontextmanager
+    async def _published(self, scorer: ScorerPool, rewriter: RewriterPool) -> AsyncIterator[None]:
+        """The run's metrics are shown through Ray meanwhile, and once more at the end."""
+        from actors.metrics import publish
+
+        pools = {"scorer": scorer.stats, "rewriter": rewriter.stats}
+        publishing = asyncio.create_task(publish(self._metrics, pools))
         try:
-            await asyncio.gather(*tasks)
+            yield
+        finally:
+            publishing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await publishing
+
+    async def _all_tasks(self, scorer: ScoreClient, rewriter: RewriterPool) -> None:
+        """Search all tasks at once. What lies in one task's texts fails that task alone, unless no task is
+        left; any other error ends all, whose finished rounds are kept."""
+        tasks = [asyncio.create_task(self._attempt(job, scorer, rewriter)) for job in self._jobs]
+        try:
+            errors = [error for error in await asyncio.gather(*tasks) if error is not None]
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        if len(errors) == len(self._jobs):
+            raise errors[0]
+
+    async def _attempt(
+        self, job: _Job, scorer: ScoreClient, rewriter: RewriterPool
+    ) -> EngineError | DataError | None:
+        """Search one task; the error that it failed with, if it did."""
+        try:
+            await self._one_task(job, scorer, rewriter)
+        except (EngineError, DataError) as error:
+            name = job.task.name
+            self.failures.append(TaskFailure(name, str(error)))
+            last = self._seen.get(name, Progress(name, "waiting", 0, self._config.search.rounds))
+            self._observe(replace(last, state="failed", note=str(error)))
+            return error
+        return None
+
+    def _observe(self, progress: Progress) -> None:
+        self._seen[progress.task] = progress
+        self._metrics.observe_task(progress)
+        self._observer(progress)
 
     async def _one_task(self, job: _Job, scorer: ScoreClient, rewriter: RewriterPool) -> None:
         name = job.task.name
-        kept: list[RoundRecord] = list(await asyncio.to_thread(self._store.read_rounds, name))
+        stored = await asyncio.to_thread(self._store.read_rounds, name)
+        kept = [record.slim(record.survivors) for record in stored]
+        del stored
 
         async def keep(record: RoundRecord) -> None:
             await asyncio.to_thread(self._store.write_round, record)
-            kept.append(record)
+            kept.append(record.slim())
             await asyncio.to_thread(self._store.write_best, name, kept)
 
         setup = SearchSetup(
@@ -280,7 +322,7 @@ class _Run:
             scorer=scorer,
             rewriter=rewriter,
             keep=keep,
-            observer=self._observer,
+            observer=self._observe,
             clock=time.monotonic,
         )
         outcome = await search_task(setup, kept.copy())
@@ -313,7 +355,7 @@ class _Run:
             result.tokens_scored,
             result.tokens_generated,
         )
-        self._observer(progress)
+        self._observe(progress)
         same = _model(self._config, self._config.scorer) == _model(self._config, self._config.rewriter)
 
         async def accuracy(instruction: str) -> Interval | None:
@@ -329,7 +371,7 @@ class _Run:
 
         before = await accuracy(result.start)
         after = before if result.best == result.start else await accuracy(result.best)
-        self._observer(replace(progress, state="done"))
+        self._observe(replace(progress, state="done"))
         return replace(result, accuracy_before=before, accuracy_after=after)
 
 
@@ -344,8 +386,9 @@ def _place(config: RunConfig, address: str) -> Plan:
     from actors.resources import check_fits, cluster_resources, plan
 
     there = cluster_resources(ray.nodes())
-    placed = plan(config.scorer, config.rewriter, there)
-    check_fits(placed, there)
+    placed = plan(config.scorer, config.rewriter, there, autoscaling=config.ray.autoscaling)
+    if not config.ray.autoscaling:
+        check_fits(placed, there)
     if address == "local":
         _bring_models(config, there.memory_bytes)
     return placed

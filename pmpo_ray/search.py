@@ -5,6 +5,7 @@ Invariants:
   answers arrive. So a search that is continued from its records goes on as if it had never stopped.
 - Only training examples and shots are ever seen here; the test part is not.
 - A rewrite whose text was scored before is refused as a duplicate, not scored again.
+- Of the rounds that are stored only the last survivors' scores are held in memory.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class SearchSetup:
 
 @dataclass(frozen=True, slots=True)
 class SearchOutcome:
-    """All rounds of a search, and why it ended."""
+    """All rounds of a search, and why it ended. The records hold the scores of the last survivors alone."""
 
     records: tuple[RoundRecord, ...]
     stopped: str
@@ -113,7 +114,8 @@ async def search_task(setup: SearchSetup, history: Sequence[RoundRecord] = ()) -
 class _Search:
     def __init__(self, setup: SearchSetup, history: Sequence[RoundRecord]) -> None:
         self._setup = setup
-        self._records = list(history)
+        self._records = [record.slim() for record in history[:-1]]
+        self._records += [record.slim(record.survivors) for record in history[-1:]]
         self._weights = [example.weight for example in setup.split.train]
         self._known: dict[str, str] = {}
         self._losses: dict[str, float] = {}
@@ -131,7 +133,8 @@ class _Search:
 
     async def _finish(self, record: RoundRecord) -> None:
         await self._setup.keep(record)
-        self._records.append(record)
+        self._records[-1:] = [earlier.slim() for earlier in self._records[-1:]]
+        self._records.append(record.slim(record.survivors))
         self._remember(record)
 
     def _remember(self, record: RoundRecord) -> None:

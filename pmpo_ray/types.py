@@ -6,7 +6,8 @@ Log-likelihoods are in nats, lengths in tokens, times in seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Kind = Literal["options", "labels", "text", "pairs"]
@@ -180,6 +181,10 @@ class ScoredCandidate:
     losses: tuple[float, ...]
     loss: float
 
+    def without_scores(self) -> ScoredCandidate:
+        """The same with its batch loss alone: a fraction of the memory."""
+        return replace(self, scores=(), losses=())
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -232,6 +237,17 @@ class RoundRecord:
     tokens_generated: int = 0
     seconds: float = 0.0
 
+    def slim(self, whole: Collection[str] = ()) -> RoundRecord:
+        """The same with scores for the candidates with the ids `whole` alone: what a run of many tasks keeps
+        in memory of the rounds that are stored."""
+        return replace(
+            self,
+            candidates=tuple(
+                scored if scored.candidate.id in whole else scored.without_scores()
+                for scored in self.candidates
+            ),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -260,6 +276,15 @@ class TaskResult:
     tokens_scored: int
     tokens_generated: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """A task that came to no result, and why: its start instruction or its evaluation could not be scored.
+    Its finished rounds are kept."""
+
+    task: str
+    reason: str
 
 
 State = Literal["waiting", "scoring", "masking", "rewriting", "evaluating", "done", "failed"]

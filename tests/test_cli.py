@@ -41,10 +41,11 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pmpo_ray", *arguments]
 
 
-def pmpo(*arguments: str) -> subprocess.CompletedProcess[str]:
+def pmpo(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments),
         cwd=ROOT,
+        env={**os.environ, **environ},
         capture_output=True,
         text=True,
         timeout=240,
@@ -87,7 +88,7 @@ def test_the_version_is_the_projects() -> None:
 
 def test_help_names_every_option() -> None:
     shown = pmpo("optimize", "--help").stdout
-    for option in ("CONFIG", "--set KEY=VALUE", "--run-dir DIR", "--json"):
+    for option in ("CONFIG", "--set KEY=VALUE", "--run-dir DIR", "--json", "--log-format <text|json>"):
         assert option in shown
     assert "--data-dir DIR" in pmpo("tasks", "--help").stdout
 
@@ -122,6 +123,51 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], expected: s
     done = pmpo(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {expected}\n"
+
+
+def test_errors_show_no_secrets() -> None:
+    done = pmpo("optimize", "s3://user:pass@bucket/hunter2hunter2.yaml", SOME_KEY="hunter2hunter2")
+    assert done.stderr == "error: s3://***@bucket/***.yaml: no such file\n"
+    assert done.returncode == 2
+
+
+def test_in_json_an_error_is_one_object() -> None:
+    done = pmpo(
+        "optimize", "two\nlines hunter2hunter2.yaml", "--log-format", "json", SOME_KEY="hunter2hunter2"
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    entry = json.loads(done.stderr)
+    assert set(entry) == {"time", "level", "logger", "event"}
+    assert (entry["level"], entry["event"]) == ("error", "two\nlines ***.yaml: no such file")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_an_error_that_nobody_reads_is_still_an_error(log_format: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        command("optimize", "absent.yaml", "--log-format", log_format),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_closed_standard_error_changes_nothing(log_format: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m pmpo_ray optimize absent.yaml --log-format {log_format} 2>&-"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
 
 def test_errors_of_a_run_are_one_line_too(tmp_path: Path) -> None:
@@ -192,6 +238,41 @@ def test_json_is_all_that_stands_on_standard_output(tmp_path: Path) -> None:
     assert task["loss_after"] <= task["loss_before"]
     assert task["n_test"] == 100
     assert "tickets  round 1/1" in done.stderr
+
+
+def test_with_the_log_in_json_standard_error_is_objects_alone(tmp_path: Path) -> None:
+    done = pmpo(
+        "optimize",
+        "configs/quickstart.yaml",
+        *SIMULATED,
+        *pace(10**9),
+        "--set",
+        "search.rounds=1",
+        "--set",
+        "evaluation.enabled=false",
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--log-format",
+        "json",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "instruction after" in done.stdout
+    entries = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all({"time", "level", "logger", "event"} <= set(entry) for entry in entries)
+    progress = [entry for entry in entries if entry["logger"] == "pmpo_ray.progress"]
+    assert [(entry["state"], entry["round"]) for entry in progress] == [
+        ("waiting", 0),
+        ("scoring", 0),
+        ("masking", 1),
+        ("rewriting", 1),
+        ("scoring", 1),
+        ("done", 1),
+    ]
+    assert {(entry["task"], entry["rounds"]) for entry in progress} == {("tickets", 1)}
+    assert progress[0]["loss"] is None
+    assert progress[-1]["loss"] <= progress[2]["loss"]
+    assert progress[-1]["tokens_scored"] > progress[2]["tokens_scored"] > 0
+    assert progress[-1]["tokens_generated"] > 0
 
 
 def test_ctrl_c_leaves_a_run_that_continues(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,12 +16,13 @@ import pytest
 import ray
 
 from actors.clients import start_rewriter_pool, start_scorer_pool
-from actors.dispatch import Backlog, Replica, Unit
 from actors.health import ReplicaState
-from actors.pool import Pool, PoolSpec, PoolStats, ReplicaActor
-from actors.resources import ActorOptions, ReplicaPlan, actor_options
+from actors.launcher import RayLauncher, ReplicaActor
+from actors.pool import Pool, PoolSpec, PoolStats
+from actors.resources import ReplicaPlan, actor_options
 from actors.rewriter import Batcher
-from pmpo_ray.config import RewriterConfig, ScorerConfig
+from actors.scaling import Bounds
+from pmpo_ray.config import RayConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.engines.simulated import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo, Example, GenerateRequest, GenerateResult, ScoreRequest
@@ -30,20 +31,12 @@ INFO = SimulatedScorer("test").info()
 EXAMPLES = tuple(
     Example(f"e{number}", f"Is {number} a prime?", "yes", ("no", "not at all")) for number in range(50)
 )
-OPTIONS = ActorOptions(
-    num_cpus=0.1,
-    num_gpus=0,
-    memory=None,
-    max_restarts=0,
-    max_task_retries=0,
-    max_concurrency=100,
-    runtime_env={},
-)
+SETTINGS = RayConfig()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -121,26 +114,32 @@ async def pool_of(
     actor: type[ReplicaActor],
     folder: Path,
     count: int = 2,
-    in_flight: int = 2,
+    *,
+    fewest: int | None = None,
+    slots: int = 1,
+    num_cpus: float = 0.1,
     start_timeout: float = 60.0,
-    options: ActorOptions = OPTIONS,
-    probe_timeout: float = 5.0,
+    outage_timeout: float = 60.0,
+    idle_seconds: float = 60.0,
+    grace: float = 60.0,
 ) -> AsyncIterator[Pool]:
-    pool = Pool(PoolSpec("scorer", actor, (folder,), options, count, in_flight, start_timeout, probe_timeout))
+    plan = ReplicaPlan(count, num_cpus, num_gpus=0, memory_bytes=None, threads=1, device="cpu")
+    spec = PoolSpec(
+        "scorer",
+        RayLauncher(actor, (folder,), plan),
+        Bounds(count if fewest is None else fewest, count, idle_seconds),
+        slots,
+        start_timeout=start_timeout,
+        outage_timeout=outage_timeout,
+        probe_timeout=5.0,
+        grace=grace,
+        relaunch_delay=0.05,
+    )
+    pool = Pool(spec)
     try:
         yield pool
     finally:
         await pool.close()
-
-
-def ask(method: str, *args: object) -> Callable[[Any], Awaitable[Any]]:
-    """The call of one method of an actor."""
-
-    def call(actor: Any) -> Awaitable[Any]:
-        ref: Awaitable[Any] = getattr(actor, method).remote(*args)
-        return ref
-
-    return call
 
 
 async def until(stats: Callable[[], PoolStats], reached: Callable[[PoolStats], bool]) -> None:
@@ -151,8 +150,7 @@ async def until(stats: Callable[[], PoolStats], reached: Callable[[PoolStats], b
 
 
 def all_ready(stats: PoolStats) -> bool:
-    live = [replica for replica in stats.replicas if replica.state is not ReplicaState.DEAD]
-    return all(replica.state is ReplicaState.READY for replica in live)
+    return all(replica.state is ReplicaState.READY for replica in stats.replicas)
 
 
 def kill(where: str) -> None:
@@ -160,7 +158,7 @@ def kill(where: str) -> None:
 
 
 async def test_scores_equal_those_of_the_engine_itself_in_order() -> None:
-    pool = await start_scorer_pool(scorer_config(chunk_examples=7), "m", replicas(2))
+    pool = await start_scorer_pool(scorer_config(chunk_examples=7), "m", replicas(2), SETTINGS)
     direct = SimulatedScorer("m").score(ScoreRequest("Think.", EXAMPLES, EXAMPLES[:2])).scores
     assert pool.info == SimulatedScorer("m").info()
     assert await pool.score("Think.", EXAMPLES, EXAMPLES[:2]) == direct
@@ -170,7 +168,7 @@ async def test_scores_equal_those_of_the_engine_itself_in_order() -> None:
 
 
 async def test_many_tasks_share_a_pool() -> None:
-    pool = await start_scorer_pool(scorer_config(), "m", replicas(2))
+    pool = await start_scorer_pool(scorer_config(), "m", replicas(2), SETTINGS)
     instructions = [f"Instruction {number}." for number in range(20)]
     results = await asyncio.gather(*(pool.score(instruction, EXAMPLES) for instruction in instructions))
     engine = SimulatedScorer("m")
@@ -181,12 +179,13 @@ async def test_many_tasks_share_a_pool() -> None:
 
 async def test_a_scorer_killed_at_work_is_replaced_and_every_unit_resolves_once() -> None:
     model = "simulated:tokens_per_s=4000"
-    pool = await start_scorer_pool(scorer_config(), model, replicas(2))
+    pool = await start_scorer_pool(scorer_config(), model, replicas(2), SETTINGS)
     await until(pool.stats, all_ready)
     instructions = [f"Instruction {number}." for number in range(8)]
     work = asyncio.gather(*(pool.score(instruction, EXAMPLES) for instruction in instructions))
     await until(pool.stats, lambda stats: stats.done >= 5 and stats.replicas[0].in_flight > 0)
-    kill(pool.stats().replicas[0].where)
+    victim = pool.stats().replicas[0]
+    kill(victim.where)
     results = await work
     for instruction, scores in zip(instructions, results, strict=True):
         direct = SimulatedScorer(model).score(ScoreRequest(instruction, EXAMPLES[:5])).scores
@@ -195,13 +194,14 @@ async def test_a_scorer_killed_at_work_is_replaced_and_every_unit_resolves_once(
     stats = pool.stats()
     assert (stats.queued, stats.in_flight, stats.done) == (0, 0, 8 * 5)
     assert stats.retries >= 1
-    assert stats.replicas[0].state is ReplicaState.DEAD
-    assert len(stats.replicas) == 3
+    assert stats.lost == 1
+    assert len(stats.replicas) == 2
+    assert victim.id not in {replica.id for replica in stats.replicas}
     await pool.close()
 
 
 async def test_a_scorers_error_arrives_as_it_was_raised_and_cancels_its_siblings() -> None:
-    pool = await start_scorer_pool(scorer_config(chunk_examples=1), "m", replicas(1))
+    pool = await start_scorer_pool(scorer_config(chunk_examples=1), "m", replicas(1), SETTINGS)
     # The longest chunk goes first; those behind it are not sent any more.
     examples = (Example("huge", "a " * 800_000, "b"), *EXAMPLES)
     with pytest.raises(EngineError) as from_pool:
@@ -219,7 +219,7 @@ async def test_a_scorers_error_arrives_as_it_was_raised_and_cancels_its_siblings
 
 async def test_rewrites_equal_those_of_the_engine_itself() -> None:
     config = RewriterConfig(engine="simulated", batch=4)
-    pool = await start_rewriter_pool(config, "m", replicas(2))
+    pool = await start_rewriter_pool(config, "m", replicas(2), SETTINGS)
     requests = [GenerateRequest(f"Improve <prompt>text {number}.</prompt>", n=3) for number in range(20)]
     results = await asyncio.gather(*(pool.generate(request) for request in requests))
     assert results == SimulatedGenerator("m").generate(requests)
@@ -228,33 +228,33 @@ async def test_rewrites_equal_those_of_the_engine_itself() -> None:
 
 async def test_a_wrong_model_fails_the_start_with_the_engines_own_error() -> None:
     with pytest.raises(ModelError, match="tokens_per_s=NUMBER") as failed:
-        await start_scorer_pool(scorer_config(), "simulated:speed=3", replicas(2))
+        await start_scorer_pool(scorer_config(), "simulated:speed=3", replicas(2), SETTINGS)
     assert "\n" not in str(failed.value)
 
 
 async def test_a_wrong_model_fails_waiting_and_later_units_too(tmp_path: Path) -> None:
     async with pool_of(WrongModel, tmp_path) as pool:
-        waiting = asyncio.ensure_future(pool.submit(ask("echo", 1), 1))
+        waiting = asyncio.ensure_future(pool.submit("echo", 1, weight=1))
         await asyncio.sleep(0)
-        for failing in (pool.start(), waiting, pool.submit(ask("echo", 1), 1)):
+        for failing in (pool.start(), waiting, pool.submit("echo", 1, weight=1)):
             with pytest.raises(ModelError, match=r"model 'x' is not there"):
                 await failing
 
 
 async def test_replicas_that_cannot_live_fail_the_pool_with_what_was_missing(tmp_path: Path) -> None:
     async with pool_of(DiesAtStart, tmp_path, count=1) as pool:
-        with pytest.raises(ResourceError, match=r"scorer: no replica is left, 5 were lost") as failed:
+        with pytest.raises(ResourceError, match=r"no replica could be started, 5 tries failed") as failed:
             await pool.start()
         assert "\n" not in str(failed.value)
-        assert len(pool.stats().replicas) == 5
+        assert pool.stats().lost == 5
 
 
 async def test_a_replica_without_room_in_the_cluster_is_told_after_the_timeout(tmp_path: Path) -> None:
-    options = actor_options(ReplicaPlan(1, 64, 0, None, threads=1, device="cpu"))
-    async with pool_of(
-        Worker, tmp_path, count=1, start_timeout=0.5, options=options, probe_timeout=0.5
-    ) as pool:
-        with pytest.raises(ResourceError, match=r"the cluster had no room for it .* lower scorer\.replicas"):
+    async with pool_of(Worker, tmp_path, count=1, num_cpus=64, outage_timeout=0.5) as pool:
+        message = (
+            r"no working replica for 0.5 s, the cluster had no room for one: 64 CPUs asked for, .* 4 CPUs"
+        )
+        with pytest.raises(ResourceError, match=message):
             await pool.start()
 
 
@@ -269,7 +269,7 @@ async def test_a_broken_replica_does_not_swallow_the_queue(tmp_path: Path) -> No
         await pool.start()
         await until(pool.stats, all_ready)
         values = range(30)
-        results = await asyncio.gather(*(pool.submit(ask("echo_unless_lemon", v), 1) for v in values))
+        results = await asyncio.gather(*(pool.submit("echo_unless_lemon", v, weight=1) for v in values))
         assert results == list(values)
         assert pool.stats().done == len(values)
 
@@ -279,27 +279,27 @@ async def test_an_error_of_the_request_is_not_tried_again(tmp_path: Path, error:
     async with pool_of(Worker, tmp_path, count=1) as pool:
         await pool.start()
         with pytest.raises(type(error)) as raised:
-            await pool.submit(ask("refuse", error), 1)
+            await pool.submit("refuse", error, weight=1)
         assert (type(raised.value), str(raised.value)) == (type(error), str(error))
         assert pool.stats().retries == 0
-        assert await pool.submit(ask("echo", 7), 1) == 7
+        assert await pool.submit("echo", 7, weight=1) == 7
 
 
 async def test_a_unit_that_fails_everywhere_ends_with_the_last_reason(tmp_path: Path) -> None:
     async with pool_of(Worker, tmp_path, count=2) as pool:
         await pool.start()
         with pytest.raises(EngineError, match=r"3 tries .* RuntimeError: always broken$"):
-            await pool.submit(ask("break_down"), 1)
+            await pool.submit("break_down", weight=1)
         assert pool.stats().retries == 2
-        assert await pool.submit(ask("echo", 7), 1) == 7
+        assert await pool.submit("echo", 7, weight=1) == 7
 
 
 async def test_a_unit_that_kills_replicas_fails_alone(tmp_path: Path) -> None:
-    async with pool_of(Worker, tmp_path, count=1, in_flight=4) as pool:
+    async with pool_of(Worker, tmp_path, count=1, slots=2) as pool:
         await pool.start()
-        # All four are sent to the one replica, which the poison takes down.
-        poison = asyncio.ensure_future(pool.submit(ask("die"), 9))
-        blameless = [asyncio.ensure_future(pool.submit(ask("echo", v, 0.3), 1)) for v in range(3)]
+        # Two more are sent to the one replica with the poison, which takes it down.
+        poison = asyncio.ensure_future(pool.submit("die", weight=9))
+        blameless = [asyncio.ensure_future(pool.submit("echo", v, 0.3, weight=1)) for v in range(3)]
         with pytest.raises(EngineError, match=r"3 tries of one request failed"):
             await poison
         assert await asyncio.gather(*blameless) == [0, 1, 2]
@@ -308,21 +308,21 @@ async def test_a_unit_that_kills_replicas_fails_alone(tmp_path: Path) -> None:
 async def test_closing_fails_those_who_wait_and_those_who_come_later(tmp_path: Path) -> None:
     async with pool_of(Worker, tmp_path, count=1) as pool:
         await pool.start()
-        units = [asyncio.ensure_future(pool.submit(ask("echo", 1, 600), 1)) for _ in range(5)]
+        units = [asyncio.ensure_future(pool.submit("echo", 1, 600, weight=1)) for _ in range(5)]
         await until(pool.stats, lambda stats: (stats.in_flight, stats.queued) == (2, 3))
         await pool.close()
-        for unit in (*units, pool.submit(ask("echo", 1), 1)):
+        for unit in (*units, pool.submit("echo", 1, weight=1)):
             with pytest.raises(ResourceError, match=r"the scorer pool was closed"):
                 await unit
         await pool.close()
-        assert [replica.state for replica in pool.stats().replicas] == [ReplicaState.RETIRED]
+        assert pool.stats().replicas == ()
 
 
 async def test_a_cancelled_caller_takes_its_unit_out_of_the_queue(tmp_path: Path) -> None:
-    async with pool_of(Worker, tmp_path, count=1, in_flight=1) as pool:
+    async with pool_of(Worker, tmp_path, count=1) as pool:
         await pool.start()
-        units = [asyncio.ensure_future(pool.submit(ask("log", v), 1)) for v in range(4)]
-        await until(pool.stats, lambda stats: stats.queued == 3)
+        units = [asyncio.ensure_future(pool.submit("log", v, weight=1)) for v in range(4)]
+        await until(pool.stats, lambda stats: stats.queued == 2)
         units[2].cancel()
         results = await asyncio.gather(*units, return_exceptions=True)
         assert [results[at] for at in (0, 1, 3)] == [0, 1, 3]
@@ -331,49 +331,15 @@ async def test_a_cancelled_caller_takes_its_unit_out_of_the_queue(tmp_path: Path
 
 
 async def test_the_longest_unit_goes_first_and_equals_keep_their_order(tmp_path: Path) -> None:
-    async with pool_of(Worker, tmp_path, count=1, in_flight=1) as pool:
+    async with pool_of(Worker, tmp_path, count=1) as pool:
         weights = [1, 5, 3, 5, 1]
         units = [
-            asyncio.ensure_future(pool.submit(ask("log", v), weight)) for v, weight in enumerate(weights)
+            asyncio.ensure_future(pool.submit("log", v, weight=weight)) for v, weight in enumerate(weights)
         ]
         await until(pool.stats, lambda stats: stats.queued == len(weights))
         await pool.start()
         await asyncio.gather(*units)
         assert (tmp_path / "log").read_text().split() == ["1", "3", "2", "0", "4"]
-
-
-def unit(order: int, weight: float, tried_on: tuple[int, ...] = ()) -> Unit:
-    async def nothing(actor: object) -> None:
-        return None
-
-    future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-    return Unit(nothing, weight, order, future, list(tried_on))
-
-
-async def test_work_goes_to_the_least_loaded_ready_replica() -> None:
-    ready = [Replica(at, handle=None, state=ReplicaState.READY) for at in range(2)]
-    idle = [Replica(2 + at, handle=None, state=state) for at, state in enumerate(ReplicaState)]
-    others = [replica for replica in idle if replica.state is not ReplicaState.READY]
-    backlog = Backlog()
-    for order, weight in enumerate([1, 1, 10, 1]):
-        backlog.add(unit(order, weight))
-    given = backlog.assign([*ready, *others], in_flight=3, now=0.0)
-    assert [(unit.weight, replica.id) for unit, replica in given] == [(10, 0), (1, 1), (1, 1), (1, 1)]
-
-
-async def test_a_failed_unit_is_tried_elsewhere_and_alone() -> None:
-    first, second = (Replica(at, handle=None, state=ReplicaState.READY) for at in range(2))
-    second.take(unit(0, 5), now=0.0)
-    backlog = Backlog()
-    again = unit(1, 1, tried_on=(0,))
-    backlog.add(again)
-    for order in range(2, 8):
-        backlog.add(unit(order, 1))
-    # The second replica is kept free for the failed unit: nothing more goes there until it is idle.
-    assert {replica.id for _, replica in backlog.assign([first, second], in_flight=2, now=0.0)} == {0}
-    second.release(next(iter(second.outstanding)), now=1.0)
-    assert backlog.assign([first, second], in_flight=2, now=1.0) == [(again, second)]
-    assert backlog.assign([first, second], in_flight=2, now=1.0) == []
 
 
 class Recorder:
@@ -447,7 +413,7 @@ async def test_a_broken_engine_fails_its_whole_batch_without_another_try() -> No
 
 async def test_scoring_before_the_start_of_a_pool_waits_for_it(tmp_path: Path) -> None:
     async with pool_of(Worker, tmp_path, count=1) as pool:
-        early = asyncio.ensure_future(pool.submit(ask("echo", 3), 1))
+        early = asyncio.ensure_future(pool.submit("echo", 3, weight=1))
         await pool.start()
         assert await early == 3
         assert pool.stats().busy_seconds > 0

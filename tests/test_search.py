@@ -117,10 +117,11 @@ async def test_losses_never_rise_and_the_best_is_better_than_the_start() -> None
 
 async def test_a_round_analyses_rewrites_for_the_hardest_and_keeps_every_reason() -> None:
     generator = LocalGenerator()
-    setup = setup_of(None, generator, rounds=1, hard_examples=2, variants=3, reasks=0)
-    outcome = await search_task(setup)
-    record = outcome.records[1]
-    start = outcome.start
+    kept: list[RoundRecord] = []
+    setup = setup_of(None, generator, kept=kept, rounds=1, hard_examples=2, variants=3, reasks=0)
+    await search_task(setup)
+    record = kept[1]
+    start = kept[0].candidates[0]
     assert {row.candidate for row in record.segments} == {start.candidate.id}
     assert 2 <= len(record.segments) <= 5
     dropped = [s for s in record.candidates if s.candidate.operator == "mask_drop"]

@@ -4,7 +4,8 @@ Invariants: every score and every reply is a pure function of the engine's name 
 a request can make it fail except a length beyond the context. Log-likelihoods rise with the quality of the
 instruction, so that a search over this engine makes progress.
 
-The name may ask for the pace of a real model: "simulated:tokens_per_s=5000" sleeps accordingly.
+The name may ask for the pace of a real model, "simulated:tokens_per_s=5000,jitter=0.1,stragglers=0.01", which
+then sleeps accordingly, and for mishaps on order: "simulated:faults=FOLDER" (see `mishaps`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
+from pmpo_ray.engines.mishaps import Mishaps
 from pmpo_ray.errors import EngineError, ModelError
 from pmpo_ray.types import (
     AnswerScore,
@@ -57,17 +60,28 @@ _SHOWN = (
 )
 
 
+STRAGGLER = 4.0
+"""How many times as long a straggler takes."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Pace:
-    """How long work takes; no time at all without `tokens_per_s`."""
+class Pace:
+    """How long work takes: `tokens_per_s`, with log-normal noise of the given sigma (`jitter`), and four
+    times as long for a share of the requests (`stragglers`). The same request always takes the same time."""
 
     tokens_per_s: float = math.inf
+    jitter: float = 0.0
+    stragglers: float = 0.0
 
-    def spend(self, tokens: int) -> float:
-        """Sleep as long as `tokens` tokens take; that time in seconds."""
+    def seconds(self, tokens: int, *basis: str) -> float:
+        """Seconds for a request of `tokens` tokens that `basis` identifies."""
         seconds = tokens / self.tokens_per_s
-        if seconds > 0:
-            time.sleep(seconds)
+        if self.jitter > 0 and seconds > 0:
+            # Away from 0 and 1, where the normal distribution has no quantiles.
+            share = 0.001 + 0.998 * _uniform("jitter", *basis)
+            seconds *= math.exp(self.jitter * NormalDist().inv_cdf(share))
+        if self.stragglers > 0 and _uniform("straggler", *basis) < self.stragglers:
+            seconds *= STRAGGLER
         return seconds
 
 
@@ -76,19 +90,30 @@ class SimulatedScorer:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._pace = _pace(model)
+        self._pace, self._mishaps = _settings(model)
+        self._mishaps.at_start()
 
     def info(self) -> EngineInfo:
         return _info(self._model)
 
     def score(self, request: ScoreRequest) -> ScoreResult:
-        """As in `Scorer.score`. The shared part of the request is counted as computed once."""
+        """As in `Scorer.score`, taking the time that a model of this pace takes."""
+        self._mishaps.at_call()
+        result = self.answer(request)
+        if result.seconds > 0:
+            time.sleep(result.seconds)
+        return result
+
+    def answer(self, request: ScoreRequest) -> ScoreResult:
+        """The result of `score` at once, with the seconds that it would have taken. The shared part of the
+        request is counted as computed once."""
         shared = _count(request.instruction) + sum(
             _count(shot.input) + _count(shot.target) for shot in request.shots
         )
         scores = tuple(self._example_score(request, example, shared) for example in request.examples)
         computed = shared + sum(score.tokens - shared for score in scores)
-        return ScoreResult(scores, computed, self._pace.spend(computed))
+        basis = (request.instruction, *(example.id for example in request.examples[:1]))
+        return ScoreResult(scores, computed, self._pace.seconds(computed, *basis))
 
     def _example_score(self, request: ScoreRequest, example: Example, shared: int) -> ExampleScore:
         context = shared + _count(example.input)
@@ -125,16 +150,24 @@ class SimulatedGenerator:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._pace = _pace(model)
+        self._pace, self._mishaps = _settings(model)
+        self._mishaps.at_start()
 
     def info(self) -> EngineInfo:
         return _info(self._model)
 
     def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
-        """As in `Generator.generate`."""
-        return [self._answer(request) for request in requests]
+        """As in `Generator.generate`, all requests side by side: they take as long as the slowest."""
+        self._mishaps.at_call()
+        results = [self.answer(request) for request in requests]
+        seconds = max((result.seconds for result in results), default=0.0)
+        if seconds > 0:
+            time.sleep(seconds)
+        return [replace(result, seconds=seconds) for result in results]
 
-    def _answer(self, request: GenerateRequest) -> GenerateResult:
+    def answer(self, request: GenerateRequest) -> GenerateResult:
+        """The result for one request at once, with the seconds that it alone would have taken: those of its
+        longest sample."""
         shots = sum(_count(shot.input) + _count(shot.target) for shot in request.shots)
         prompt_tokens = _count(request.system) + shots + _count(request.prompt)
         if prompt_tokens >= CONTEXT_LENGTH:
@@ -143,7 +176,8 @@ class SimulatedGenerator:
                 f"{CONTEXT_LENGTH}; shorten it"
             )
         samples = tuple(self._sample(request, request.seed + index) for index in range(request.n))
-        seconds = self._pace.spend(sum(sample.tokens for sample in samples))
+        longest = max((sample.tokens for sample in samples), default=0)
+        seconds = self._pace.seconds(longest, request.prompt, str(request.seed))
         return GenerateResult(samples, prompt_tokens, seconds)
 
     def _sample(self, request: GenerateRequest, seed: int) -> Generation:
@@ -230,21 +264,31 @@ def _uniform(*basis: str) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def _pace(model: str) -> _Pace:
-    """The pace that a name asks for. Any name without the prefix is taken as it is."""
-    if not model.startswith(PREFIX):
-        return _Pace()
-    name, _, value = model.removeprefix(PREFIX).partition("=")
+def _settings(model: str) -> tuple[Pace, Mishaps]:
+    """The pace and the mishaps that a name asks for. Any name without the prefix is taken as it is."""
+    pace, folder = Pace(), ""
+    if model.startswith(PREFIX):
+        for setting in model.removeprefix(PREFIX).split(","):
+            name, _, value = setting.partition("=")
+            if name == "faults" and value:
+                folder = value
+            else:
+                pace = replace(pace, **{name: _number(model, name, value)})
+    return pace, Mishaps(folder)
+
+
+def _number(model: str, name: str, value: str) -> float:
     try:
-        tokens_per_s = float(value)
+        number = float(value)
     except ValueError:
-        tokens_per_s = math.nan
-    if name != "tokens_per_s" or not tokens_per_s > 0:
+        number = math.nan
+    limits = {"tokens_per_s": math.inf, "jitter": 2.0, "stragglers": 1.0}
+    if name not in limits or not 0 < number <= limits[name]:
         raise ModelError(
-            f"model {model!r}: the simulated engine knows only {PREFIX}tokens_per_s=NUMBER, with a number "
-            "above 0"
+            f"model {model!r}: the simulated engine knows {PREFIX}tokens_per_s=NUMBER,jitter=SIGMA,"
+            "stragglers=SHARE,faults=FOLDER, with numbers above 0, sigma at most 2 and the share at most 1"
         )
-    return _Pace(tokens_per_s)
+    return number
 
 
 def _info(model: str) -> EngineInfo:

@@ -1,0 +1,129 @@
+"""Replicas as Ray actors.
+
+Invariant: whatever Ray raises is told in the terms of `handles`; no RayError leaves this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
+from actors.resources import ReplicaPlan, actor_options, asked_for, bundles, cluster_resources, offered
+from pmpo_ray.errors import PmpoError
+from pmpo_ray.types import EngineInfo
+
+_NODE_DIED = "node has died"
+"""What Ray's account of a dead actor says where the whole node is gone; it has no field for it."""
+
+
+class ReplicaActor(Protocol):
+    """What an actor class must offer. The constructor must not fail; `ping` must answer while other calls
+    are at work."""
+
+    async def start(self) -> EngineInfo: ...
+
+    async def ping(self) -> str: ...
+
+
+class RayReplica:
+    """One actor, in a placement group of its own where it is split over several GPUs."""
+
+    def __init__(self, actor: Any, group: PlacementGroup | None) -> None:
+        self._actor = actor
+        self._group = group
+
+    async def ping(self) -> str:
+        where: str = await _answer(self._actor.ping.remote())
+        return where
+
+    async def start(self) -> EngineInfo:
+        info: EngineInfo = await _answer(self._actor.start.remote())
+        return info
+
+    async def call(self, method: str, *args: object) -> Any:
+        return await _answer(getattr(self._actor, method).remote(*args))
+
+    def end(self) -> None:
+        if not ray.is_initialized():
+            return
+        ray.kill(self._actor)
+        if self._group is not None:
+            remove_placement_group(self._group)
+
+
+class RayLauncher:
+    """Makes actors of one class with the same arguments, each with the resources of `plan`."""
+
+    def __init__(self, actor: type[ReplicaActor], args: tuple[object, ...], plan: ReplicaPlan) -> None:
+        self._class = ray.remote(actor)
+        self._args = args
+        self._plan = plan
+
+    def launch(self) -> RayReplica:
+        options: dict[str, Any] = {**actor_options(self._plan)}
+        group = None
+        if self._plan.tensor_parallel > 1:
+            group = placement_group(bundles(self._plan), strategy="STRICT_PACK")
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+            )
+        return RayReplica(self._class.options(**options).remote(*self._args), group)
+
+    def missing(self) -> str:
+        return f"{asked_for(self._plan)} asked for, {offered(cluster_resources(ray.nodes()))}"
+
+
+async def _answer(call: Awaitable[Any]) -> Any:
+    try:
+        return await call
+    except RayTaskError as error:
+        raise _raised(error) from None
+    except ActorUnavailableError as error:
+        raise ReplicaUnreachableError(_line(error)) from None
+    except (RayActorError, NodeDiedError) as error:
+        raise _lost(error) from None
+    except ObjectLostError as error:
+        # The answer was made and went with its node before it arrived.
+        raise ReplicaUnreachableError(_line(error)) from None
+    except RayError as error:
+        raise ReplicaLostError(_line(error)) from None
+
+
+def _raised(error: RayTaskError) -> PmpoError | ReplicaError:
+    """What the actor itself raised."""
+    cause = error.cause
+    if isinstance(cause, PmpoError):
+        return cause
+    if cause is None or isinstance(cause, RayError):
+        # An argument went with the node that held it, for one.
+        return ReplicaUnreachableError(_line(error))
+    lines = str(cause).splitlines()
+    return ReplicaFaultError(f"{type(cause).__name__}: {lines[0] if lines else ''}"[:300])
+
+
+def _lost(error: RayActorError | NodeDiedError) -> ReplicaLostError:
+    node_lost = isinstance(error, NodeDiedError) or error.preempted or _NODE_DIED in str(error)
+    if isinstance(error, ActorDiedError) and error.actor_init_failed:
+        # Ray's account is the traceback of the constructor, whose last line is the error.
+        return ReplicaLostError(_line(error))
+    return ReplicaLostError(_line(error), node_lost=node_lost)
+
+
+def _line(error: RayError) -> str:
+    """The last line of Ray's account of an error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:300]
