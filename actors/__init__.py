@@ -1,4 +1,4 @@
 """Pools of Ray actors, each hosting one model replica.
 
-Invariant: only `pool` and `clients` import ray; everything else here is plain Python.
+Invariant: only `cluster`, `launcher`, `clients` and `metrics` import ray; everything else is plain Python.
 """

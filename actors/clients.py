@@ -47,16 +47,22 @@ class ScorerPool:
         self._shared: OrderedDict[Examples, object] = OrderedDict()
 
     async def score(
-        self, instruction: str, examples: Sequence[Example], shots: Sequence[Example] = ()
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        *,
+        rounds_left: int = 0,
     ) -> tuple[ExampleScore, ...]:
-        """Scores in the order of `examples`, computed in chunks of `scorer.chunk_examples`. Errors as in
-        `Pool.submit`."""
+        """Scores in the order of `examples`, computed in chunks of `scorer.chunk_examples`; of what waits,
+        that with the most rounds left goes first. Errors as in `Pool.submit`."""
         whole, demonstrations = tuple(examples), tuple(shots)
         starts = range(0, len(whole), self._chunk_examples)
         if len(starts) == 1:
-            return (await self._chunk(instruction, whole, 0, demonstrations)).scores
+            return (await self._chunk(instruction, whole, 0, demonstrations, rounds_left)).scores
         chunks = [
-            asyncio.ensure_future(self._chunk(instruction, whole, start, demonstrations)) for start in starts
+            asyncio.ensure_future(self._chunk(instruction, whole, start, demonstrations, rounds_left))
+            for start in starts
         ]
         try:
             results = await asyncio.gather(*chunks)
@@ -74,7 +80,9 @@ class ScorerPool:
         await self._pool.close()
         self._shared.clear()
 
-    async def _chunk(self, instruction: str, whole: Examples, start: int, shots: Examples) -> ScoreResult:
+    async def _chunk(
+        self, instruction: str, whole: Examples, start: int, shots: Examples, rounds_left: int
+    ) -> ScoreResult:
         stop = min(start + self._chunk_examples, len(whole))
         # Instruction and shots are shared by the chunk: an engine computes them once.
         characters = len(instruction) + _characters(shots) + _characters(whole[start:stop])
@@ -87,6 +95,7 @@ class ScorerPool:
             self._sharing(shots),
             weight=characters / _CHARACTERS_PER_TOKEN,
             group=instruction,
+            urgency=rounds_left,
         )
         self._pool.count_tokens(result.tokens_computed)
         return result
@@ -108,10 +117,15 @@ class RewriterPool:
         self.info = info
         self._pool = pool
 
-    async def generate(self, request: GenerateRequest) -> GenerateResult:
-        """The samples of `request`. Errors as in `Pool.submit`."""
+    async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
+        """The samples of `request`; of what waits, that with the most rounds left goes first. Errors as in
+        `Pool.submit`."""
         result: GenerateResult = await self._pool.submit(
-            "generate", request, weight=request.n * request.max_tokens, slots=request.n
+            "generate",
+            request,
+            weight=request.n * request.max_tokens,
+            slots=request.n,
+            urgency=rounds_left,
         )
         self._pool.count_tokens(result.tokens)
         return result

@@ -4,10 +4,11 @@ Invariants: a unit is in one place only, waiting or outstanding on one replica; 
 a unit that failed once runs alone on its replica, so that a unit that breaks replicas cannot take the
 blameless ones beside it down again; no replica is without work while a unit waits that it may take.
 
-Order: the longest units first, to the replica with the least outstanding work. Units of one group (chunks of
-one candidate) go to the replica that began the group, whose cached prefix they share, unless another replica
-would be idle. A replica gets work beyond what it does at a time only while there is plenty for all: what is
-sent cannot be taken back for a replica that has become idle.
+Order: the most urgent units first, of those the longest, to the replica with the least outstanding work.
+Urgent is what many rounds wait for: tasks that fell behind would go on alone at the end, with most replicas
+idle. Units of one group (chunks of one candidate) go to the replica that began the group, whose cached prefix
+they share, unless another replica would be idle. A replica gets work beyond what it does at a time only while
+there is plenty for all: what is sent cannot be taken back for a replica that has become idle.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from typing import Any
 from actors.handles import ReplicaHandle
 from actors.health import FINAL, ReplicaEvent, ReplicaState, advance, takes_work
 
+_Rank = tuple[int, float, int]
+
 
 @dataclass(slots=True, eq=False)
 class Unit:
     """One call to be made on some replica.
 
-    `weight` is its expected work in tokens, `slots` how many of a replica's slots it takes, `group` what
-    units with a common prefix have in common. `tried_on` are the ids of the replicas that failed it, for
-    `faults` of its own making perhaps, or for `mishaps` that it cannot have caused.
+    `weight` is its expected work in tokens, `urgency` how many rounds wait for it, `slots` how many of a
+    replica's slots it takes, `group` what units with a common prefix have in common. `tried_on` are the ids
+    of the replicas that failed it, for `faults` of its own making perhaps, or for `mishaps` that it cannot
+    have caused.
     """
 
     method: str
@@ -38,10 +42,21 @@ class Unit:
     future: asyncio.Future[Any]
     slots: int = 1
     group: Hashable = None
+    urgency: int = 0
     waiting: bool = False
     tried_on: list[int] = field(default_factory=list)
     faults: int = 0
     mishaps: int = 0
+
+    @property
+    def key(self) -> Hashable:
+        """Its group; one of its own where it has none."""
+        return (None, self.order) if self.group is None else self.group
+
+    @property
+    def rank(self) -> _Rank:
+        """Units of lower rank go first."""
+        return -self.urgency, -self.weight, self.order
 
     def resolve(self, result: object) -> None:
         """Hand `result` to the caller, unless the caller has gone."""
@@ -65,8 +80,12 @@ class Sent:
 
 @dataclass(slots=True, eq=False)
 class Replica:
-    """What the pool knows of one replica. `failures` counts failed calls since the last answered one;
-    `group` is the group of the unit that it got last; `idle_since` when it last became idle."""
+    """What the pool knows of one replica.
+
+    `load` and `slots` are the weight and the slots of its outstanding units, `group` is the group of the unit
+    that it got last; `failures` counts failed calls since the last answered one; `idle_since` is when it last
+    became idle.
+    """
 
     id: int
     handle: ReplicaHandle
@@ -74,26 +93,19 @@ class Replica:
     where: str = ""
     outstanding: dict[Unit, Sent] = field(default_factory=dict)
     group: Hashable = None
+    load: float = 0.0
+    slots: int = 0
     failures: int = 0
     done: int = 0
     ready_since: float | None = None
     idle_since: float = 0.0
+    _blamed: int = 0
     _busy_seconds: float = 0.0
     _busy_since: float = 0.0
 
     @property
     def live(self) -> bool:
         return self.state not in FINAL
-
-    @property
-    def load(self) -> float:
-        """Weight of the outstanding units."""
-        return sum(unit.weight for unit in self.outstanding)
-
-    @property
-    def slots(self) -> int:
-        """Slots that the outstanding units take."""
-        return sum(unit.slots for unit in self.outstanding)
 
     def advance(self, event: ReplicaEvent) -> None:
         self.state = advance(self.state, event)
@@ -105,19 +117,25 @@ class Replica:
             return False
         if not self.outstanding:
             return True
-        if self.failures > 0 or any(unit.faults for unit in self.outstanding):
-            return False
-        return self.slots < slots
+        return self.failures == 0 and self._blamed == 0 and self.slots < slots
 
     def take(self, unit: Unit, now: float) -> None:
         if not self.outstanding:
             self._busy_since = now
-        self.outstanding[unit] = Sent(self.load + unit.weight, now)
+        self.load += unit.weight
+        self.slots += unit.slots
+        self._blamed += unit.faults > 0
+        self.outstanding[unit] = Sent(self.load, now)
         self.group = unit.group
 
     def release(self, unit: Unit, now: float) -> Sent:
         sent = self.outstanding.pop(unit)
+        self.load -= unit.weight
+        self.slots -= unit.slots
+        self._blamed -= unit.faults > 0
         if not self.outstanding:
+            # Sums of floats drift.
+            self.load = 0.0
             self._busy_seconds += now - self._busy_since
             self.idle_since = now
         return sent
@@ -133,27 +151,27 @@ class Replica:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """The waiting units of one group, longest first. `owner` is the replica that began it."""
+    """The waiting units of one group by rank. `owner` is the replica that began it."""
 
     key: Hashable
-    heap: list[tuple[float, int, Unit]] = field(default_factory=list)
+    heap: list[tuple[_Rank, Unit]] = field(default_factory=list)
     owner: int | None = None
 
     def top(self) -> Unit | None:
-        """The longest unit that still waits."""
-        while self.heap and not self.heap[0][2].waiting:
+        """The first unit that still waits."""
+        while self.heap and not self.heap[0][1].waiting:
             heapq.heappop(self.heap)
-        return self.heap[0][2] if self.heap else None
+        return self.heap[0][1] if self.heap else None
 
 
 class Backlog:
-    """The waiting units. Those that failed before go first, then the longest, then the oldest."""
+    """The waiting units. Those that failed before go first, then the most urgent, the longest, the oldest."""
 
     def __init__(self) -> None:
         self._groups: dict[Hashable, _Group] = {}
         # The units of all groups that no replica has begun. Entries of others are passed over when they
-        # come up.
-        self._fresh: list[tuple[float, int, Unit, _Group]] = []
+        # come up; a unit that came back may have two.
+        self._fresh: list[tuple[_Rank, Unit]] = []
         self._failed: list[Unit] = []
         self._waiting = 0
         self.slots = 0
@@ -169,11 +187,10 @@ class Backlog:
         if unit.faults:
             self._failed.append(unit)
             return
-        key = (None, unit.order) if unit.group is None else unit.group
-        group = self._groups.setdefault(key, _Group(key))
-        heapq.heappush(group.heap, (-unit.weight, unit.order, unit))
+        group = self._groups.setdefault(unit.key, _Group(unit.key))
+        heapq.heappush(group.heap, (unit.rank, unit))
         if group.owner is None:
-            heapq.heappush(self._fresh, (-unit.weight, unit.order, unit, group))
+            heapq.heappush(self._fresh, (unit.rank, unit))
 
     def drop(self, unit: Unit) -> None:
         """Forget a unit whose caller has gone; nothing happens to one that does not wait."""
@@ -185,12 +202,12 @@ class Backlog:
         for group in self._groups.values():
             if group.owner == replica:
                 group.owner = None
-                for weight, order, unit in group.heap:
-                    heapq.heappush(self._fresh, (weight, order, unit, group))
+                for entry in group.heap:
+                    heapq.heappush(self._fresh, entry)
 
     def fail_all(self, error: Exception) -> None:
         """Empty the backlog, every caller getting `error`."""
-        grouped = (unit for group in self._groups.values() for _, _, unit in group.heap)
+        grouped = (unit for group in self._groups.values() for _, unit in group.heap)
         for unit in [*self._failed, *grouped]:
             if unit.waiting:
                 unit.waiting = False
@@ -231,7 +248,7 @@ class Backlog:
         replica that one of them waits for is taken out of `ready`: it gets nothing else and so drains."""
         given: list[tuple[Unit, Replica]] = []
         failed, self._failed = self._failed, []
-        for unit in sorted(failed, key=lambda unit: (-unit.weight, unit.order)):
+        for unit in sorted(failed, key=lambda unit: unit.rank):
             if not unit.waiting:
                 continue
             choices = [replica for replica in ready if replica.id not in unit.tried_on] or ready
@@ -267,8 +284,9 @@ class Backlog:
 
     def _next_fresh(self) -> _Group | None:
         while self._fresh:
-            _, _, unit, group = self._fresh[0]
-            if unit.waiting and group.owner is None:
+            _, unit = self._fresh[0]
+            group = self._groups.get(unit.key) if unit.waiting else None
+            if group is not None and group.owner is None:
                 return group
             heapq.heappop(self._fresh)
         return None

@@ -31,7 +31,7 @@ FAULTS_PER_UNIT = 3
 MISHAPS_PER_UNIT = 8
 """Tries that failed because a node went or could not be reached, which is hardly ever a unit's fault."""
 FAILED_CALLS_PER_REPLICA = 2
-"""Failed calls in a row after which a replica counts as broken, even if it still answers pings."""
+"""Failures in a row, between which it answered pings, after which a replica counts as broken."""
 FAILED_STARTS = 5
 """Starts that failed in a row, before any succeeded, after which the pool gives up at once."""
 LONGEST_RELAUNCH_DELAY = 30.0
@@ -128,10 +128,16 @@ class Pool:
         return await asyncio.shield(self._first_start)
 
     async def submit(
-        self, method: str, *args: object, weight: float, slots: int = 1, group: Hashable = None
+        self,
+        method: str,
+        *args: object,
+        weight: float,
+        slots: int = 1,
+        group: Hashable = None,
+        urgency: int = 0,
     ) -> Any:
         """The answer of `method(*args)` on some replica. `weight` is the expected work in tokens; units of
-        one `group` share a prefix.
+        one `group` share a prefix; the more urgent of two waiting units goes first.
 
         Raises EngineError and DataError as the replica raised them, EngineError where the call failed on
         several replicas for other reasons, and the pool's own error where no replica is left. A caller
@@ -139,7 +145,7 @@ class Pool:
         """
         if self._error is not None:
             raise self._error
-        unit = Unit(method, args, weight, self._units, self._loop.create_future(), slots, group)
+        unit = Unit(method, args, weight, self._units, self._loop.create_future(), slots, group, urgency)
         unit.future.add_done_callback(lambda _: self._backlog.drop(unit))
         self._units += 1
         self._backlog.add(unit)
@@ -256,10 +262,11 @@ class Pool:
         if isinstance(error, ReplicaLostError):
             self._lose(replica, error)
             return
-        replica.failures += 1
         first = replica.state is ReplicaState.READY
         replica.advance(ReplicaEvent.CALL_FAILED)
         if first:
+            # What else was in flight fails with it, and counts as the same failure.
+            replica.failures += 1
             self._spawn(self._probe(replica, error))
 
     async def _probe(self, replica: Replica, error: ReplicaError) -> None:

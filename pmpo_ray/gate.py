@@ -11,6 +11,11 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
 
 from pmpo_ray.types import Example
 
@@ -95,6 +100,8 @@ def _is_control(char: str) -> bool:
 
 def _copied_example(plain: str, current: str, examples: Sequence[Example]) -> str | None:
     runs = _runs(plain) - _runs(current)
+    if not _traces(tuple(examples)).may_be_in(plain, runs):
+        return None
     holders: Counter[tuple[str, ...]] = Counter()
     shared: list[tuple[str, set[tuple[str, ...]]]] = []
     for example in examples:
@@ -111,7 +118,44 @@ def _copied_example(plain: str, current: str, examples: Sequence[Example]) -> st
     return None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Traces:
+    """What a copy of one of many examples leaves in a text: a run of words (their hashes, sorted), or a short
+    input as it is. 8 bytes for each word of the examples, where their runs would take a hundred."""
+
+    runs: npt.NDArray[np.int64]
+    short: tuple[str, ...]
+
+    def may_be_in(self, plain: str, runs: Collection[tuple[str, ...]]) -> bool:
+        """False only where nothing is copied."""
+        if any(text in plain for text in self.short):
+            return True
+        wanted = _hashes(runs)
+        return bool(
+            len(self.runs) and (self.runs[self.runs.searchsorted(wanted) % len(self.runs)] == wanted).any()
+        )
+
+
+@lru_cache(maxsize=1024)
+def _traces(examples: tuple[Example, ...]) -> _Traces:
+    inputs = [normalise(example.input) for example in examples]
+    targets = [normalise(example.target) for example in examples]
+    runs = set().union(*map(_runs, inputs), *map(_runs, targets))
+    # A longer input that is copied whole leaves a run, even if its first and last word grow together with
+    # their neighbours.
+    short = {text for text in inputs if len(text) >= _COPIED_CHARS and len(_words(text)) < _COPIED_WORDS + 2}
+    return _Traces(np.unique(_hashes(runs)), tuple(sorted(short)))
+
+
+def _hashes(runs: Collection[tuple[str, ...]]) -> npt.NDArray[np.int64]:
+    return np.fromiter(map(hash, runs), np.int64, len(runs))
+
+
+def _words(plain: str) -> list[str]:
+    return re.findall(r"\w+", plain)
+
+
 def _runs(plain: str) -> set[tuple[str, ...]]:
     """Every run of words in a normalised text, punctuation apart."""
-    words = re.findall(r"\w+", plain)
+    words = _words(plain)
     return set(zip(*(words[start:] for start in range(_COPIED_WORDS)), strict=False))

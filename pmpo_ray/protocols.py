@@ -58,16 +58,25 @@ class ScoreClient(Protocol):
     """Scores from anywhere: what a search awaits."""
 
     async def score(
-        self, instruction: str, examples: Sequence[Example], shots: Sequence[Example] = ()
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        *,
+        rounds_left: int = 0,
     ) -> tuple[ExampleScore, ...]:
-        """Scores in the order of `examples`, under the error semantics above."""
+        """Scores in the order of `examples`, under the error semantics above. `rounds_left` is how many
+        rounds wait for them one after another: a hint for who is served first, without influence on what
+        comes out."""
         ...
 
 
 class GenerateClient(Protocol):
     """Samples from anywhere: what a search awaits."""
 
-    async def generate(self, request: GenerateRequest) -> GenerateResult: ...
+    async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
+        """The samples of `request`; `rounds_left` as in `ScoreClient.score`."""
+        ...
 
 
 class Observer(Protocol):

@@ -5,6 +5,7 @@ Invariants:
 - Every finished round of every task is in the run folder before the next one begins; the same command
   goes on from there, and finds the scores of the unfinished round there too.
 - What was started here is ended here, whatever happens: actors always, Ray where this process started it.
+- One driver writes a run folder: this one, from before it reads it until its end.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
+import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -21,17 +22,26 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pmpo_ray.config import ReplicaConfig, RunConfig
+from pmpo_ray.config import RunConfig
 from pmpo_ray.config_io import differences, dump_config, load_config
-from pmpo_ray.engines.models import estimate_bytes, resolve_model
-from pmpo_ray.errors import DataError, EngineError, ResourceError, RunFolderError
+from pmpo_ray.errors import DataError, EngineError, RunFolderError
 from pmpo_ray.evaluation.accuracy import held_out_accuracy
 from pmpo_ray.objectives import Objective, check_objective, make_objective, resolve_auto
+from pmpo_ray.placing import model_of, place
 from pmpo_ray.protocols import Observer, ScoreClient
 from pmpo_ray.rewriting import choose_style
-from pmpo_ray.score_memory import RememberingScorer, ScoreMemory, saving
+from pmpo_ray.score_memory import SCORES_KEPT, RememberingScorer, ScoreMemory, saving
 from pmpo_ray.search import SearchOutcome, SearchSetup, search_task, survivors_of
-from pmpo_ray.store import ClusterInfo, Manifest, RunStore, data_hash, installed_versions, task_folder
+from pmpo_ray.store import (
+    ClusterInfo,
+    Lease,
+    Manifest,
+    RunStore,
+    data_hash,
+    hold,
+    installed_versions,
+    task_folder,
+)
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Interval, Progress, RoundRecord, Split, Task, TaskFailure, TaskResult
 
@@ -39,7 +49,6 @@ if TYPE_CHECKING:
     from actors.clients import RewriterPool, ScorerPool
     from actors.resources import Plan
 
-_CONNECT_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -68,18 +77,33 @@ def run_optimization(config: RunConfig, *, run_dir: str | None, observer: Observ
     Raises a PmpoError for everything a user can mend, also where every task failed, and KeyboardInterrupt
     after a clean end on Ctrl-C.
     """
+    from actors.cluster import LOCAL, connected, offered_resources
+
     jobs = [_prepare(config, index) for index in range(len(config.tasks))]
-    store = _open_store(config, run_dir or config.run_dir or _fresh_run_dir(config))
-    memory = ScoreMemory(store.join_scores())
-    for job in jobs:
-        observer(Progress(job.task.name, "waiting", 0, config.search.rounds))
-    with _ray(config) as address:
-        run = _Run(config, store, memory, jobs, observer, address, _place(config, address))
-        try:
-            results = asyncio.run(run.run())
-        except KeyboardInterrupt:
-            # Whoever tells the user about it has to say where to go on.
-            raise KeyboardInterrupt(store.location) from None
+    location = run_dir or config.run_dir or _fresh_run_dir(config)
+    with hold(location) as lease:
+        store = _open_store(config, location, lease)
+        memory = ScoreMemory(store.join_scores(SCORES_KEPT))
+        for job in jobs:
+            observer(Progress(job.task.name, "waiting", 0, config.search.rounds))
+        # Ray has a handler for SIGTERM of its own, from when it is connected.
+        with connected(config.ray) as address, _ending_on_sigterm():
+            own_machine = address == LOCAL
+            if not own_machine and store.is_local:
+                _log.warning(
+                    "the run folder %s is on this machine's disk and lost with it; on a cluster whose head "
+                    "may go, name one on s3:// or gs:// with --run-dir",
+                    store.location,
+                )
+            there = offered_resources()
+            cluster = ClusterInfo(address, len(there.nodes), there.cpus, there.gpus)
+            placed = place(config, there, own_machine=own_machine)
+            run = _Run(config, store, memory, jobs, observer, cluster, placed)
+            try:
+                results = asyncio.run(run.run())
+            except KeyboardInterrupt:
+                # Whoever tells the user about it has to say where to go on.
+                raise KeyboardInterrupt(store.location) from None
     return RunResult(results, store.location, tuple(run.failures))
 
 
@@ -101,10 +125,10 @@ def _fresh_run_dir(config: RunConfig) -> str:
     return f"runs/{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
 
 
-def _open_store(config: RunConfig, location: str) -> RunStore:
+def _open_store(config: RunConfig, location: str, lease: Lease) -> RunStore:
     if not RunStore.exists(location):
-        return RunStore.create(location, dump_config(config))
-    store = RunStore.open(location)
+        return RunStore.create(location, dump_config(config), lease)
+    store = RunStore.open(location, lease)
     kept = load_config(None, (), location)
     changed = differences(kept, config)
     if changed and not any(store.read_rounds(task.name) for task in kept.tasks):
@@ -120,49 +144,17 @@ def _open_store(config: RunConfig, location: str) -> RunStore:
 
 
 @contextmanager
-def _ray(config: RunConfig) -> Iterator[str]:
-    """A connection to Ray, and its address; "local" for a Ray of this process's own."""
-    import ray
-
-    # A worker that reserves no GPU must see none; later Ray versions would show it all of them.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    address = config.ray.address or os.environ.get("RAY_ADDRESS") or "local"
-    local = address == "local"
-    if not local:
-        _check_reachable(address)
-    try:
-        ray.init(
-            address=address,
-            num_cpus=config.ray.num_cpus if local else None,
-            num_gpus=config.ray.num_gpus if local else None,
-            include_dashboard=False if local else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError) as error:
-        raise _no_cluster(address, str(error).splitlines()[0]) from None
-    try:
-        yield address
-    finally:
-        ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Raise ResourceError where nothing listens: Ray itself would wait for minutes."""
-    host, _, port = address.rpartition("/")[2].rpartition(":")
-    if not port.isdigit():
+def _ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM, by which schedulers end jobs, does what Ctrl-C does: scores are saved and actors ended. Only
+    the main thread can take signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        raise _no_cluster(address, str(error)) from None
-
-
-def _no_cluster(address: str, why: str) -> ResourceError:
-    return ResourceError(
-        f"no Ray cluster answers at {address} ({why}); check ray.address, or leave it out to use this "
-        "machine alone"
-    )
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Run:
@@ -175,7 +167,7 @@ class _Run:
         memory: ScoreMemory,
         jobs: Sequence[_Job],
         observer: Observer,
-        address: str,
+        cluster: ClusterInfo,
         placed: Plan,
     ) -> None:
         from actors.metrics import Metrics
@@ -185,7 +177,7 @@ class _Run:
         self._memory = memory
         self._jobs = jobs
         self._observer = observer
-        self._address = address
+        self._cluster = cluster
         self._plan = placed
         self._results: dict[str, TaskResult] = {}
         self._metrics = Metrics()
@@ -196,9 +188,7 @@ class _Run:
         began = time.monotonic()
         manifest = self._manifest()
         async with self._pools() as (scorer, rewriter):
-            manifest = replace(
-                manifest, scorer=scorer.info, rewriter=rewriter.info, cluster=_cluster_info(self._address)
-            )
+            manifest = replace(manifest, scorer=scorer.info, rewriter=rewriter.info, cluster=self._cluster)
             await asyncio.to_thread(self._store.write_manifest, manifest)
             if scorer.info.fallback:
                 _log.warning("slow scorer: %s", scorer.info.fallback)
@@ -219,11 +209,18 @@ class _Run:
 
     def _manifest(self) -> Manifest:
         earlier = self._store.read_manifest()
+        data = {job.task.name: data_hash(job.task.examples) for job in self._jobs}
+        for name, kept in (earlier.data if earlier else {}).items():
+            if data.get(name, kept) != kept and self._store.read_rounds(name):
+                raise RunFolderError(
+                    f"task {name}: its data are not those that the run in {self._store.location} began with; "
+                    "bring them back, or give another --run-dir"
+                )
         return Manifest(
             versions=installed_versions(),
             scorer=None,
             rewriter=None,
-            data={job.task.name: data_hash(job.task.examples) for job in self._jobs},
+            data=data,
             seed=self._config.seed,
             cluster=None,
             started=earlier.started if earlier else _now(),
@@ -237,11 +234,11 @@ class _Run:
         config, place = self._config, self._plan
         starting = (
             asyncio.create_task(
-                start_scorer_pool(config.scorer, _model(config, config.scorer), place.scorer, config.ray)
+                start_scorer_pool(config.scorer, model_of(config, config.scorer), place.scorer, config.ray)
             ),
             asyncio.create_task(
                 start_rewriter_pool(
-                    config.rewriter, _model(config, config.rewriter), place.rewriter, config.ray
+                    config.rewriter, model_of(config, config.rewriter), place.rewriter, config.ray
                 )
             ),
         )
@@ -356,7 +353,7 @@ class _Run:
             result.tokens_generated,
         )
         self._observe(progress)
-        same = _model(self._config, self._config.scorer) == _model(self._config, self._config.rewriter)
+        same = model_of(self._config, self._config.scorer) == model_of(self._config, self._config.rewriter)
 
         async def accuracy(instruction: str) -> Interval | None:
             return await held_out_accuracy(
@@ -373,52 +370,6 @@ class _Run:
         after = before if result.best == result.start else await accuracy(result.best)
         self._observe(replace(progress, state="done"))
         return replace(result, accuracy_before=before, accuracy_after=after)
-
-
-def _model(config: RunConfig, replica: ReplicaConfig) -> str:
-    return replica.model or config.model
-
-
-def _place(config: RunConfig, address: str) -> Plan:
-    """Where the replicas go. Raises ResourceError at once for more than there is."""
-    import ray
-
-    from actors.resources import check_fits, cluster_resources, plan
-
-    there = cluster_resources(ray.nodes())
-    placed = plan(config.scorer, config.rewriter, there, autoscaling=config.ray.autoscaling)
-    if not config.ray.autoscaling:
-        check_fits(placed, there)
-    if address == "local":
-        _bring_models(config, there.memory_bytes)
-    return placed
-
-
-def _bring_models(config: RunConfig, memory: int) -> None:
-    """Download and convert the models here, where the user sees the progress, and check that the replicas'
-    weights fit into `memory` bytes. Replicas of this machine then find them in the cache."""
-    needed = 0
-    for replica in (config.scorer, config.rewriter):
-        if replica.engine != "transformers":
-            continue
-        resolved = resolve_model(
-            _model(config, replica), revision=replica.revision, code=replica.trust_remote_code
-        )
-        needed += replica.replicas * estimate_bytes(resolved, 4 if replica.dtype == "float32" else 2)
-    if needed > memory:
-        raise ResourceError(
-            f"the weights of {config.scorer.replicas} scorer and {config.rewriter.replicas} rewriter "
-            f"replicas take {needed / 1e9:.1f} GB, this machine offers {memory / 1e9:.1f} GB; lower "
-            "scorer.replicas or rewriter.replicas, or choose a smaller model"
-        )
-
-
-def _cluster_info(address: str) -> ClusterInfo:
-    import ray
-
-    resources = ray.cluster_resources()
-    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
-    return ClusterInfo(address, nodes, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 
 
 def _result(name: str, outcome: SearchOutcome) -> TaskResult:

@@ -11,7 +11,8 @@ Invariants:
   more in its memory than an undisturbed one had, and must still come to the same budgets and records.
 
 A memory holds 223 bytes (measured) a score at 5 answers, 100 MB for 460,000, and 12 more for each further
-answer.
+answer. It is bounded: of a run with more scores than SCORES_KEPT the oldest are forgotten, which belong to
+rounds that are long finished.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from contextlib import asynccontextmanager
 
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.protocols import ScoreClient
-from pmpo_ray.store.scores import KEY_BYTES, pack, unpack
+from pmpo_ray.store.scores import KEY_BYTES, forget_oldest, pack, unpack
 from pmpo_ray.types import EngineInfo, Example, ExampleScore
 
 SAVE_SECONDS = 10.0
@@ -34,14 +35,19 @@ SAVE_SECONDS = 10.0
 that were not answered yet; a run of hours leaves a few thousand small files, joined when it goes on."""
 
 
+SCORES_KEPT = 2_000_000
+"""Scores in memory, under half a gigabyte: 40,000 candidates on 50 examples."""
+
+
 class ScoreMemory:
-    """Packed scores by key, and which of them are not saved yet.
+    """Packed scores by key, the newest `limit` of them, and which are not saved yet.
 
     `known` are the scores of earlier processes; the memory goes on in this very dictionary. Used on the event
     loop alone.
     """
 
-    def __init__(self, known: dict[bytes, bytes] | None = None) -> None:
+    def __init__(self, known: dict[bytes, bytes] | None = None, limit: int = SCORES_KEPT) -> None:
+        self._limit = limit
         self._known = {} if known is None else known
         self._unsaved: dict[bytes, bytes] = {}
         self._failure: RunFolderError | None = None
@@ -60,6 +66,7 @@ class ScoreMemory:
         new = {key: pack(score) for key, score in scores.items() if _finite(score)}
         self._known |= new
         self._unsaved |= new
+        forget_oldest(self._known, self._limit)
 
     def take_unsaved(self) -> dict[bytes, bytes]:
         """The packed scores that were added since the last call."""
@@ -86,7 +93,12 @@ class RememberingScorer:
         self._pending: dict[bytes, asyncio.Future[dict[bytes, ExampleScore]]] = {}
 
     async def score(
-        self, instruction: str, examples: Sequence[Example], shots: Sequence[Example] = ()
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        *,
+        rounds_left: int = 0,
     ) -> tuple[ExampleScore, ...]:
         """As in `ScoreClient.score`. What is missing goes to the inner client as one call, in order.
 
@@ -102,7 +114,7 @@ class RememberingScorer:
             if own:
                 # A pool keeps what it sent by the sequence of examples, so the whole one stays itself.
                 asked = examples if len(own) == len(examples) else tuple(own.values())
-                found |= await self._compute(instruction, tuple(own), asked, shots)
+                found |= await self._compute(instruction, tuple(own), asked, shots, rounds_left)
             if shared:
                 # Unlike awaiting them, this leaves the futures alone when this call is cancelled.
                 await asyncio.wait(set(shared.values()))
@@ -129,13 +141,18 @@ class RememberingScorer:
         return missing
 
     async def _compute(
-        self, instruction: str, keys: Sequence[bytes], examples: Sequence[Example], shots: Sequence[Example]
+        self,
+        instruction: str,
+        keys: Sequence[bytes],
+        examples: Sequence[Example],
+        shots: Sequence[Example],
+        rounds_left: int,
     ) -> dict[bytes, ExampleScore]:
         outcome: asyncio.Future[dict[bytes, ExampleScore]] = asyncio.get_running_loop().create_future()
         self._pending.update(dict.fromkeys(keys, outcome))
         computed: dict[bytes, ExampleScore] = {}
         try:
-            scores = await self._inner.score(instruction, examples, shots)
+            scores = await self._inner.score(instruction, examples, shots, rounds_left=rounds_left)
             computed = dict(zip(keys, scores, strict=True))
             self._memory.add(computed)
         finally:

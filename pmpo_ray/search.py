@@ -193,11 +193,17 @@ class _Search:
             seconds=self._setup.clock() - now.began,
         )
 
+    def _rounds_left(self, now: _Round) -> int:
+        """This round and those after it: what waits for its work."""
+        return self._setup.settings.rounds - now.number + 1
+
     # Scoring
 
     async def _score(self, candidate: Candidate, now: _Round) -> ScoredCandidate:
         split = self._setup.split
-        scores = await self._setup.scorer.score(candidate.text, split.train, split.shots)
+        scores = await self._setup.scorer.score(
+            candidate.text, split.train, split.shots, rounds_left=self._rounds_left(now)
+        )
         now.tokens_scored += sum(score.tokens for score in scores)
         losses = tuple(self._setup.objective(score) for score in scores)
         return ScoredCandidate(candidate, scores, losses, batch_loss(losses, self._weights))
@@ -266,7 +272,7 @@ class _Search:
                 temperature=0.0,
             )
             try:
-                reply = await self._setup.rewriter.generate(request)
+                reply = await self._setup.rewriter.generate(request, rounds_left=self._rounds_left(now))
             except EngineError:
                 # The instruction is too long for the rewriter's context: the rules have no such limit.
                 return rule_segments(text, settings.max_segments)
@@ -335,7 +341,7 @@ class _Search:
             shots=rewrite_shots(setup.style),
         )
         try:
-            answer = await setup.rewriter.generate(request)
+            answer = await setup.rewriter.generate(request, rounds_left=self._rounds_left(now))
         except EngineError as error:
             return [("", str(error))] * n
         now.tokens_generated += answer.tokens

@@ -230,7 +230,7 @@ def test_json_is_all_that_stands_on_standard_output(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
     printed = json.loads(done.stdout)
-    assert set(printed) == {"run_dir", "tasks"}
+    assert set(printed) == {"run_dir", "tasks", "failed"}
     assert Path(printed["run_dir"]) == run_dir
     (task,) = printed["tasks"]
     assert set(task) == RESULT_KEYS

@@ -56,6 +56,12 @@ async def test_work_goes_longest_first_to_the_least_loaded_ready_replica() -> No
     assert (len(backlog), backlog.slots) == (2, 2)
 
 
+async def test_the_most_urgent_goes_before_the_longest() -> None:
+    late, long = unit(0, 1), unit(1, 9)
+    late.urgency, long.urgency = 3, 2
+    assert given_to(backlog_of(late, long).assign([replica(0)], slots=1, now=0.0))[0] == (0, 0)
+
+
 async def test_a_busy_replica_gets_a_second_unit_only_while_there_is_plenty() -> None:
     both = [replica(0), replica(1)]
     backlog = backlog_of(unit(0), unit(1), unit(2))

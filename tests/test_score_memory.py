@@ -35,7 +35,12 @@ class CountingScorer:
     open: asyncio.Event | None = None
 
     async def score(
-        self, instruction: str, examples: Sequence[Example], shots: Sequence[Example] = ()
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        *,
+        rounds_left: int = 0,
     ) -> tuple[ExampleScore, ...]:
         self.asked.append((instruction, examples, shots))
         if self.open is not None:
@@ -242,9 +247,14 @@ class OddScorer(CountingScorer):
     short = False
 
     async def score(
-        self, instruction: str, examples: Sequence[Example], shots: Sequence[Example] = ()
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        *,
+        rounds_left: int = 0,
     ) -> tuple[ExampleScore, ...]:
-        scores = await super().score(instruction, examples, shots)
+        scores = await super().score(instruction, examples, shots, rounds_left=rounds_left)
         return scores[:-1] if self.short else scores
 
     def one(self, instruction: str, example: Example, shots: Sequence[Example]) -> ExampleScore:
@@ -377,11 +387,16 @@ class DyingScorer(LocalScorer):
     lives = 10_000
 
     async def score(
-        self, instruction: str, examples: Sequence[Example], shots: Sequence[Example] = ()
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        *,
+        rounds_left: int = 0,
     ) -> tuple[ExampleScore, ...]:
         if len(self.seen) == self.lives:
             raise DriverDiedError
-        return await super().score(instruction, examples, shots)
+        return await super().score(instruction, examples, shots, rounds_left=rounds_left)
 
     def pairs(self) -> list[tuple[str, Example]]:
         return [(instruction, example) for instruction, examples in self.seen for example in examples]

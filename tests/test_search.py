@@ -34,7 +34,12 @@ class LocalScorer:
     seen: list[tuple[str, tuple[Example, ...]]] = field(default_factory=list)
 
     async def score(
-        self, instruction: str, examples: Sequence[Example], shots: Sequence[Example] = ()
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        *,
+        rounds_left: int = 0,
     ) -> tuple[ExampleScore, ...]:
         self.seen.append((instruction, tuple(examples)))
         # Answers arrive in an order of their own, as from a pool.
@@ -47,7 +52,7 @@ class LocalGenerator:
     engine: SimulatedGenerator = field(default_factory=lambda: SimulatedGenerator("simulated"))
     seen: list[GenerateRequest] = field(default_factory=list)
 
-    async def generate(self, request: GenerateRequest) -> GenerateResult:
+    async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
         self.seen.append(request)
         await asyncio.sleep((request.seed % 7) / 10_000)
         return self.engine.generate([request])[0]
@@ -57,11 +62,16 @@ class RefusingScorer(LocalScorer):
     """Can't score instructions that hold a certain word: a request at fault, not a replica."""
 
     async def score(
-        self, instruction: str, examples: Sequence[Example], shots: Sequence[Example] = ()
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        *,
+        rounds_left: int = 0,
     ) -> tuple[ExampleScore, ...]:
         if "step" in instruction:
             raise EngineError("the instruction is too long for the context")
-        return await super().score(instruction, examples, shots)
+        return await super().score(instruction, examples, shots, rounds_left=rounds_left)
 
 
 class DriverDiedError(Exception):
@@ -212,7 +222,7 @@ async def test_a_candidate_that_cannot_be_scored_fails_alone() -> None:
 class NarrowGenerator(LocalGenerator):
     """A rewriter whose context is too short for any prompt."""
 
-    async def generate(self, request: GenerateRequest) -> GenerateResult:
+    async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
         raise EngineError(f"the prompt of {len(request.prompt)} characters leaves no room")
 
 

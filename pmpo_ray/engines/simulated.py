@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
 
 from pmpo_ray.engines.mishaps import Mishaps
@@ -110,12 +111,17 @@ class SimulatedScorer:
         shared = _count(request.instruction) + sum(
             _count(shot.input) + _count(shot.target) for shot in request.shots
         )
-        scores = tuple(self._example_score(request, example, shared) for example in request.examples)
+        surprise = 2.0 - 1.5 * instruction_quality(request.instruction)
+        scores = tuple(
+            self._example_score(request, example, shared, surprise) for example in request.examples
+        )
         computed = shared + sum(score.tokens - shared for score in scores)
         basis = (request.instruction, *(example.id for example in request.examples[:1]))
         return ScoreResult(scores, computed, self._pace.seconds(computed, *basis))
 
-    def _example_score(self, request: ScoreRequest, example: Example, shared: int) -> ExampleScore:
+    def _example_score(
+        self, request: ScoreRequest, example: Example, shared: int, surprise: float
+    ) -> ExampleScore:
         context = shared + _count(example.input)
         answers = (example.target, *example.negatives)
         longest = context + max(_count(answer) + 1 for answer in answers)
@@ -131,9 +137,7 @@ class SimulatedScorer:
             example.id,
             example.input,
         )
-        target = self._answer_score(
-            basis, example.target, 2.0 - 1.5 * instruction_quality(request.instruction)
-        )
+        target = self._answer_score(basis, example.target, surprise)
         negatives = tuple(self._answer_score(basis, answer, 2.0) for answer in example.negatives)
         return ExampleScore(target, negatives, context)
 
@@ -253,6 +257,7 @@ def _limited(text: str, finished: bool, request: GenerateRequest) -> Generation:
     return Generation(text, _count(text), finished)
 
 
+@lru_cache(maxsize=10_000)
 def _count(text: str) -> int:
     """Tokens of a text."""
     return math.ceil(len(text.split()) * TOKENS_PER_WORD)

@@ -1,7 +1,17 @@
 """The run folder: everything a run leaves behind, and all that is needed to continue it."""
 
 from pmpo_ray.store.documents import ClusterInfo, Manifest, data_hash, installed_versions
+from pmpo_ray.store.lease import Lease, hold
 from pmpo_ray.store.naming import task_folder
 from pmpo_ray.store.run_store import RunStore
 
-__all__ = ["ClusterInfo", "Manifest", "RunStore", "data_hash", "installed_versions", "task_folder"]
+__all__ = [
+    "ClusterInfo",
+    "Lease",
+    "Manifest",
+    "RunStore",
+    "data_hash",
+    "hold",
+    "installed_versions",
+    "task_folder",
+]

@@ -49,6 +49,10 @@ class Folder:
         self._shown = self._base if uri is None else f"{uri[1]}://{self._base}"
         self.location = self._base if uri is None else location
 
+    def local_path(self, name: str) -> Path | None:
+        """Where a file of this folder stands on the disk; None for a folder in object storage."""
+        return Path(self._full(name)) if self._local else None
+
     def path(self, name: str = "") -> str:
         """The address of a file as error texts show it: quoted, on one line."""
         return repr(f"{self._shown}/{name}" if name else self._shown)
@@ -59,7 +63,7 @@ class Folder:
         except NotADirectoryError:
             return False
         except OSError as error:
-            raise self._failure("read", name, error) from error
+            raise self.failure("read", name, error) from error
 
     def names(self, folder: str) -> list[str]:
         """The names of all files directly in `folder`; none where there is no such folder."""
@@ -68,7 +72,7 @@ class Folder:
         except NotADirectoryError:
             return []
         except OSError as error:
-            raise self._failure("list", folder, error) from error
+            raise self.failure("list", folder, error) from error
         return [info.base_name for info in infos if info.type == fs.FileType.File]
 
     def read(self, name: str) -> bytes | None:
@@ -79,7 +83,7 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise self._failure("read", name, error) from error
+            raise self.failure("read", name, error) from error
 
     def write(self, name: str, content: bytes) -> None:
         """Put `content` under `name`, in place of what is there, making the folders it needs."""
@@ -91,7 +95,7 @@ class Folder:
                 with self._filesystem.open_output_stream(self._full(name), compression=None) as stream:
                     stream.write(content)
         except OSError as error:
-            raise self._failure("write", name, error) from error
+            raise self.failure("write", name, error) from error
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing happens where there is none."""
@@ -100,7 +104,7 @@ class Folder:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise self._failure("remove", name, error) from error
+            raise self.failure("remove", name, error) from error
 
     def clean(self) -> None:
         """Remove the temporary files that killed processes of this machine left, here, in scores and in
@@ -110,18 +114,19 @@ class Folder:
         base = Path(self._base)
         for path in (*base.glob(".tmp-*"), *base.glob("scores/.tmp-*"), *base.glob("tasks/*/.tmp-*")):
             parts = _TEMPORARY.fullmatch(path.name)
-            if parts and parts[2] == socket.gethostname() and not _alive(int(parts[1])):
+            if parts and parts[2] == socket.gethostname() and not alive(int(parts[1])):
                 # A folder that may only be read can still be reported on.
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def _full(self, name: str) -> str:
-        return f"{self._base}/{name}"
-
-    def _failure(self, doing: str, name: str, error: OSError) -> RunFolderError:
+    def failure(self, doing: str, name: str, error: OSError) -> RunFolderError:
+        """The error for a user that says what could not be done with a file, why, and what to do."""
         return RunFolderError(
             f"cannot {doing} {self.path(name)}: {one_line(error)}; {_advice(error, local=self._local)}"
         )
+
+    def _full(self, name: str) -> str:
+        return f"{self._base}/{name}"
 
 
 def one_line(error: Exception) -> str:
@@ -190,7 +195,8 @@ def _write_local(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether this machine has a process of this number; one that is not reaped yet counts."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -12,6 +12,7 @@ Scores are only ever added: parts of them are joined in a new file before the ol
     tasks/<task>/result.json         what a finished and evaluated task came to
     scores/00000003.parquet          scores by what they depend on, in parts
     summary.parquet                  the results of all tasks
+    lease.json, .lock                whose driver writes here (`pmpo_ray.store.lease`)
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pmpo_ray.errors import RunFolderError
 from pmpo_ray.store import documents, rounds, scores
 from pmpo_ray.store.documents import Manifest
 from pmpo_ray.store.folder import Folder, one_line
+from pmpo_ray.store.lease import LEASE_FILE, Lease
 from pmpo_ray.store.naming import task_folder
 from pmpo_ray.types import RoundRecord, TaskResult
 
@@ -45,30 +47,40 @@ class RunStore:
     """Reads and writes one run folder; made by `create` and `open`. One process at a time may write; any
     number may read meanwhile. Calls block on the disk or the network; threads may share a store.
 
+    With a lease (from `hold`), every write checks first that the folder is still ours, and raises
+    RunFolderError where it is not. Without one, whoever uses the store sees to it that no other writes.
+
     Every method raises RunFolderError where a file cannot be read or written.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, lease: Lease | None = None) -> None:
         self._folder = folder
+        self._lease = lease
 
     @property
     def location(self) -> str:
         """The address of the folder: an absolute path, or the URI as it was given."""
         return self._folder.location
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder is on a disk of this machine, as far as its address tells."""
+        return self._folder.local_path("") is not None
+
     @classmethod
-    def create(cls, location: str, config_yaml: str) -> RunStore:
+    def create(cls, location: str, config_yaml: str, lease: Lease | None = None) -> RunStore:
         """Make a new run folder that holds `config_yaml`. Raises RunFolderError if there is a run in it."""
         folder = Folder(location)
         if folder.exists(_CONFIG):
             raise RunFolderError(
                 f"{folder.path()} holds a run already; resume it or choose another run folder"
             )
-        folder.write(_CONFIG, config_yaml.encode())
-        return cls(folder)
+        store = cls(folder, lease)
+        store._write(_CONFIG, config_yaml.encode())
+        return store
 
     @classmethod
-    def open(cls, location: str) -> RunStore:
+    def open(cls, location: str, lease: Lease | None = None) -> RunStore:
         """Open an existing run folder and remove what killed writers left behind."""
         folder = Folder(location)
         if not folder.exists(_CONFIG):
@@ -76,7 +88,7 @@ class RunStore:
                 f"{folder.path()} is not a run folder: it has no {_CONFIG}; check the path, or start a run"
             )
         folder.clean()
-        return cls(folder)
+        return cls(folder, lease)
 
     @classmethod
     def exists(cls, location: str) -> bool:
@@ -89,11 +101,13 @@ class RunStore:
 
     def replace_config(self, config_yaml: str) -> None:
         """Put another configuration in the place of the first, before any round was made with it."""
-        self._folder.write(_CONFIG, config_yaml.encode())
+        self._write(_CONFIG, config_yaml.encode())
 
     def write_round(self, record: RoundRecord) -> None:
         """Append a round to its task. Raises RunFolderError if the task has a round of this number."""
         name = _round_name(record.task, record.round)
+        # First, so that who was taken over hears of that, and not of the other's round.
+        self._check_lease()
         if self._folder.exists(name):
             raise RunFolderError(
                 f"{self._folder.path(name)} exists and rounds are never overwritten; let only one process at "
@@ -101,8 +115,8 @@ class RunStore:
             )
         content = rounds.encode_round(record)
         # Written even without segments: a killed run may have left others under this number.
-        self._folder.write(_segments_name(record.task, record.round), rounds.encode_segments(record.segments))
-        self._folder.write(name, content)
+        self._write(_segments_name(record.task, record.round), rounds.encode_segments(record.segments))
+        self._write(name, content)
 
     def read_rounds(self, task: str) -> tuple[RoundRecord, ...]:
         """All rounds of a task from round 0 on; none for a task that has not started.
@@ -116,30 +130,32 @@ class RunStore:
     def write_scores(self, packed: Mapping[bytes, bytes]) -> None:
         """Add a part with these packed scores by key (as in `pmpo_ray.store.scores`)."""
         number = max(self._score_parts(), default=-1) + 1
-        self._folder.write(_scores_name(number), scores.encode_scores(packed))
+        self._write(_scores_name(number), scores.encode_scores(packed))
 
-    def join_scores(self) -> dict[bytes, bytes]:
-        """All packed scores by key, whose parts are joined into one for it. Only the process that writes to
-        the run folder may call this."""
+    def join_scores(self, limit: int | None = None) -> dict[bytes, bytes]:
+        """All packed scores by key, the newest `limit` of them last and the others left out, whose parts are
+        joined into one for it. Only the process that writes to the run folder may call this."""
         parts = self._score_parts()
         packed: dict[bytes, bytes] = {}
         with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
             for part in threads.map(self._read_scores, parts):
                 packed |= part
+                scores.forget_oldest(packed, limit)
             if len(parts) > 1:
                 # Whole and in its place before the first old part goes, so that a stop between loses nothing.
                 self.write_scores(packed)
+                self._check_lease()
                 for _ in threads.map(lambda number: self._folder.remove(_scores_name(number)), parts):
                     pass
         return packed
 
     def write_best(self, task: str, records: Sequence[RoundRecord]) -> None:
         """Write the best instruction of the last of `records`, which are all rounds of `task` so far."""
-        self._folder.write(f"tasks/{task_folder(task)}/best.json", documents.encode_best(records))
+        self._write(f"tasks/{task_folder(task)}/best.json", documents.encode_best(records))
 
     def write_task_result(self, task: str, result: TaskResult) -> None:
         """Mark a task as finished and evaluated."""
-        self._folder.write(_result_name(task), documents.encode_result(result))
+        self._write(_result_name(task), documents.encode_result(result))
 
     def read_task_result(self, task: str) -> TaskResult | None:
         """The result of a finished task, None for one that is not finished."""
@@ -149,7 +165,7 @@ class RunStore:
             return None if content is None else documents.decode_result(content)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        self._folder.write(_MANIFEST, documents.encode_manifest(manifest))
+        self._write(_MANIFEST, documents.encode_manifest(manifest))
 
     def read_manifest(self) -> Manifest | None:
         """The manifest, None where the run ended before it was written."""
@@ -158,7 +174,7 @@ class RunStore:
             return None if content is None else documents.decode_manifest(content)
 
     def write_summary(self, results: Sequence[TaskResult]) -> None:
-        self._folder.write(_SUMMARY, documents.encode_summary(results))
+        self._write(_SUMMARY, documents.encode_summary(results))
 
     def read_summary(self) -> tuple[TaskResult, ...]:
         """The results of all tasks. Raises RunFolderError if the run has no summary yet."""
@@ -168,9 +184,9 @@ class RunStore:
 
     def write_file(self, name: str, content: bytes) -> None:
         """Put another document, such as report.html, beside config.yaml, under a plain file name."""
-        if not _TOP_LEVEL.fullmatch(name) or name in (_CONFIG, _MANIFEST, _SUMMARY):
+        if not _TOP_LEVEL.fullmatch(name) or name in (_CONFIG, _MANIFEST, _SUMMARY, LEASE_FILE):
             raise ValueError(f"{name!r} cannot name another document of a run folder")
-        self._folder.write(name, content)
+        self._write(name, content)
 
     def _read_round(self, task: str, number: int) -> RoundRecord:
         name, segments_name = _round_name(task, number), _segments_name(task, number)
@@ -192,6 +208,14 @@ class RunStore:
         content = self._read(name)
         with self._decoding(name, "delete it, and its scores are computed again"):
             return scores.decode_scores(content)
+
+    def _write(self, name: str, content: bytes) -> None:
+        self._check_lease()
+        self._folder.write(name, content)
+
+    def _check_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
 
     def _read(self, name: str) -> bytes:
         content = self._folder.read(name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,14 @@ def unpack(packed: bytes) -> ExampleScore:
     context_tokens, *values = struct.unpack(f"<i{n}d{n}i", packed)
     target, *negatives = map(AnswerScore, values[:n], values[n:])
     return ExampleScore(target, tuple(negatives), context_tokens)
+
+
+def forget_oldest(scores: dict[bytes, bytes], limit: int | None) -> None:
+    """Remove the first of `scores` until `limit` are left; None for no limit. An eighth more may stay: to
+    remove one at a time from the front of a dictionary takes ever longer."""
+    if limit is not None and len(scores) > limit + limit // 8:
+        for key in list(islice(scores, len(scores) - limit)):
+            del scores[key]
 
 
 def encode_scores(scores: Mapping[bytes, bytes]) -> bytes:

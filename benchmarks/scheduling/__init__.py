@@ -1,0 +1,1 @@
+"""How well the driver keeps replicas at work, in virtual time and on real Ray actors."""

@@ -1,0 +1,79 @@
+"""What was done, for whom, and the least time that any schedule could have taken for it.
+
+Always true: a lower bound counts each unit with the time that it really took its replica, and nothing else:
+no latency, no waiting, no driver.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.pool import Pool
+from pmpo_ray.types import Progress
+
+TASK: ContextVar[str] = ContextVar("task")
+"""The task that a piece of work is done for."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Units by role, task and phase (a round's rewriting, a round's scoring), in seconds of replica time."""
+
+    phases: dict[str, tuple[str, int]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    longest: dict[tuple[str, tuple[str, int]], float] = field(default_factory=lambda: defaultdict(float))
+    units: int = 0
+
+    def observe(self, progress: Progress) -> None:
+        """An observer: notes which phase its task is in."""
+        self.phases[progress.task] = (progress.state, progress.round)
+
+    def add(self, role: str, seconds: float) -> None:
+        """A unit of the current task's current phase took `seconds`."""
+        task = TASK.get()
+        at = (task, self.phases[task])
+        self.units += 1
+        self.seconds[role] += seconds
+        self.longest[at] = max(self.longest[at], seconds)
+
+    def lower_bound(self, places: dict[str, int], tasks: Sequence[str]) -> float:
+        """Seconds that no schedule can undercut: the work of a role over its places, or the longest chain: a
+        task's phases follow each other, and each takes at least its longest unit."""
+        chains: dict[str, float] = dict.fromkeys(tasks, 0.0)
+        for (task, _), seconds in self.longest.items():
+            chains[task] += seconds
+        return max(max(chains.values()), *(self.seconds[role] / count for role, count in places.items()))
+
+
+class RecordedPool(Pool):
+    """A pool that enters every answered unit into a ledger."""
+
+    ledger: Ledger
+    role: str
+
+    async def submit(self, method: str, *args: object, **how: Any) -> Any:
+        result = await super().submit(method, *args, **how)
+        self.ledger.add(self.role, result.seconds)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured run. `ratio` is makespan over lower bound, `idle_share` the scorers' time without work;
+    `driver_ms_per_unit` is processor time of the driver, its engines' taken off where it hosts them."""
+
+    mode: str
+    tasks: int
+    replicas: int
+    makespan_s: float
+    lower_bound_s: float
+    ratio: float
+    idle_share: float
+    driver_ms_per_unit: float
+    driver_rss_mb: float
+    units: int
+    rounds: int

@@ -1,0 +1,118 @@
+"""Virtual time: an event loop whose clock jumps to the next thing that happens, and replicas that live in it.
+
+Always true: whatever waits on this loop's clock takes no real time, so what a run costs is what its driver
+computes; two runs of the same program take the same virtual time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from actors.handles import ReplicaFaultError, ReplicaLostError
+from pmpo_ray.protocols import Generator, Scorer
+from pmpo_ray.types import EngineInfo, GenerateResult, ScoreResult
+
+T = TypeVar("T")
+
+
+class _Skipping(selectors.DefaultSelector):
+    """A selector that, where nothing has happened, lets the time pass instead of waiting."""
+
+    def __init__(self, skip: Callable[[float], None]) -> None:
+        super().__init__()
+        self._skip = skip
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        # Without a timer there is only real input left to wait for: a thread's result.
+        ready = super().select(None if timeout is None else 0)
+        if not ready and timeout:
+            self._skip(timeout)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in virtual time, which begins at 0 s."""
+
+    def __init__(self) -> None:
+        self._virtual = 0.0
+        super().__init__(_Skipping(self._skip))
+
+    def time(self) -> float:
+        return self._virtual
+
+    def _skip(self, seconds: float) -> None:
+        self._virtual += seconds
+
+
+def run_virtual(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, run in virtual time."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(work)
+
+
+class VirtualReplica:
+    """A replica that answers at once and is busy for as long as its answer says. `slots` requests are at work
+    side by side, the others wait in their order."""
+
+    def __init__(self, engine: Scorer | Generator, slots: int, answer: Callable[..., Any], name: str) -> None:
+        self._engine = engine
+        self._answer = answer
+        self._slots = asyncio.Semaphore(slots)
+        self._gone = asyncio.get_running_loop().create_future()
+        self._name = name
+
+    async def ping(self) -> str:
+        return self._name
+
+    async def start(self) -> EngineInfo:
+        return self._engine.info()
+
+    async def call(self, method: str, *args: object) -> Any:  # noqa: ARG002 - named by the protocol
+        # A replica has one kind of work; whatever the method is called, its engine answers.
+        work = asyncio.ensure_future(self._work(*args))
+        await asyncio.wait({work, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            work.cancel()
+            raise ReplicaLostError("it was ended")
+        return work.result()
+
+    def end(self) -> None:
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    async def _work(self, *args: object) -> Any:
+        async with self._slots:
+            result: ScoreResult | GenerateResult = self._answer(*args)
+            await asyncio.sleep(result.seconds)
+            return result
+
+
+class VirtualLauncher:
+    """Makes virtual replicas that share one engine, and adds up what the engine costs in real time."""
+
+    def __init__(self, engine: Scorer | Generator, slots: int, answer: Callable[..., Any]) -> None:
+        self._engine = engine
+        self._slots = slots
+        self._raw = answer
+        self._made = 0
+        self.engine_seconds = 0.0
+
+    def launch(self) -> VirtualReplica:
+        self._made += 1
+        return VirtualReplica(self._engine, self._slots, self._timed, f"virtual:{self._made}")
+
+    def missing(self) -> str:
+        return "nothing"
+
+    def _timed(self, *args: object) -> Any:
+        began = time.process_time()
+        try:
+            return self._raw(*args)
+        except Exception as error:
+            raise ReplicaFaultError(f"{type(error).__name__}: {error}") from error
+        finally:
+            self.engine_seconds += time.process_time() - began

@@ -1,0 +1,347 @@
+"""What a pool does about replicas that fail in every way there is, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
+from actors.pool import FAULTS_PER_UNIT, Pool, PoolSpec
+from actors.scaling import Bounds
+from benchmarks.scheduling.virtual import run_virtual
+from pmpo_ray.engines.simulated import SimulatedScorer
+from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, ResourceError
+from pmpo_ray.types import EngineInfo
+
+INFO = SimulatedScorer("test").info()
+FOREVER = 1e9
+
+Behaviour = Callable[["Scripted", int], Any]
+
+
+class Scripted:
+    """A replica that follows a script: `behave` gives what a call does, an exception or seconds of work."""
+
+    def __init__(self, number: int, plan: Plan) -> None:
+        self.number = number
+        self.plan = plan
+        self.gone = asyncio.get_running_loop().create_future()
+
+    async def ping(self) -> str:
+        await self._unless_gone(self.plan.place_seconds(self.number))
+        return f"virtual:{self.number}"
+
+    async def start(self) -> EngineInfo:
+        failure = self.plan.start_failure(self.number)
+        await self._unless_gone(FOREVER if failure == "hangs" else 1.0)
+        if isinstance(failure, Exception):
+            raise failure
+        return INFO
+
+    async def call(self, method: str, *args: object) -> Any:
+        [value] = args
+        assert isinstance(value, int)
+        self.plan.calls[value] += 1
+        what = self.plan.behave(self, value)
+        if isinstance(what, ReplicaLostError):
+            self.end(what)
+        if isinstance(what, Exception):
+            await asyncio.sleep(0.1)
+            raise what
+        await self._unless_gone(what)
+        return value
+
+    def end(self, error: ReplicaLostError | None = None) -> None:
+        if not self.gone.done():
+            self.gone.set_result(error or ReplicaLostError("it was ended"))
+            self.plan.ended.append(self.number)
+
+    async def _unless_gone(self, seconds: float) -> None:
+        await asyncio.wait({self.gone}, timeout=seconds)
+        if self.gone.done():
+            raise self.gone.result()
+
+
+def a_second(replica: Scripted, value: int) -> float:
+    return 1.0
+
+
+class Plan:
+    """A launcher of scripted replicas; by default they work for a second a call."""
+
+    def __init__(self, behave: Behaviour | None = None) -> None:
+        self.behave: Behaviour = behave or a_second
+        self.calls: Counter[int] = Counter()
+        self.launched: list[Scripted] = []
+        self.ended: list[int] = []
+
+    def place_seconds(self, number: int) -> float:
+        return 5.0 if number else 4.0
+
+    def start_failure(self, number: int) -> PmpoError | ReplicaError | str | None:
+        return None
+
+    def launch(self) -> Scripted:
+        self.launched.append(Scripted(len(self.launched), self))
+        return self.launched[-1]
+
+    def missing(self) -> str:
+        return "1 GPU asked for, the 1 nodes have 0 GPU in all"
+
+
+def pool_of(plan: Plan, most: int = 2, fewest: int | None = None, **spec: Any) -> Pool:
+    bounds = Bounds(most if fewest is None else fewest, most, idle_seconds=60.0)
+    return Pool(PoolSpec("scorer", plan, bounds, 1, **spec))
+
+
+async def results(pool: Pool, count: int) -> list[Any]:
+    units = (pool.submit("score", value, weight=10) for value in range(count))
+    return await asyncio.gather(*units, return_exceptions=True)
+
+
+def test_a_hanging_replica_is_given_up_at_its_deadline_and_its_units_go_elsewhere() -> None:
+    hung: list[int] = []
+
+    def behave(replica: Scripted, value: int) -> float:
+        if value == 20 and not hung:
+            hung.append(replica.number)
+            return FOREVER
+        return 1.0
+
+    plan = Plan(behave)
+
+    async def work() -> float:
+        pool = pool_of(plan)
+        await pool.start()
+        assert await results(pool, 40) == list(range(40))
+        assert (pool.stats().lost, pool.stats().failed) == (1, 0)
+        return asyncio.get_running_loop().time()
+
+    # A minute of grace and ten times the usual second or two, instead of for ever.
+    assert run_virtual(work()) < 150
+    assert plan.ended == hung
+
+
+def test_a_unit_that_hangs_everywhere_fails_with_the_reason_and_not_the_run() -> None:
+    def behave(replica: Scripted, value: int) -> float:
+        return FOREVER if value == 7 else 1.0
+
+    plan = Plan(behave)
+
+    async def work() -> None:
+        pool = pool_of(plan)
+        await pool.start()
+        outcome = await results(pool, 10)
+        assert isinstance(outcome.pop(7), EngineError)
+        assert outcome == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+        assert pool.stats().failed == 1
+
+    run_virtual(work())
+    assert plan.calls[7] == FAULTS_PER_UNIT
+
+
+def test_a_lost_node_is_not_held_against_the_units_it_took_along() -> None:
+    lost: list[int] = []
+
+    def behave(replica: Scripted, value: int) -> Any:
+        if value == 3 and len(lost) < 5:
+            lost.append(replica.number)
+            return ReplicaLostError("the node went", node_lost=True)
+        return 1.0
+
+    async def work() -> None:
+        pool = pool_of(Plan(behave))
+        await pool.start()
+        assert await results(pool, 6) == list(range(6))
+        assert pool.stats().failed == 0
+
+    run_virtual(work())
+    assert len(lost) == 5
+
+
+def test_a_replica_that_is_out_of_reach_for_a_while_goes_on_afterwards() -> None:
+    out = iter([ReplicaUnreachableError("no route")] * 2)
+
+    def behave(replica: Scripted, value: int) -> Any:
+        return next(out, 1.0)
+
+    plan = Plan(behave)
+
+    async def work() -> None:
+        pool = pool_of(plan)
+        await pool.start()
+        assert await results(pool, 9) == list(range(9))
+        assert pool.stats().lost == 0
+        assert pool.stats().retries == 2
+
+    run_virtual(work())
+
+
+def test_a_model_error_after_the_first_start_is_a_failed_start_and_not_the_end() -> None:
+    class OneBadNode(Plan):
+        def start_failure(self, number: int) -> PmpoError | None:
+            return ModelError("the disk of this node is full; free some space") if 0 < number < 4 else None
+
+    async def work() -> None:
+        pool = pool_of(plan)
+        await pool.start()
+        assert await results(pool, 60) == list(range(60))
+        assert pool.stats().lost == 3
+
+    plan = OneBadNode()
+    run_virtual(work())
+    assert len(plan.launched) == 5
+
+
+def test_failed_starts_are_tried_again_ever_more_slowly() -> None:
+    class Lemons(Plan):
+        def start_failure(self, number: int) -> ReplicaError | None:
+            return ReplicaFaultError("OSError: no driver") if number > 0 else None
+
+    async def work() -> None:
+        pool = pool_of(plan)
+        await pool.start()
+        await asyncio.sleep(600)
+        assert pool.stats().states["ready"] == 1
+
+    plan = Lemons()
+    run_virtual(work())
+    assert 10 <= len(plan.launched) <= 30
+
+
+def test_a_pool_without_replicas_for_too_long_says_what_was_missing() -> None:
+    class Full(Plan):
+        def place_seconds(self, number: int) -> float:
+            return FOREVER if number > 0 else 1.0
+
+    async def work() -> None:
+        pool = pool_of(plan, most=1, outage_timeout=100.0)
+        await pool.start()
+        assert await results(pool, 3) == [0, 1, 2]
+        plan.launched[0].end(ReplicaLostError("the node went", node_lost=True))
+        began = asyncio.get_running_loop().time()
+        outcome = await results(pool, 3)
+        assert {type(error) for error in outcome} == {ResourceError}
+        message = str(outcome[0])
+        assert message.startswith("scorer: no working replica for 100 s, ")
+        assert "1 GPU asked for" in message
+        assert "\n" not in message
+        assert asyncio.get_running_loop().time() - began < 150
+        with pytest.raises(ResourceError):
+            await pool.submit("score", 1, weight=1)
+
+    plan = Full()
+    run_virtual(work())
+
+
+def test_without_work_there_is_no_outage() -> None:
+    async def work() -> None:
+        pool = pool_of(plan, most=1, fewest=0, outage_timeout=100.0)
+        await pool.start()
+        await asyncio.sleep(5000)
+        assert pool.stats().replicas == ()
+        assert await results(pool, 3) == [0, 1, 2]
+
+    plan = Plan()
+    run_virtual(work())
+
+
+def test_a_pool_grows_with_the_work_and_shrinks_after_the_debounce() -> None:
+    async def work() -> None:
+        pool = pool_of(plan, most=8, fewest=1)
+        await pool.start()
+        assert len(plan.launched) == 1
+        assert await results(pool, 100) == list(range(100))
+        assert len(plan.launched) == 8
+        await asyncio.sleep(50)
+        # A pause between two rounds costs nothing.
+        assert len(pool.stats().replicas) == 8
+        await asyncio.sleep(20)
+        assert [replica.id for replica in pool.stats().replicas] == [0]
+        assert await results(pool, 100) == list(range(100))
+        assert len(plan.launched) == 15
+
+    plan = Plan()
+    run_virtual(work())
+
+
+def test_replicas_that_never_get_a_place_are_not_waited_for() -> None:
+    class TwoPlaces(Plan):
+        def place_seconds(self, number: int) -> float:
+            return 1.0 if number < 2 else FOREVER
+
+    async def work() -> None:
+        pool = pool_of(plan, most=8, fewest=1)
+        await pool.start()
+        assert await results(pool, 100) == list(range(100))
+        assert pool.stats().states["pending"] == 6
+        await asyncio.sleep(70)
+        assert pool.stats().states == {"ready": 1}
+
+    plan = TwoPlaces()
+    run_virtual(work())
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(0, 3))
+def test_every_unit_resolves_once_whatever_fails(seed: int, most: int, fewest: int) -> None:
+    """Everything at random: what calls and starts come to, how long they take, when work comes."""
+    draw = random.Random(seed)
+    poison = draw.randrange(60)
+
+    def behave(replica: Scripted, value: int) -> Any:
+        if value == poison:
+            return draw.choice([ReplicaLostError("gone"), ReplicaFaultError("broken"), FOREVER])
+        return draw.choices(
+            [
+                draw.expovariate(1.0),
+                ReplicaLostError("gone"),
+                ReplicaLostError("node gone", node_lost=True),
+                ReplicaUnreachableError("no route"),
+                ReplicaFaultError("broken"),
+                FOREVER,
+                DataError(f"row {value} is empty; fill it"),
+            ],
+            weights=[60, 2, 4, 4, 1, 1, 1],
+        )[0]
+
+    class Random(Plan):
+        def place_seconds(self, number: int) -> float:
+            return draw.expovariate(0.1)
+
+        def start_failure(self, number: int) -> PmpoError | ReplicaError | str | None:
+            failures: list[Any] = [None, ReplicaFaultError("no driver"), ReplicaLostError("gone"), "hangs"]
+            return draw.choices(failures, weights=[8, 1, 1, 1])[0] if number else None
+
+    async def one(pool: Pool, value: int, seen: Counter[int]) -> Any:
+        await asyncio.sleep(draw.uniform(0, 100))
+        try:
+            return await pool.submit("score", value, weight=draw.randint(1, 9), group=value % 5)
+        finally:
+            seen[value] += 1
+
+    async def work() -> None:
+        pool = pool_of(Random(behave), most, min(fewest, most), start_timeout=30.0, outage_timeout=FOREVER)
+        await pool.start()
+        seen: Counter[int] = Counter()
+        async with asyncio.timeout(1e6):
+            outcome = await asyncio.gather(
+                *(one(pool, value, seen) for value in range(60)), return_exceptions=True
+            )
+        assert set(seen.values()) == {1}
+        for value, answer in enumerate(outcome):
+            assert answer == value or isinstance(answer, EngineError | DataError)
+        assert isinstance(outcome[poison], EngineError)
+        stats = pool.stats()
+        assert (stats.queued, stats.in_flight) == (0, 0)
+        assert len(stats.replicas) <= most
+        await pool.close()
+
+    run_virtual(work())
