@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from pyarrow import fs
 
 # Tests say what is right, never how fast: a busy machine must not fail them.
 settings.register_profile("project", deadline=None)
@@ -21,3 +27,42 @@ def data_dir() -> Path:
     if not (folder / "bbh").is_dir():
         pytest.fail(f"no benchmark data in {folder}: set PMPO_DATA_DIR to the folder that holds bbh/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """The port of a real S3 server on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            assert server.poll() is None, "the S3 server ended: is moto[server,s3] installed?"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+@pytest.fixture
+def s3(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The parameters of a URI for the server, which has a bucket "runs"."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-value")
+    system = fs.S3FileSystem(
+        endpoint_override=f"127.0.0.1:{s3_port}",
+        scheme="http",
+        region="us-east-1",
+        allow_bucket_creation=True,
+    )
+    system.create_dir("runs")
+    return f"endpoint_override=127.0.0.1:{s3_port}&scheme=http&region=us-east-1"

@@ -275,7 +275,8 @@ def test_with_the_log_in_json_standard_error_is_objects_alone(tmp_path: Path) ->
     assert progress[-1]["tokens_generated"] > 0
 
 
-def test_ctrl_c_leaves_a_run_that_continues(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_scheduler_leaves_a_run_that_continues(how: signal.Signals, tmp_path: Path) -> None:
     run_dir = tmp_path / "a run"
     arguments = ("optimize", "configs/quickstart.yaml", *SIMULATED, "--set", "search.rounds=2")
     running = subprocess.Popen(
@@ -293,7 +294,10 @@ def test_ctrl_c_leaves_a_run_that_continues(tmp_path: Path) -> None:
         if "round 1/2" in line:
             break
     assert running.poll() is None, said
-    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+    if how is signal.SIGINT:
+        os.killpg(running.pid, how)  # as a terminal does: to every process of the command
+    else:
+        running.send_signal(how)
     stdout, stderr = running.communicate(timeout=120)
     assert (running.returncode, stdout) == (130, "")
     assert stderr.splitlines()[-1] == f"interrupted; continue with: pmpo optimize --run-dir '{run_dir}'"

@@ -36,10 +36,7 @@ from pmpo_ray.store.lease import (
     Timing,
     this_driver,
 )
-from tests import test_store
 from tests.test_store import CONFIG, TASK, is_one_line, packed_scores, result_of, rounds_of
-
-s3_port, s3 = test_store.s3_port, test_store.s3
 
 # Where real time passes, only what has to happen is waited for: a watch ends with the first beat seen.
 REAL = Timing(beat=0.1, lease=60, watch=60, settle=0.5, look=0.05)

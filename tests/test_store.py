@@ -12,7 +12,6 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -744,44 +743,6 @@ def test_scores_that_cannot_be_written_are_named(store: RunStore) -> None:
 
 
 # Object storage: a real S3 server on loopback.
-
-
-@pytest.fixture(scope="module")
-def s3_port() -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(600):
-            assert server.poll() is None, "the S3 server ended: is moto[server,s3] installed?"
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield port
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-
-
-@pytest.fixture
-def s3(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The parameters of a URI for the server, which has a bucket "runs"."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-value")
-    system = fs.S3FileSystem(
-        endpoint_override=f"127.0.0.1:{s3_port}",
-        scheme="http",
-        region="us-east-1",
-        allow_bucket_creation=True,
-    )
-    system.create_dir("runs")
-    return f"endpoint_override=127.0.0.1:{s3_port}&scheme=http&region=us-east-1"
 
 
 def test_a_run_folder_in_s3_keeps_everything(s3: str, s3_port: int) -> None:
