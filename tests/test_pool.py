@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -429,3 +431,116 @@ async def test_an_actor_gets_the_threads_of_its_plan() -> None:
     actor: Any = ray.remote(Environment).options(**actor_options(plan)).remote()
     assert await actor.threads.remote() == "3"
     ray.kill(actor)
+
+
+class BadFirstConstructor(Worker):
+    """Its constructor fails in the first process that is made for it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        try:
+            (folder / "constructed").touch(exist_ok=False)
+        except FileExistsError:
+            return
+        raise OSError("no space left on device")
+
+
+async def test_a_constructor_that_fails_is_tried_again(tmp_path: Path) -> None:
+    async with pool_of(BadFirstConstructor, tmp_path, count=1) as pool:
+        await pool.start()
+        assert await pool.submit("echo", 3, weight=1) == 3
+        assert pool.stats().lost == 1
+
+
+async def test_a_replica_that_stands_still_is_given_up(tmp_path: Path) -> None:
+    async with pool_of(Worker, tmp_path, count=2, grace=1.0) as pool:
+        await pool.start()
+        await until(pool.stats, all_ready)
+        assert await asyncio.gather(*(pool.submit("echo", v, weight=1) for v in range(6))) == list(range(6))
+        victim = pool.stats().replicas[0]
+        os.kill(int(victim.where.rpartition(":")[2]), signal.SIGSTOP)
+        assert await asyncio.gather(*(pool.submit("echo", v, weight=1) for v in range(6))) == list(range(6))
+        assert pool.stats().lost == 1
+        assert victim.id not in {replica.id for replica in pool.stats().replicas}
+        kill(victim.where)
+
+
+async def test_idle_replicas_give_their_place_back(tmp_path: Path) -> None:
+    async with pool_of(Worker, tmp_path, count=3, fewest=0, idle_seconds=0.5) as pool:
+        await pool.start()
+        await asyncio.gather(*(pool.submit("echo", v, 0.5, weight=1) for v in range(12)))
+        await until(pool.stats, lambda stats: not stats.replicas)
+        assert pool.stats().lost == 0
+        assert await pool.submit("echo", 3, weight=1) == 3
+
+
+async def test_a_replica_over_several_gpus_has_a_placement_group_of_its_own(tmp_path: Path) -> None:
+    plan = ReplicaPlan(
+        1, num_cpus=0.5, num_gpus=2.0, memory_bytes=None, threads=1, device="cuda", tensor_parallel=2
+    )
+    replica = RayLauncher(Worker, (tmp_path,), plan).launch()
+    assert (await replica.ping()).startswith("here:")
+    taken = {name: count for name, count in ray.available_resources().items() if name in ("CPU", "GPU")}
+    assert taken == {"CPU": 3.5, "GPU": 2.0}
+    replica.end()
+    async with asyncio.timeout(60):
+        while ray.available_resources().get("GPU") != 4.0:  # noqa: ASYNC110 - a state that is polled
+            await asyncio.sleep(0.1)
+
+
+async def test_a_lost_node_is_told_from_a_lost_process() -> None:
+    """On a cluster of its own, as a process can have one connection to Ray only."""
+    program = (
+        "import asyncio, os, signal\n"
+        "import ray\n"
+        "from ray.cluster_utils import Cluster\n"
+        "from actors.handles import ReplicaLostError, ReplicaUnreachableError\n"
+        "from actors.launcher import RayLauncher\n"
+        "from actors.resources import ReplicaPlan\n"
+        "class Sleeper:\n"
+        "    async def ping(self): return str(os.getpid())\n"
+        "    async def start(self): return None\n"
+        "    async def nap(self): await asyncio.sleep(60)\n"
+        "async def fate(replica, end):\n"
+        "    pid = int(await replica.ping())\n"
+        "    nap = asyncio.create_task(replica.call('nap'))\n"
+        "    await asyncio.sleep(0.2)\n"
+        "    end(pid)\n"
+        "    try:\n"
+        "        await nap\n"
+        "        return 'answered'\n"
+        "    except ReplicaLostError as error:\n"
+        "        return error.node_lost\n"
+        "    except ReplicaUnreachableError:\n"
+        "        pass\n"
+        "    while True:\n"
+        "        try:\n"
+        "            await replica.ping()\n"
+        "        except ReplicaUnreachableError:\n"
+        "            await asyncio.sleep(0.2)\n"
+        "        except ReplicaLostError as error:\n"
+        "            return error.node_lost\n"
+        "async def main():\n"
+        "    cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 0})\n"
+        "    node = cluster.add_node(num_cpus=2)\n"
+        "    ray.init(address=cluster.address, log_to_driver=False)\n"
+        "    plan = ReplicaPlan(1, 1, 0, None, threads=1, device='cpu')\n"
+        "    launcher = RayLauncher(Sleeper, (), plan)\n"
+        "    killed = lambda pid: os.kill(pid, signal.SIGKILL)\n"
+        "    print('fate', await fate(launcher.launch(), killed))\n"
+        "    lost = lambda pid: cluster.remove_node(node, allow_graceful=False)\n"
+        "    print('fate', await fate(launcher.launch(), lost))\n"
+        "    ray.shutdown(); cluster.shutdown()\n"
+        "asyncio.run(main())\n"
+    )
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    fates = [line for line in done.stdout.splitlines() if line.startswith("fate")]
+    assert fates == ["fate False", "fate True"], done.stdout + done.stderr

@@ -9,6 +9,7 @@ from actors.resources import (
     NodeResources,
     Plan,
     actor_options,
+    bundles,
     check_fits,
     cluster_resources,
     plan,
@@ -146,3 +147,48 @@ def test_only_live_nodes_count() -> None:
     ]
     there = cluster_resources(nodes)
     assert (there.cpus, there.gpus, there.memory_bytes, len(there.nodes)) == (6, 1, GB, 2)
+
+
+def test_an_elastic_role_needs_room_for_its_fewest_replicas_only() -> None:
+    there = cluster((4, 0))
+    elastic = planned(there, {"replicas": 100, "min_replicas": 0}, {"replicas": 100, "min_replicas": 3})
+    assert (elastic.scorer.fewest, elastic.rewriter.fewest) == (0, 3)
+    check_fits(elastic, there)
+    with pytest.raises(ResourceError, match=r"ask for 5 CPUs, the cluster has 4; .*ray\.autoscaling=true"):
+        check_fits(planned(there, {"replicas": 9, "min_replicas": 0}, {"replicas": 4}), there)
+
+
+def test_on_an_autoscaling_cluster_gpus_have_to_be_given() -> None:
+    nothing = cluster()
+    with pytest.raises(ConfigError, match=r"scorer\.gpus: with ray\.autoscaling .*0 for none"):
+        plan(ScorerConfig(), RewriterConfig(gpus=1), nothing, autoscaling=True)
+    result = plan(ScorerConfig(gpus=0.5), RewriterConfig(gpus=0), nothing, autoscaling=True)
+    assert (result.scorer.num_gpus, result.scorer.device) == (0.5, "cuda")
+    assert (result.rewriter.num_gpus, result.rewriter.device) == (0, "cpu")
+
+
+def test_a_split_replica_takes_a_bundle_for_each_gpu() -> None:
+    there = cluster((8, 4))
+    part = planned(there, {"engine": "simulated", "tensor_parallel": 4, "cpus": 2, "memory_gb": 3}).scorer
+    assert (part.num_gpus, part.tensor_parallel, part.device) == (4, 4, "cuda")
+    assert bundles(part) == [{"GPU": 1, "CPU": 2, "memory": 3 * GB}, {"GPU": 1}, {"GPU": 1}, {"GPU": 1}]
+    # Its GPUs are for the engine's workers, which live in the same placement group.
+    assert actor_options(part)["num_gpus"] == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"tensor_parallel": 2}, "transformers runs on one GPU"),
+        ({"engine": "simulated", "tensor_parallel": 2, "gpus": 1}, "gpus=1 contradicts"),
+        ({"engine": "simulated", "tensor_parallel": 2, "device": "cpu"}, "device=cpu contradicts"),
+    ],
+)
+def test_contradictions_of_tensor_parallelism_are_named(section: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        planned(cluster((8, 4)), section)
+
+
+def test_fewest_replicas_are_not_more_than_the_most() -> None:
+    with pytest.raises(ValueError, match="min_replicas=3 is more than replicas=2"):
+        ScorerConfig(replicas=2, min_replicas=3)

@@ -271,6 +271,32 @@ def test_an_example_longer_than_the_context_ends_the_run_with_its_name(tmp_path:
         )
 
 
+def test_a_task_that_cannot_be_scored_fails_alone(tmp_path: Path) -> None:
+    rows = [
+        {"input": f"{n} " + "word " * (900_000 if n == 3 else 9), "target": str(n % 2)} for n in range(20)
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    seen: list[Progress] = []
+    config = simulated(
+        tasks=["tickets", {"name": "own", "path": str(data)}],
+        search={"rounds": 1},
+        split={"train_fraction": 0.9},
+        evaluation={"enabled": False},
+    )
+    result = optimize(config, run_dir=tmp_path / "run", observer=seen.append)
+    assert [task.task for task in result.tasks] == ["tickets"]
+    [failure] = result.failed
+    assert failure.task == "own"
+    assert "the context holds" in failure.reason
+    assert [(p.state, p.note) for p in seen if p.task == "own"][-1] == ("failed", failure.reason)
+    store = RunStore.open(str(tmp_path / "run"))
+    assert store.read_summary() == result.tasks
+    manifest = store.read_manifest()
+    assert manifest is not None
+    assert manifest.ended is None
+
+
 def test_a_running_cluster_is_used_and_left_running(tmp_path: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     try:

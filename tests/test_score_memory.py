@@ -18,6 +18,7 @@ from pmpo_ray.evaluation.accuracy import held_out_accuracy
 from pmpo_ray.score_memory import RememberingScorer, ScoreMemory, saving
 from pmpo_ray.search import SearchOutcome, search_task
 from pmpo_ray.store import RunStore
+from pmpo_ray.store.scores import KEY_BYTES
 from pmpo_ray.types import AnswerScore, EngineInfo, Example, ExampleScore, RoundRecord
 from tests.test_search import DriverDiedError, LocalScorer, setup_of
 
@@ -454,3 +455,16 @@ async def test_a_finished_search_and_its_evaluation_ask_for_nothing_when_repeate
         outcome, records=()
     )
     assert not again.pairs()
+
+
+def test_a_memory_is_bounded_and_forgets_the_oldest() -> None:
+    score = ExampleScore(AnswerScore(-1.0, 1), (AnswerScore(-2.0, 1),), 3)
+    keys = [bytes([number]) * KEY_BYTES for number in range(100)]
+    memory = ScoreMemory(limit=40)
+    for key in keys:
+        memory.add({key: score})
+    assert 40 <= len(memory) <= 45
+    assert memory.get(keys[0]) is None
+    assert all(memory.get(key) == score for key in keys[-40:])
+    # What is forgotten was still handed on to be saved.
+    assert set(memory.take_unsaved()) == set(keys)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -130,7 +132,43 @@ def test_the_name_sets_the_pace() -> None:
     assert SimulatedScorer("m").score(ScoreRequest(PLAIN, EXAMPLES)).seconds == 0
 
 
-@pytest.mark.parametrize("setting", ["", "tokens_per_s", "tokens_per_s=fast", "tokens_per_s=0", "speed=3"])
+def test_jitter_and_stragglers_belong_to_a_request() -> None:
+    engine = SimulatedScorer("simulated:tokens_per_s=1000,jitter=0.3,stragglers=0.1")
+    requests = [ScoreRequest(f"Instruction {number}.", EXAMPLES) for number in range(300)]
+    results = [engine.answer(request) for request in requests]
+    shares = [result.seconds / (result.tokens_computed / 1000) for result in results]
+    assert median(shares) == pytest.approx(1.0, abs=0.1)
+    assert 10 <= sum(share > 2.5 for share in shares) <= 60
+    assert [engine.answer(request).seconds for request in requests] == [r.seconds for r in results]
+
+
+def test_an_ordered_mishap_happens_once(tmp_path: Path) -> None:
+    name = f"simulated:faults={tmp_path}"
+    for kind in ("start", "error"):
+        (tmp_path / f"{kind}-1").touch()
+    with pytest.raises(RuntimeError, match="start was ordered"):
+        SimulatedScorer(name)
+    scorer, generator = SimulatedScorer(name), SimulatedGenerator(name)
+    with pytest.raises(RuntimeError, match="call was ordered"):
+        generator.generate([GenerateRequest("Hello?")])
+    assert generator.generate([GenerateRequest("Hello?")])
+    assert scorer.score(ScoreRequest(PLAIN, EXAMPLES)).scores
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "",
+        "tokens_per_s",
+        "tokens_per_s=fast",
+        "tokens_per_s=0",
+        "speed=3",
+        "jitter=9",
+        "stragglers=2",
+        "faults=",
+    ],
+)
 def test_an_unknown_setting_in_the_name_is_refused(setting: str) -> None:
     for engine in (SimulatedScorer, SimulatedGenerator):
         with pytest.raises(ModelError, match="tokens_per_s=NUMBER"):
