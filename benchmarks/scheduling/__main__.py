@@ -37,6 +37,7 @@ _COLUMNS = {
     "idle_share": 10,
     "driver_ms_per_unit": 18,
     "driver_rss_mb": 13,
+    "rounds": 6,
 }
 
 
@@ -50,10 +51,13 @@ def main() -> None:
     if options.row:
         print(json.dumps(asdict(_row(options.row, options.rounds))))
         return
-    names = [f"virtual:27:{count}" for count in REPLICAS] + ["sequential:27:8", "sequential:27:64"]
+    _print_titles()
+    names = [f"virtual:27:{count}" for count in REPLICAS] + ["sequential:27:8"]
     rows = _measured(names, options.rounds, at_once=2)
     if not options.quick:
-        rows += _measured(["virtual:1000:256", "ray:27:8", "ray:27:24"], options.rounds, at_once=1)
+        rows += _measured(["sequential:27:64"], options.rounds, at_once=1)
+        rows += _measured(["virtual:1000:256"], max(1, options.rounds // 4), at_once=1)
+        rows += _measured(["ray:27:8", "ray:27:24"], options.rounds, at_once=1)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
@@ -70,12 +74,15 @@ def _measured(names: Sequence[str], rounds: int, *, at_once: int) -> list[dict[s
         return row
 
     rows = []
-    print("  ".join(f"{name:>{width}}" for name, width in _COLUMNS.items()), flush=True)
     with ThreadPoolExecutor(at_once) as children:
         for row in children.map(child, names):
             print("  ".join(f"{row[name]!s:>{width}}" for name, width in _COLUMNS.items()), flush=True)
             rows.append(row)
     return rows
+
+
+def _print_titles() -> None:
+    print("  ".join(f"{name:>{width}}" for name, width in _COLUMNS.items()), flush=True)
 
 
 def _row(name: str, rounds: int) -> Row:
