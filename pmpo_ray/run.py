@@ -36,6 +36,7 @@ from pmpo_ray.store import (
     ClusterInfo,
     Lease,
     Manifest,
+    PoolUse,
     RunStore,
     data_hash,
     hold,
@@ -47,6 +48,7 @@ from pmpo_ray.types import Interval, Progress, RoundRecord, Split, Task, TaskFai
 
 if TYPE_CHECKING:
     from actors.clients import RewriterPool, ScorerPool
+    from actors.pool import PoolStats
     from actors.resources import Plan
 
 _log = logging.getLogger(__name__)
@@ -195,6 +197,7 @@ class _Run:
             # Within the pools: the last scores are saved whatever ends the tasks, then the actors end.
             async with saving(self._memory, self._store.write_scores), self._published(scorer, rewriter):
                 await self._all_tasks(RememberingScorer(scorer, scorer.info, self._memory), rewriter)
+            pools = {"scorer": _use(scorer.stats()), "rewriter": _use(rewriter.stats())}
         results = tuple(self._results[job.task.name] for job in self._jobs if job.task.name in self._results)
         finished = replace(
             manifest,
@@ -202,6 +205,7 @@ class _Run:
             tokens_scored=sum(result.tokens_scored for result in results),
             tokens_generated=sum(result.tokens_generated for result in results),
             seconds=manifest.seconds + time.monotonic() - began,
+            pools=pools,
         )
         await asyncio.to_thread(self._store.write_summary, results)
         await asyncio.to_thread(self._store.write_manifest, finished)
@@ -370,6 +374,12 @@ class _Run:
         after = before if result.best == result.start else await accuracy(result.best)
         self._observe(replace(progress, state="done"))
         return replace(result, accuracy_before=before, accuracy_after=after)
+
+
+def _use(stats: PoolStats) -> PoolUse:
+    return PoolUse(
+        stats.done, stats.retries, stats.lost, stats.tokens, stats.busy_seconds, stats.ready_seconds
+    )
 
 
 def _result(name: str, outcome: SearchOutcome) -> TaskResult:

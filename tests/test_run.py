@@ -69,6 +69,10 @@ def test_the_real_model_optimises_a_real_task_and_leaves_a_whole_run_folder(tmp_
     assert manifest.scorer is not None
     assert manifest.scorer.parameters > 130_000_000
     assert manifest.ended is not None
+    scorer = manifest.pools["scorer"]
+    assert (scorer.retries, scorer.lost) == (0, 0)
+    assert scorer.answered > 0
+    assert 0 < scorer.busy_seconds <= scorer.ready_seconds
     best = json.loads((tmp_path / "run" / "tasks" / "tickets" / "best.json").read_text(encoding="utf-8"))
     assert best["instruction"] == task.best
     frame = pd.read_parquet(tmp_path / "run" / "tasks" / "tickets" / "round-0001.parquet")

@@ -122,9 +122,11 @@ class SimulatedScorer:
     def _example_score(
         self, request: ScoreRequest, example: Example, shared: int, surprise: float
     ) -> ExampleScore:
+        """`surprise` nats a token of the target and 2 of the others, give or take 0.4 by hash."""
         context = shared + _count(example.input)
         answers = (example.target, *example.negatives)
-        longest = context + max(_count(answer) + 1 for answer in answers)
+        tokens = [_count(answer) + 1 for answer in answers]
+        longest = context + max(tokens)
         if longest > CONTEXT_LENGTH:
             raise EngineError(
                 f"example {example.id!r} has {longest} tokens with its instruction, the context holds "
@@ -136,16 +138,18 @@ class SimulatedScorer:
             *(shot.id for shot in request.shots),
             example.id,
             example.input,
+            *answers,
         )
-        target = self._answer_score(basis, example.target, surprise)
-        negatives = tuple(self._answer_score(basis, answer, 2.0) for answer in example.negatives)
-        return ExampleScore(target, negatives, context)
-
-    def _answer_score(self, basis: tuple[str, ...], answer: str, surprise: float) -> AnswerScore:
-        """`surprise` nats a token, give or take 0.4 by hash."""
-        tokens = _count(answer) + 1
-        noise = 0.8 * _uniform(*basis, answer) - 0.4
-        return AnswerScore(-tokens * (surprise + noise), tokens)
+        target, *negatives = (
+            AnswerScore(-count * (nats + 0.8 * noise - 0.4), count)
+            for count, nats, noise in zip(
+                tokens,
+                (surprise, *[2.0] * len(example.negatives)),
+                _uniforms(len(answers), *basis),
+                strict=True,
+            )
+        )
+        return ExampleScore(target, tuple(negatives), context)
 
 
 class SimulatedGenerator:
@@ -257,7 +261,7 @@ def _limited(text: str, finished: bool, request: GenerateRequest) -> Generation:
     return Generation(text, _count(text), finished)
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=100_000)
 def _count(text: str) -> int:
     """Tokens of a text."""
     return math.ceil(len(text.split()) * TOKENS_PER_WORD)
@@ -265,8 +269,13 @@ def _count(text: str) -> int:
 
 def _uniform(*basis: str) -> float:
     """A number in [0, 1) that depends on `basis` alone."""
-    digest = hashlib.sha256("\x1f".join(basis).encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56
+    return _uniforms(1, *basis)[0]
+
+
+def _uniforms(count: int, *basis: str) -> list[float]:
+    """Numbers in [0, 1) that depend on `basis` alone, from one hash."""
+    digest = hashlib.shake_128("\x1f".join(basis).encode("utf-8", "surrogatepass")).digest(7 * count)
+    return [int.from_bytes(digest[at : at + 7], "big") / 2**56 for at in range(0, 7 * count, 7)]
 
 
 def _settings(model: str) -> tuple[Pace, Mishaps]:

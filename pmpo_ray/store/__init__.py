@@ -1,6 +1,6 @@
 """The run folder: everything a run leaves behind, and all that is needed to continue it."""
 
-from pmpo_ray.store.documents import ClusterInfo, Manifest, data_hash, installed_versions
+from pmpo_ray.store.documents import ClusterInfo, Manifest, PoolUse, data_hash, installed_versions
 from pmpo_ray.store.lease import Lease, hold
 from pmpo_ray.store.naming import task_folder
 from pmpo_ray.store.run_store import RunStore
@@ -9,6 +9,7 @@ __all__ = [
     "ClusterInfo",
     "Lease",
     "Manifest",
+    "PoolUse",
     "RunStore",
     "data_hash",
     "hold",

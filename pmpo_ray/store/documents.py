@@ -12,7 +12,7 @@ import math
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -36,11 +36,24 @@ class ClusterInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolUse:
+    """What the replicas of one role did: calls answered and made again, replicas lost, tokens computed, and
+    seconds, summed over the replicas, in which they had work and in which they could have had some."""
+
+    answered: int
+    retries: int
+    lost: int
+    tokens: int
+    busy_seconds: float
+    ready_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What a run was made with and what it came to. `versions` maps distributions to versions, `data` maps
     tasks to their `data_hash`; `started` and `ended` are ISO 8601 times, `ended` None while the run is not
     finished; tokens and seconds are totals over all tasks. `scorer`, `rewriter` and `cluster` are None until
-    known."""
+    known. `pools` is by role, of the driver that finished the run."""
 
     versions: Mapping[str, str]
     scorer: EngineInfo | None
@@ -53,6 +66,7 @@ class Manifest:
     tokens_scored: int = 0
     tokens_generated: int = 0
     seconds: float = 0.0
+    pools: Mapping[str, PoolUse] = field(default_factory=dict)
 
 
 def installed_versions() -> dict[str, str]:
@@ -85,6 +99,7 @@ def decode_manifest(content: bytes) -> Manifest:
     document["scorer"] = None if scorer is None else EngineInfo(**scorer)
     document["rewriter"] = None if rewriter is None else EngineInfo(**rewriter)
     document["cluster"] = None if cluster is None else ClusterInfo(**cluster)
+    document["pools"] = {role: PoolUse(**use) for role, use in document.get("pools", {}).items()}
     return Manifest(**document)
 
 
