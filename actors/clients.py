@@ -14,11 +14,12 @@ from contextlib import AsyncExitStack
 import ray
 
 from actors.launcher import RayLauncher
-from actors.pool import Pool, PoolSpec, PoolStats
+from actors.pool import Pool, PoolSpec
 from actors.resources import ReplicaPlan
 from actors.rewriter import RewriterActor
 from actors.scaling import Bounds
 from actors.scorer import ScorerActor
+from actors.stats import PoolStats
 from pmpo_ray.config import RayConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.types import EngineInfo, Example, ExampleScore, GenerateRequest, GenerateResult, ScoreResult
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Coroutine, Hashable, Mapping
+from collections.abc import Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from actors.handles import Launcher, ReplicaError, ReplicaLostError, ReplicaUnre
 from actors.health import WORKING, ReplicaEvent, ReplicaState
 from actors.pace import Pace
 from actors.scaling import Bounds, surplus, wanted
+from actors.stats import PoolStats, ReplicaStats
 from pmpo_ray.errors import DataError, EngineError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo
 
@@ -59,40 +59,6 @@ class PoolSpec:
     probe_timeout: float = 20.0
     grace: float = 60.0
     relaunch_delay: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaStats:
-    """One live replica, now. `where` is "host:pid" once it has a place."""
-
-    id: int
-    state: ReplicaState
-    where: str
-    in_flight: int
-    done: int
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStats:
-    """A pool, now. `done` counts answered calls, `failed` units that failed, `retries` calls that had to be
-    made again, `lost` replicas that died or were given up, `tokens` what the answers took to compute.
-    Seconds are summed over all replicas that ever were: with work, and able to work."""
-
-    queued: int
-    in_flight: int
-    done: int
-    failed: int
-    retries: int
-    lost: int
-    tokens: int
-    busy_seconds: float
-    ready_seconds: float
-    replicas: tuple[ReplicaStats, ...]
-
-    @property
-    def states(self) -> Mapping[str, int]:
-        """How many live replicas there are in each state."""
-        return Counter(str(replica.state) for replica in self.replicas)
 
 
 class Pool:

@@ -48,8 +48,8 @@ from pmpo_ray.types import Interval, Progress, RoundRecord, Split, Task, TaskFai
 
 if TYPE_CHECKING:
     from actors.clients import RewriterPool, ScorerPool
-    from actors.pool import PoolStats
     from actors.resources import Plan
+    from actors.stats import PoolStats
 
 _log = logging.getLogger(__name__)
 

@@ -20,10 +20,11 @@ import ray
 from actors.clients import start_rewriter_pool, start_scorer_pool
 from actors.health import ReplicaState
 from actors.launcher import RayLauncher, ReplicaActor
-from actors.pool import Pool, PoolSpec, PoolStats
+from actors.pool import Pool, PoolSpec
 from actors.resources import ReplicaPlan, actor_options
 from actors.rewriter import Batcher
 from actors.scaling import Bounds
+from actors.stats import PoolStats
 from pmpo_ray.config import RayConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.engines.simulated import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, ResourceError
