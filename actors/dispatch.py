@@ -1,8 +1,8 @@
 """Which unit goes to which replica.
 
 Invariants: a unit is in one place only, waiting or outstanding on one replica; only READY replicas get work;
-a unit that failed once runs alone on its replica, so that a unit that breaks replicas cannot take the
-blameless ones beside it down again; no replica is without work while a unit waits that it may take.
+a unit that may have broken a replica runs alone from then on, so that it cannot take the blameless ones
+beside it down again; no replica is without work while a unit waits that it may take.
 
 Order: the most urgent units first, of those the longest, to the replica with the least outstanding work.
 Urgent is what many rounds wait for: tasks that fell behind would go on alone at the end, with most replicas
@@ -31,8 +31,8 @@ class Unit:
 
     `weight` is its expected work in tokens, `urgency` how many rounds wait for it, `slots` how many of a
     replica's slots it takes, `group` what units with a common prefix have in common. `tried_on` are the ids
-    of the replicas that failed it, for `faults` of its own making perhaps, or for `mishaps` that it cannot
-    have caused.
+    of the replicas that failed it: with `mishaps` that it cannot have caused, or with it `suspected`. Its
+    `faults` are those that happened while it was alone there, which no other unit can have caused.
     """
 
     method: str
@@ -45,6 +45,7 @@ class Unit:
     urgency: int = 0
     waiting: bool = False
     tried_on: list[int] = field(default_factory=list)
+    suspected: bool = False
     faults: int = 0
     mishaps: int = 0
 
@@ -71,11 +72,13 @@ class Unit:
 
 @dataclass(slots=True)
 class Sent:
-    """A unit on its way: the replica's load at the time, this unit included, and when it was and is due."""
+    """A unit on its way: the replica's load at the time, this unit included, when it was sent and is due, and
+    whether another unit was there with it."""
 
     load: float
     at: float
     due: float = float("inf")
+    shared: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -99,7 +102,7 @@ class Replica:
     done: int = 0
     ready_since: float | None = None
     idle_since: float = 0.0
-    _blamed: int = 0
+    _suspects: int = 0
     _busy_seconds: float = 0.0
     _busy_since: float = 0.0
 
@@ -117,22 +120,25 @@ class Replica:
             return False
         if not self.outstanding:
             return True
-        return self.failures == 0 and self._blamed == 0 and self.slots < slots
+        return self.failures == 0 and self._suspects == 0 and self.slots < slots
 
     def take(self, unit: Unit, now: float) -> None:
         if not self.outstanding:
             self._busy_since = now
         self.load += unit.weight
         self.slots += unit.slots
-        self._blamed += unit.faults > 0
-        self.outstanding[unit] = Sent(self.load, now)
+        self._suspects += unit.suspected
+        shared = bool(self.outstanding)
+        for other in self.outstanding.values():
+            other.shared = True
+        self.outstanding[unit] = Sent(self.load, now, shared=shared)
         self.group = unit.group
 
     def release(self, unit: Unit, now: float) -> Sent:
         sent = self.outstanding.pop(unit)
         self.load -= unit.weight
         self.slots -= unit.slots
-        self._blamed -= unit.faults > 0
+        self._suspects -= unit.suspected
         if not self.outstanding:
             # Sums of floats drift.
             self.load = 0.0
@@ -184,7 +190,7 @@ class Backlog:
         unit.waiting = True
         self._waiting += 1
         self.slots += unit.slots
-        if unit.faults:
+        if unit.suspected:
             self._failed.append(unit)
             return
         group = self._groups.setdefault(unit.key, _Group(unit.key))

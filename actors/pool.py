@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from actors.dispatch import Backlog, Replica, Unit
+from actors.dispatch import Backlog, Replica, Sent, Unit
 from actors.handles import Launcher, ReplicaError, ReplicaLostError, ReplicaUnreachableError
 from actors.health import WORKING, ReplicaEvent, ReplicaState
 from actors.pace import Pace
@@ -28,6 +28,7 @@ from pmpo_ray.errors import DataError, EngineError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo
 
 FAULTS_PER_UNIT = 3
+"""Tries that failed while the unit was alone on its replica."""
 MISHAPS_PER_UNIT = 8
 """Tries that failed because a node went or could not be reached, which is hardly ever a unit's fault."""
 FAILED_CALLS_PER_REPLICA = 2
@@ -176,8 +177,8 @@ class Pool:
             self._failed += 1
             unit.fail(error)
         except ReplicaError as error:
-            self._release(unit, replica)
-            self._requeue(unit, replica, error)
+            sent = self._release(unit, replica)
+            self._requeue(unit, replica, sent, error)
             self._suspect(replica, error)
         else:
             sent = self._answered(unit, replica)
@@ -185,19 +186,19 @@ class Pool:
             unit.resolve(result)
         self._dispatch()
 
-    def _release(self, unit: Unit, replica: Replica) -> Any:
+    def _release(self, unit: Unit, replica: Replica) -> Sent:
         self._calls.pop(unit, None)
         self._slots_out -= unit.slots
         return replica.release(unit, self._loop.time())
 
-    def _answered(self, unit: Unit, replica: Replica) -> Any:
+    def _answered(self, unit: Unit, replica: Replica) -> Sent:
         sent = self._release(unit, replica)
         replica.done += 1
         replica.failures = 0
         self._done += 1
         return sent
 
-    def _requeue(self, unit: Unit, replica: Replica, error: ReplicaError) -> None:
+    def _requeue(self, unit: Unit, replica: Replica, sent: Sent, error: ReplicaError) -> None:
         """Give the unit another try, or fail it."""
         unit.tried_on.append(replica.id)
         if isinstance(error, ReplicaUnreachableError) or (
@@ -205,7 +206,9 @@ class Pool:
         ):
             unit.mishaps += 1
         else:
-            unit.faults += 1
+            unit.suspected = True
+            # Beside others it may be blameless; the next try, alone, will show.
+            unit.faults += not sent.shared
         if self._error is not None:
             unit.fail(self._error)
         elif unit.faults >= FAULTS_PER_UNIT or unit.mishaps >= MISHAPS_PER_UNIT:
@@ -322,8 +325,7 @@ class Pool:
             # Its call may never come to an end now, and the unit must not wait for it.
             if (call := self._calls.get(unit)) is not None:
                 call.cancel()
-            self._release(unit, replica)
-            self._requeue(unit, replica, error)
+            self._requeue(unit, replica, self._release(unit, replica), error)
         self._grow()
         self._dispatch()
 
@@ -401,6 +403,9 @@ class Pool:
     def _give_up_overdue(self) -> None:
         now = self._loop.time()
         for replica in [*self._live.values()]:
+            for unit, sent in replica.outstanding.items():
+                # The first units were sent before anything was measured.
+                sent.due = min(sent.due, sent.at + self._pace.allowance(sent.load, len(unit.tried_on)))
             overdue = [sent for sent in replica.outstanding.values() if sent.due < now]
             if overdue:
                 seconds = now - overdue[0].at

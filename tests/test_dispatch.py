@@ -102,7 +102,7 @@ async def test_a_failed_unit_is_tried_elsewhere_and_alone() -> None:
     first, second = replica(0), replica(1)
     second.take(unit(0, 5), now=0.0)
     again = unit(1)
-    again.tried_on, again.faults = [0], 1
+    again.tried_on, again.suspected = [0], True
     backlog = backlog_of(again, *(unit(order) for order in range(2, 8)))
     # The second replica is kept free for the failed unit: nothing more goes there until it is idle.
     assert {where for _, where in given_to(backlog.assign([first, second], slots=1, now=0.0))} == {0}

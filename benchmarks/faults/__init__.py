@@ -1,0 +1,1 @@
+"""A run that faults are done to on purpose, beside the same run left alone."""

@@ -1,0 +1,70 @@
+"""The driver that faults happen to: `pmpo`, whose pools write down every unit of work.
+
+    python -m benchmarks.faults.driver LEDGER GRACE optimize CONFIG --run-dir RUN ...
+
+Invariant: a unit's line is in the file LEDGER before the unit is sent, and its end before the search hears of
+it, so that a kill of this process hides neither. GRACE takes the place of the pools' own (see
+`actors.pool.PoolSpec`): a hung replica is found in seconds, not minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+from dataclasses import replace
+from typing import Any
+
+import actors.clients
+from actors.pool import Pool, PoolSpec
+from pmpo_ray.cli import main as pmpo
+
+
+class Ledger:
+    """Appends lines to a file, each whole and at once in the hands of the operating system."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._units = 0
+
+    def number(self) -> int:
+        """The number of another unit."""
+        self._units += 1
+        return self._units
+
+    def write(self, **line: object) -> None:
+        os.write(self._file, (json.dumps(line) + "\n").encode())
+
+
+def counted_pool(ledger: Ledger, grace: float) -> type[Pool]:
+    """The class of pools that write into `ledger`."""
+
+    class CountedPool(Pool):
+        def __init__(self, spec: PoolSpec) -> None:
+            super().__init__(replace(spec, grace=grace))
+
+        async def submit(self, method: str, *args: object, **settings: Any) -> Any:
+            unit = ledger.number()
+            what = hashlib.blake2b(repr(args).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+            ledger.write(unit=unit, state="submitted", method=method, what=what)
+            state = "failed"
+            try:
+                answer = await super().submit(method, *args, **settings)
+                state = "answered"
+            except asyncio.CancelledError:
+                state = "cancelled"
+                raise
+            finally:
+                ledger.write(unit=unit, state=state, method=method, retries=self.stats().retries)
+            return answer
+
+    return CountedPool
+
+
+if __name__ == "__main__":
+    _, path, seconds, *command = sys.argv
+    actors.clients.Pool = counted_pool(Ledger(path), float(seconds))  # type: ignore[misc]
+    sys.argv = ["pmpo", *command]
+    pmpo()
