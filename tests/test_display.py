@@ -297,6 +297,7 @@ def test_the_json_object_has_the_promised_keys() -> None:
                 "best": "Read it twice.",
             }
         ],
+        "failed": [],
     }
 
 

@@ -303,7 +303,8 @@ async def test_a_unit_that_kills_replicas_fails_alone(tmp_path: Path) -> None:
         # Two more are sent to the one replica with the poison, which takes it down.
         poison = asyncio.ensure_future(pool.submit("die", weight=9))
         blameless = [asyncio.ensure_future(pool.submit("echo", v, 0.3, weight=1)) for v in range(3)]
-        with pytest.raises(EngineError, match=r"3 tries of one request failed"):
+        # Once beside others, which may have been the cause, and three times alone.
+        with pytest.raises(EngineError, match=r"4 tries of one request failed"):
             await poison
         assert await asyncio.gather(*blameless) == [0, 1, 2]
 
