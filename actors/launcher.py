@@ -21,8 +21,9 @@ from ray.exceptions import (
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.cluster import offered_resources
 from actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
-from actors.resources import ReplicaPlan, actor_options, asked_for, bundles, cluster_resources, offered
+from actors.resources import ReplicaPlan, actor_options, asked_for, bundles, offered
 from pmpo_ray.errors import PmpoError
 from pmpo_ray.types import EngineInfo
 
@@ -84,7 +85,7 @@ class RayLauncher:
         return RayReplica(self._class.options(**options).remote(*self._args), group)
 
     def missing(self) -> str:
-        return f"{asked_for(self._plan)} asked for, {offered(cluster_resources(ray.nodes()))}"
+        return f"{asked_for(self._plan)} asked for, {offered(offered_resources())}"
 
 
 async def _answer(call: Awaitable[Any]) -> Any:

@@ -163,8 +163,6 @@ class Pool:
             return
         now = self._loop.time()
         for unit, replica in self._backlog.assign(self._live.values(), self._spec.slots, now):
-            sent = replica.outstanding[unit]
-            sent.due = now + self._pace.allowance(sent.load, len(unit.tried_on))
             self._slots_out += unit.slots
             self._calls[unit] = self._spawn(self._run(unit, replica))
 
@@ -404,7 +402,7 @@ class Pool:
         now = self._loop.time()
         for replica in [*self._live.values()]:
             for unit, sent in replica.outstanding.items():
-                # The first units were sent before anything was measured.
+                # Never later than it was, and sooner once something was measured.
                 sent.due = min(sent.due, sent.at + self._pace.allowance(sent.load, len(unit.tried_on)))
             overdue = [sent for sent in replica.outstanding.values() if sent.due < now]
             if overdue:

@@ -53,11 +53,10 @@ class RecordedPool(Pool):
     """A pool that enters every answered unit into a ledger."""
 
     ledger: Ledger
-    role: str
 
     async def submit(self, method: str, *args: object, **how: Any) -> Any:
         result = await super().submit(method, *args, **how)
-        self.ledger.add(self.role, result.seconds)
+        self.ledger.add(self._spec.role, result.seconds)
         return result
 
 

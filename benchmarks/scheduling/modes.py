@@ -71,8 +71,8 @@ class _Course:
 def virtual(load: Load, *, sequential: bool = False) -> Row:
     """All tasks at once in virtual time; with `sequential` one after another."""
     scorer, rewriter = WorkScorer(SCORED_PER_S), FreshRewriter(WRITTEN_PER_S)
-    scorers = VirtualLauncher(scorer, 1, scorer.on_call)
-    rewriters = VirtualLauncher(rewriter, REWRITER_BATCH, rewriter.answer)
+    scorers = VirtualLauncher(scorer.info(), 1, scorer.on_call)
+    rewriters = VirtualLauncher(rewriter.info(), REWRITER_BATCH, rewriter.answer)
 
     def same(examples: Examples) -> object:
         return examples
@@ -146,7 +146,7 @@ async def _run(
 
 def _pool(role: str, launcher: Launcher, count: int, slots: int, ledger: Ledger) -> RecordedPool:
     pool = RecordedPool(PoolSpec(role, launcher, Bounds(count, count, 60.0), slots))
-    pool.role, pool.ledger = role, ledger
+    pool.ledger = ledger
     return pool
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from actors.handles import ReplicaFaultError, ReplicaLostError
-from pmpo_ray.protocols import Generator, Scorer
 from pmpo_ray.types import EngineInfo, GenerateResult, ScoreResult
 
 T = TypeVar("T")
@@ -58,8 +57,8 @@ class VirtualReplica:
     """A replica that answers at once and is busy for as long as its answer says. `slots` requests are at work
     side by side, the others wait in their order."""
 
-    def __init__(self, engine: Scorer | Generator, slots: int, answer: Callable[..., Any], name: str) -> None:
-        self._engine = engine
+    def __init__(self, info: EngineInfo, slots: int, answer: Callable[..., Any], name: str) -> None:
+        self._info = info
         self._answer = answer
         self._slots = asyncio.Semaphore(slots)
         self._gone = asyncio.get_running_loop().create_future()
@@ -69,7 +68,7 @@ class VirtualReplica:
         return self._name
 
     async def start(self) -> EngineInfo:
-        return self._engine.info()
+        return self._info
 
     async def call(self, method: str, *args: object) -> Any:  # noqa: ARG002 - named by the protocol
         # A replica has one kind of work; whatever the method is called, its engine answers.
@@ -92,10 +91,11 @@ class VirtualReplica:
 
 
 class VirtualLauncher:
-    """Makes virtual replicas that share one engine, and adds up what the engine costs in real time."""
+    """Makes virtual replicas of the engine `info`, which all `answer` alike, and adds up what that costs in
+    real time."""
 
-    def __init__(self, engine: Scorer | Generator, slots: int, answer: Callable[..., Any]) -> None:
-        self._engine = engine
+    def __init__(self, info: EngineInfo, slots: int, answer: Callable[..., Any]) -> None:
+        self._info = info
         self._slots = slots
         self._raw = answer
         self._made = 0
@@ -103,7 +103,7 @@ class VirtualLauncher:
 
     def launch(self) -> VirtualReplica:
         self._made += 1
-        return VirtualReplica(self._engine, self._slots, self._timed, f"virtual:{self._made}")
+        return VirtualReplica(self._info, self._slots, self._timed, f"virtual:{self._made}")
 
     def missing(self) -> str:
         return "nothing"

@@ -11,7 +11,6 @@ import hashlib
 import os
 import platform
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 
 from pmpo_ray.config import RewriterConfig, SearchConfig
@@ -148,7 +147,7 @@ class WorkScorer(SimulatedScorer):
 
 
 class FreshRewriter:
-    """A generator whose every sample is a new, usable instruction of about 40 words; a request takes as long
+    """An engine whose every sample is a new, usable instruction of about 40 words; a request takes as long
     as its own tokens."""
 
     def __init__(self, tokens_per_s: float) -> None:
@@ -157,9 +156,6 @@ class FreshRewriter:
 
     def info(self) -> EngineInfo:
         return self._info
-
-    def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
-        return [self.answer(request) for request in requests]
 
     def answer(self, request: GenerateRequest) -> GenerateResult:
         """The samples of one request, and the seconds that they take."""
