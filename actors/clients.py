@@ -10,9 +10,11 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import TypeVar
 
 import ray
 
+from actors.both import BothActor
 from actors.launcher import RayLauncher
 from actors.pool import Pool, PoolSpec
 from actors.resources import ReplicaPlan
@@ -20,7 +22,7 @@ from actors.rewriter import RewriterActor
 from actors.scaling import Bounds
 from actors.scorer import ScorerActor
 from actors.stats import PoolStats
-from pmpo_ray.config import RayConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.config import RayConfig, ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.types import EngineInfo, Example, ExampleScore, GenerateRequest, GenerateResult, ScoreResult
 
 Examples = tuple[Example, ...]
@@ -28,22 +30,29 @@ Examples = tuple[Example, ...]
 SETS_KEPT = 4096
 """Sets of examples that stay in the object store; a task has two or three."""
 _CHARACTERS_PER_TOKEN = 4
+WRITTEN_TOKEN = 10.0
+"""What writing a token costs in tokens read, roughly: of a prompt many are read in one pass, and an
+instruction's only once."""
 
 
 class ScorerPool:
-    """A ScoreClient over scorer replicas. `share` makes what is passed in place of a set of examples, so that
-    it is sent to a node once; it is put into Ray's object store if nothing else is said."""
+    """A ScoreClient over scorer replicas. `slots` is how much of a replica a chunk takes; `share` makes what
+    is passed in place of a set of examples, so that it is sent to a node once: it is put into Ray's object
+    store if nothing else is said."""
 
     def __init__(
         self,
         pool: Pool,
         info: EngineInfo,
         chunk_examples: int,
+        *,
+        slots: int = 1,
         share: Callable[[Examples], object] = ray.put,
     ) -> None:
         self.info = info
         self._pool = pool
         self._chunk_examples = chunk_examples
+        self._slots = slots
         self._share = share
         self._shared: OrderedDict[Examples, object] = OrderedDict()
 
@@ -95,6 +104,7 @@ class ScorerPool:
             stop,
             self._sharing(shots),
             weight=characters / _CHARACTERS_PER_TOKEN,
+            slots=self._slots,
             group=instruction,
             urgency=rounds_left,
         )
@@ -112,11 +122,13 @@ class ScorerPool:
 
 
 class RewriterPool:
-    """A GenerateClient over rewriter replicas."""
+    """A GenerateClient over rewriter replicas. `token_weight` is the work of a written token in that of a
+    read one, where replicas do both."""
 
-    def __init__(self, pool: Pool, info: EngineInfo) -> None:
+    def __init__(self, pool: Pool, info: EngineInfo, token_weight: float = 1.0) -> None:
         self.info = info
         self._pool = pool
+        self._token_weight = token_weight
 
     async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
         """The samples of `request`; of what waits, that with the most rounds left goes first. Errors as in
@@ -124,7 +136,7 @@ class RewriterPool:
         result: GenerateResult = await self._pool.submit(
             "generate",
             request,
-            weight=request.n * request.max_tokens,
+            weight=self._token_weight * request.n * request.max_tokens,
             slots=request.n,
             urgency=rounds_left,
         )
@@ -144,8 +156,7 @@ async def start_scorer_pool(
     config: ScorerConfig, model: str, plan: ReplicaPlan, settings: RayConfig
 ) -> ScorerPool:
     """Scorer replicas of `model` on the connected cluster, the first one ready. Errors as in `Pool.start`."""
-    placed = config.model_copy(update={"device": plan.device, "threads": plan.threads})
-    launcher = RayLauncher(ScorerActor, (placed, model), plan)
+    launcher = RayLauncher(ScorerActor, (_placed(config, plan), model), plan)
     pool, info = await _started(_spec("scorer", launcher, plan, settings, slots=1))
     return ScorerPool(pool, info, config.chunk_examples)
 
@@ -155,10 +166,34 @@ async def start_rewriter_pool(
 ) -> RewriterPool:
     """Rewriter replicas of `model` on the connected cluster, the first one ready. Errors as in
     `Pool.start`."""
-    placed = config.model_copy(update={"device": plan.device, "threads": plan.threads})
-    launcher = RayLauncher(RewriterActor, (placed, model), plan)
+    launcher = RayLauncher(RewriterActor, (_placed(config, plan), model), plan)
     pool, info = await _started(_spec("rewriter", launcher, plan, settings, slots=config.batch))
     return RewriterPool(pool, info)
+
+
+async def start_shared_pool(
+    scorer: ScorerConfig, rewriter: RewriterConfig, model: str, plan: ReplicaPlan, settings: RayConfig
+) -> tuple[ScorerPool, RewriterPool]:
+    """Replicas of `model` that score and rewrite, the first one ready. Errors as in `Pool.start`.
+
+    A chunk to score takes a replica's places for half of its samples: an engine that joins requests writes on
+    beside it, and one that takes turns has little waiting.
+    """
+    launcher = RayLauncher(BothActor, (_placed(scorer, plan), rewriter, model), plan)
+    pool, info = await _started(_spec("scorer", launcher, plan, settings, slots=rewriter.batch))
+    half = max(1, rewriter.batch // 2)
+    return (
+        ScorerPool(pool, info, scorer.chunk_examples, slots=half),
+        RewriterPool(pool, info, WRITTEN_TOKEN),
+    )
+
+
+Config = TypeVar("Config", bound=ReplicaConfig)
+
+
+def _placed(config: Config, plan: ReplicaPlan) -> Config:
+    """What a replica is told: its configuration with what the plan decided."""
+    return config.model_copy(update={"device": plan.device, "threads": plan.threads, "gpus": plan.num_gpus})
 
 
 def _spec(

@@ -25,11 +25,12 @@ class ReplicaUnreachableError(ReplicaError):
 
 
 class ReplicaLostError(ReplicaError):
-    """The replica is gone for good. `node_lost`: with its whole node, which no request can cause."""
+    """The replica is gone for good. `blameless`: for what no request can cause, its whole node being lost or
+    the server behind it."""
 
-    def __init__(self, reason: str, *, node_lost: bool = False) -> None:
+    def __init__(self, reason: str, *, blameless: bool = False) -> None:
         super().__init__(reason)
-        self.node_lost = node_lost
+        self.blameless = blameless
 
 
 class ReplicaHandle(Protocol):

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.cluster import offered_resources
 from actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
 from actors.resources import ReplicaPlan, actor_options, asked_for, bundles, offered
-from pmpo_ray.errors import PmpoError
+from pmpo_ray.errors import EndpointError, PmpoError
 from pmpo_ray.types import EngineInfo
 
 _NODE_DIED = "node has died"
@@ -109,6 +109,8 @@ def _raised(error: RayTaskError) -> PmpoError | ReplicaError:
     cause = error.cause
     if isinstance(cause, PmpoError):
         return cause
+    if isinstance(cause, EndpointError):
+        return ReplicaLostError(str(cause), blameless=True)
     if cause is None or isinstance(cause, RayError):
         # An argument went with the node that held it, for one.
         return ReplicaUnreachableError(_line(error))
@@ -117,11 +119,11 @@ def _raised(error: RayTaskError) -> PmpoError | ReplicaError:
 
 
 def _lost(error: RayActorError | NodeDiedError) -> ReplicaLostError:
-    node_lost = isinstance(error, NodeDiedError) or error.preempted or _NODE_DIED in str(error)
+    blameless = isinstance(error, NodeDiedError) or error.preempted or _NODE_DIED in str(error)
     if isinstance(error, ActorDiedError) and error.actor_init_failed:
         # Ray's account is the traceback of the constructor, whose last line is the error.
         return ReplicaLostError(_line(error))
-    return ReplicaLostError(_line(error), node_lost=node_lost)
+    return ReplicaLostError(_line(error), blameless=blameless)
 
 
 def _line(error: RayError) -> str:

@@ -30,7 +30,8 @@ from pmpo_ray.types import EngineInfo
 FAULTS_PER_UNIT = 3
 """Tries that failed while the unit was alone on its replica."""
 MISHAPS_PER_UNIT = 8
-"""Tries that failed because a node went or could not be reached, which is hardly ever a unit's fault."""
+"""Tries that failed because a node or a server went or could not be reached, which is hardly ever a unit's
+fault."""
 FAILED_CALLS_PER_REPLICA = 2
 """Failures in a row, between which it answered pings, after which a replica counts as broken."""
 FAILED_STARTS = 5
@@ -200,7 +201,7 @@ class Pool:
         """Give the unit another try, or fail it."""
         unit.tried_on.append(replica.id)
         if isinstance(error, ReplicaUnreachableError) or (
-            isinstance(error, ReplicaLostError) and error.node_lost
+            isinstance(error, ReplicaLostError) and error.blameless
         ):
             unit.mishaps += 1
         else:
@@ -260,7 +261,7 @@ class Pool:
                     else:
                         return None
         except TimeoutError:
-            return ReplicaLostError(f"no answer for {self._spec.probe_timeout:g} s", node_lost=True)
+            return ReplicaLostError(f"no answer for {self._spec.probe_timeout:g} s", blameless=True)
         except ReplicaError as error:
             return error if isinstance(error, ReplicaLostError) else ReplicaLostError(str(error))
 

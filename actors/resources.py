@@ -7,8 +7,9 @@ one line that names what was asked for, what there is, and what to change.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any, Literal, TypedDict
 
 from pmpo_ray.config import ReplicaConfig, RewriterConfig, ScorerConfig
@@ -71,10 +72,16 @@ class ReplicaPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The two pools of a run."""
+    """The pools of a run; `rewriter` is None where the scorer's replicas rewrite."""
 
     scorer: ReplicaPlan
-    rewriter: ReplicaPlan
+    rewriter: ReplicaPlan | None
+
+    @property
+    def roles(self) -> tuple[tuple[str, ReplicaPlan], ...]:
+        """Each pool by the section of the configuration that describes it."""
+        scorer = ("scorer", self.scorer)
+        return (scorer,) if self.rewriter is None else (scorer, ("rewriter", self.rewriter))
 
 
 class ActorOptions(TypedDict):
@@ -141,24 +148,25 @@ def plan(
     many replicas, and ConfigError where settings contradict each other, or leave to an autoscaling cluster
     what cannot be known before it has grown. Whether all replicas fit is for `check_fits` to say.
     """
-    for role, config in (("scorer", scorer), ("rewriter", rewriter)):
+    roles: dict[str, ReplicaConfig] = {"scorer": scorer}
+    if scorer.role != "both":
+        roles["rewriter"] = rewriter
+    for role, config in roles.items():
         _check_settings(role, config, autoscaling=autoscaling)
-    share = _automatic_gpus(scorer, rewriter, cluster)
-    scorer_gpus = _gpus("scorer", scorer, share)
-    rewriter_gpus = _gpus("rewriter", rewriter, share)
-    drafts = (_draft(scorer, scorer_gpus), _draft(rewriter, rewriter_gpus))
-    placed = _place(drafts, cluster) or ((), ())
-    return Plan(
-        scorer=_with_threads(drafts[0], scorer, placed[0], cluster),
-        rewriter=_with_threads(drafts[1], rewriter, placed[1], cluster),
-    )
+    share = _automatic_gpus(roles, cluster)
+    drafts = [_draft(config, _gpus(role, config, share)) for role, config in roles.items()]
+    placed = _place(drafts, cluster) or [[] for _ in drafts]
+    parts = [
+        _with_threads(draft, config, counts, cluster)
+        for draft, config, counts in zip(drafts, roles.values(), placed, strict=True)
+    ]
+    return Plan(parts[0], parts[1] if len(parts) > 1 else None)
 
 
 def check_fits(plan: Plan, cluster: ClusterResources) -> None:
-    """Raise ResourceError where the cluster, as it is now, cannot hold the fewest replicas of both roles at
+    """Raise ResourceError where the cluster, as it is now, cannot hold the fewest replicas of all roles at
     once, one of each at least. A cluster that grows on demand need not be asked."""
-    plan = Plan(*(replace(part, replicas=max(1, part.fewest)) for part in (plan.scorer, plan.rewriter)))
-    roles = (("scorer", plan.scorer), ("rewriter", plan.rewriter))
+    roles = [(role, replace(part, replicas=max(1, part.fewest))) for role, part in plan.roles]
     _check_sum(
         " + ".join(f"{role}.replicas={part.replicas} x {_cpus(part.num_cpus)}" for role, part in roles),
         sum(part.replicas * part.num_cpus for _, part in roles),
@@ -183,17 +191,17 @@ def check_fits(plan: Plan, cluster: ClusterResources) -> None:
                 f"a replica of the {role} with {asked_for(part)} fits on no single node; "
                 f"lower {role}.cpus, {role}.gpus or {role}.memory_gb, or use larger nodes"
             )
-    if _place((plan.scorer, plan.rewriter), cluster) is None:
+    if _place([part for _, part in roles], cluster) is None:
+        asked = " + ".join(f"{role}.replicas={part.replicas} x ({asked_for(part)})" for role, part in roles)
         raise ResourceError(
-            f"scorer.replicas={plan.scorer.replicas} x ({asked_for(plan.scorer)}) + rewriter.replicas="
-            f"{plan.rewriter.replicas} x ({asked_for(plan.rewriter)}) do not fit on the cluster's "
-            f"{len(cluster.nodes)} nodes together; lower the replicas or what each asks for, or add nodes"
+            f"{asked} do not fit on the cluster's {len(cluster.nodes)} nodes together; lower the replicas or "
+            "what each asks for, or add nodes"
         )
 
 
-def _automatic_gpus(scorer: ScorerConfig, rewriter: RewriterConfig, cluster: ClusterResources) -> float:
+def _automatic_gpus(roles: Mapping[str, ReplicaConfig], cluster: ClusterResources) -> float:
     """The GPUs of each replica that leaves them to the cluster: 1, or less where they must share."""
-    configs = (scorer, rewriter)
+    configs = roles.values()
     replicas = sum(config.replicas for config in configs if _automatic(config))
     if replicas == 0 or cluster.gpus == 0:
         return 0.0
@@ -205,20 +213,30 @@ def _automatic_gpus(scorer: ScorerConfig, rewriter: RewriterConfig, cluster: Clu
     part = 1 / math.ceil(replicas / whole) if whole >= 1 else left / replicas
     share = math.floor(part * 100 + EPSILON) / 100
     if share < MIN_GPU_FRACTION:
+        asked = " + ".join(f"{role}.replicas={config.replicas}" for role, config in roles.items())
         raise ResourceError(
-            f"scorer.replicas={scorer.replicas} + rewriter.replicas={rewriter.replicas} on {cluster.gpus:g} "
-            f"GPUs leave less than {MIN_GPU_FRACTION:g} GPU for each; lower the replicas, or set device: cpu "
-            "for one role"
+            f"{asked} on {cluster.gpus:g} GPUs leave less than {MIN_GPU_FRACTION:g} GPU for each; lower the "
+            "replicas, or set device: cpu for one role"
         )
     return share
 
 
 def _automatic(config: ReplicaConfig) -> bool:
-    return config.gpus is None and config.device != "cpu" and config.tensor_parallel == 1
+    return (
+        config.gpus is None
+        and config.device != "cpu"
+        and config.tensor_parallel == 1
+        and config.engine != "openai"
+    )
 
 
 def _check_settings(role: str, config: ReplicaConfig, *, autoscaling: bool) -> None:
     parts = config.tensor_parallel
+    if config.engine == "openai" and (config.gpus or config.device == "cuda" or parts > 1):
+        raise ConfigError(
+            f"{role}.engine=openai computes elsewhere and takes no GPU here; leave out {role}.gpus, "
+            f"{role}.device and {role}.tensor_parallel"
+        )
     if parts > 1 and config.engine == "transformers":
         raise ConfigError(
             f"{role}.tensor_parallel={parts}: the engine transformers runs on one GPU; leave it out, or "
@@ -275,7 +293,7 @@ def _draft(config: ReplicaConfig, gpus: float) -> ReplicaPlan:
 
 
 def _with_threads(
-    draft: ReplicaPlan, config: ReplicaConfig, counts: tuple[int, ...], cluster: ClusterResources
+    draft: ReplicaPlan, config: ReplicaConfig, counts: Sequence[int], cluster: ClusterResources
 ) -> ReplicaPlan:
     """Automatic threads on the CPU: a node's cores are shared among the replicas of the same role only,
     since scorers and rewriters mostly take turns. `counts` are the role's replicas on each node, empty if
@@ -309,17 +327,14 @@ class _Room:
         return True
 
 
-Counts = tuple[tuple[int, ...], tuple[int, ...]]
-
-
-def _place(parts: tuple[ReplicaPlan, ReplicaPlan], cluster: ClusterResources) -> Counts | None:
-    """How many replicas of each part go to each node, first fit with either part first; None if neither
-    order places all."""
-    for order in ((0, 1), (1, 0)):
+def _place(parts: Sequence[ReplicaPlan], cluster: ClusterResources) -> list[list[int]] | None:
+    """How many replicas of each part go to each node, first fit with any part first; None if no order places
+    all."""
+    for order in permutations(range(len(parts))):
         rooms = [_Room(node) for node in cluster.nodes]
-        counts = ([0] * len(rooms), [0] * len(rooms))
-        if all(_place_part(parts[role], rooms, counts[role]) for role in order):
-            return tuple(counts[0]), tuple(counts[1])
+        counts = [[0] * len(rooms) for _ in parts]
+        if all(_place_part(parts[at], rooms, counts[at]) for at in order):
+            return counts
     return None
 
 

@@ -1,91 +1,16 @@
 """The rewriter actor: a plain async class around one generating engine.
 
-Invariants: the constructor cannot fail; the engine is created and used in one thread only; every call of
-`generate` gets its own result or its own error, whatever it was batched with.
+Invariants: the constructor cannot fail; `ping` answers while the engine works; a process whose engine has
+died ends.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import platform
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-
+from actors.lifetime import ending_with_engine, where
 from pmpo_ray.config import RewriterConfig
-from pmpo_ray.engines import create_generator
-from pmpo_ray.errors import DataError, EngineError
-from pmpo_ray.protocols import Generator
+from pmpo_ray.engines import open_generator
+from pmpo_ray.protocols import AsyncGenerator
 from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult
-
-JOIN_SECONDS = 0.02
-"""How long an idle engine waits for calls that were sent together with the first: nothing beside the seconds
-that a batch takes, and everything to the calls that would else wait for the next one."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Call:
-    request: GenerateRequest
-    result: asyncio.Future[GenerateResult]
-
-
-class Batcher:
-    """Joins the calls that wait while the engine is busy into its next batch, up to `limit` samples."""
-
-    def __init__(self, engine: Generator, limit: int, thread: ThreadPoolExecutor) -> None:
-        self._engine = engine
-        self._limit = limit
-        self._thread = thread
-        self._waiting: deque[_Call] = deque()
-        self._worker: asyncio.Task[None] | None = None
-
-    async def generate(self, request: GenerateRequest) -> GenerateResult:
-        """The samples of `request`. Errors as in `Generator.generate`."""
-        call = _Call(request, asyncio.get_running_loop().create_future())
-        self._waiting.append(call)
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
-        return await call.result
-
-    async def _work(self) -> None:
-        await asyncio.sleep(JOIN_SECONDS)
-        while self._waiting:
-            await self._answer(self._next_batch())
-
-    def _next_batch(self) -> list[_Call]:
-        """The oldest waiting calls, up to the limit, at least one."""
-        batch = [self._waiting.popleft()]
-        samples = batch[0].request.n
-        while self._waiting and samples + self._waiting[0].request.n <= self._limit:
-            batch.append(self._waiting.popleft())
-            samples += batch[-1].request.n
-        return batch
-
-    async def _answer(self, batch: list[_Call]) -> None:
-        loop = asyncio.get_running_loop()
-        outcome = loop.run_in_executor(self._thread, self._generate, [call.request for call in batch])
-        await asyncio.wait([outcome])
-        error = outcome.exception()
-        if isinstance(error, EngineError | DataError) and len(batch) > 1:
-            # One of the requests is at fault: which one shows when each runs alone.
-            for call in batch:
-                await self._answer([call])
-            return
-        answers = outcome.result() if error is None else []
-        for position, call in enumerate(batch):
-            if call.result.done():
-                continue
-            if error is None:
-                call.result.set_result(answers[position])
-            else:
-                call.result.set_exception(error)
-
-    def _generate(self, requests: list[GenerateRequest]) -> list[GenerateResult]:
-        results = self._engine.generate(requests)
-        if len(results) != len(requests):
-            raise RuntimeError(f"the engine gave {len(results)} results for {len(requests)} requests")
-        return results
 
 
 class RewriterActor:
@@ -94,22 +19,20 @@ class RewriterActor:
     def __init__(self, config: RewriterConfig, model: str) -> None:
         self._config = config
         self._model = model
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewriter")
-        self._batcher: Batcher | None = None
+        self._engine: AsyncGenerator | None = None
 
     async def start(self) -> EngineInfo:
-        """Create the engine, which loads the model. Raises the engine's ConfigError or ModelError."""
-        loop = asyncio.get_running_loop()
-        engine = await loop.run_in_executor(self._thread, create_generator, self._config, self._model)
-        self._batcher = Batcher(engine, self._config.batch, self._thread)
-        return engine.info()
+        """Create the engine, which loads the model. Raises the engine's PmpoError."""
+        self._engine = await open_generator(self._config, self._model)
+        return self._engine.info()
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:
-        """The samples of `request`, made in a batch with other calls. Errors as in `Generator.generate`."""
-        if self._batcher is None:
+        """The samples of `request`, made beside those of other calls. Errors as in `Generator.generate`."""
+        if self._engine is None:
             raise RuntimeError("generate was called before start")
-        return await self._batcher.generate(request)
+        with ending_with_engine(self._engine):
+            return await self._engine.generate(request)
 
     async def ping(self) -> str:
         """Where this replica lives, as "host:pid"."""
-        return f"{platform.node()}:{os.getpid()}"
+        return where()

@@ -6,9 +6,11 @@ imports neither ray nor torch. configs/README.md documents every key.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -17,7 +19,8 @@ NonNegative = Annotated[int, Field(ge=0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # No value in errors of a model that is made in Python: it may be a key that was put in the wrong place.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), hide_input_in_errors=True)
 
 
 class ColumnsConfig(_Section):
@@ -63,11 +66,63 @@ class SplitConfig(_Section):
     shots: NonNegative = 0
 
 
+class VllmConfig(_Section):
+    """What the engine vllm alone is told. `kv_cache_gb` None means 1 GB on a CPU, and on a GPU what its share
+    of the GPU leaves; `options` are further arguments of vLLM's AsyncEngineArgs."""
+
+    kv_cache_gb: float | None = Field(default=None, gt=0)
+    options: dict[str, Any] = {}
+
+
+class EndpointConfig(_Section):
+    """An OpenAI-compatible server, for the engine openai alone. `url` None means the client's own (the
+    variable OPENAI_BASE_URL, else OpenAI's); the key is read from the variable `api_key_env` where the
+    replica runs. `parameters` are further fields of every request."""
+
+    url: str | None = None
+    api_key_env: str | None = "OPENAI_API_KEY"
+    concurrency: Positive = 16
+    retries: NonNegative = 8
+    timeout: float = Field(default=300.0, gt=0)
+    parameters: dict[str, Any] = {}
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            plain = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # its text shows a part of the value
+            plain = False
+        if not plain:
+            raise ValueError("should be a URL such as http://127.0.0.1:8000/v1")
+        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+            raise ValueError(
+                "must hold no credentials and no query; name a variable with the key in api_key_env"
+            )
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name_not_key(cls, value: str | None) -> str | None:
+        # What is here is kept in the run folder: it must not be the key itself, nor may the message show it.
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            raise ValueError(
+                "should be the name of an environment variable in capital letters, not the key itself"
+            )
+        return value
+
+
+Engine = Literal["auto", "transformers", "vllm", "openai", "simulated"]
+
+
 class ReplicaConfig(_Section):
     """What scorers and rewriters have in common. `model` None means the run's model; `replicas` are the
     most, `min_replicas` the fewest (None: as many)."""
 
-    engine: str = "transformers"
+    engine: Engine = "auto"
     model: str | None = None
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -80,6 +135,8 @@ class ReplicaConfig(_Section):
     gpus: float | None = Field(default=None, ge=0)
     memory_gb: float | None = Field(default=None, gt=0)
     threads: Positive | None = None
+    vllm: VllmConfig = VllmConfig()
+    endpoint: EndpointConfig = EndpointConfig()
 
     @model_validator(mode="after")
     def _at_least_no_more_than_at_most(self) -> Self:
@@ -91,9 +148,11 @@ class ReplicaConfig(_Section):
 
 
 class ScorerConfig(ReplicaConfig):
-    """Scorer replicas. `working_memory_gb` bounds what a replica takes beside its weights (None: 1 GiB on a
-    CPU, half of what is free on a GPU), `chunk_examples` the examples of one unit of work."""
+    """Scorer replicas. With `role` both they are the rewriters, too. `working_memory_gb` bounds what a
+    replica takes beside its weights (None: 1 GiB on a CPU, half of what is free on a GPU), `chunk_examples`
+    the examples of one unit of work."""
 
+    role: Literal["scorer", "both"] = "scorer"
     layout: Literal["auto", "system", "user", "plain"] = "auto"
     working_memory_gb: float | None = Field(default=None, gt=0)
     chunk_examples: Positive = 64
@@ -106,6 +165,13 @@ class RewriterConfig(ReplicaConfig):
     top_p: float = Field(default=0.95, gt=0, le=1)
     max_tokens: Positive = 512
     batch: Positive = 16
+
+    def beyond_sampling(self) -> tuple[str, ...]:
+        """The keys that say where and what replicas are, as far as they were changed."""
+        plain = RewriterConfig()
+        return tuple(
+            name for name in ReplicaConfig.model_fields if getattr(self, name) != getattr(plain, name)
+        )
 
 
 class SearchConfig(_Section):
@@ -178,4 +244,19 @@ class RunConfig(_Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"task {twice[0]!r} is named more than once; give each task its own name")
+        return self
+
+    @model_validator(mode="after")
+    def _one_model_in_both_roles(self) -> RunConfig:
+        changed = self.rewriter.beyond_sampling()
+        if self.scorer.role == "both" and changed:
+            raise ValueError(
+                f"rewriter.{changed[0]} has no effect with scorer.role=both, where the scorer's replicas "
+                "rewrite; leave it out"
+            )
+        if self.scorer.role == "both" and self.scorer.engine == "openai":
+            raise ValueError(
+                "scorer.role=both: an endpoint is no replica of this run; give scorer and rewriter the same "
+                "endpoint.url instead"
+            )
         return self

@@ -23,11 +23,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pmpo_ray.config import RunConfig
+from pmpo_ray.config_texts import KeyPath, dotted, kind_of, override_name, secretive, shown, yaml_problem
 from pmpo_ray.errors import ConfigError
 
-KeyPath = tuple[str | int, ...]
 Origins = dict[KeyPath, str]
-"""Where a key was set: "FILE:LINE" or the text of an override."""
+"""Where a key was set: "FILE:LINE" or the name of an override."""
 
 CHANGEABLE: Mapping[str, str] = {
     "run_dir": "the folder may have been moved, or be named by another path",
@@ -41,6 +41,12 @@ CHANGEABLE: Mapping[str, str] = {
     "scorer.memory_gb": "a share of a machine, not a setting of the method",
     "scorer.working_memory_gb": "how work is cut does not change its outcome",
     "scorer.threads": "a share of a machine, not a setting of the method",
+    "scorer.vllm.kv_cache_gb": "a share of a machine, not a setting of the method",
+    "scorer.endpoint.url": "the same model may be served elsewhere",
+    "scorer.endpoint.api_key_env": "who pays does not change the outcome",
+    "scorer.endpoint.concurrency": "how work is sent does not change its outcome",
+    "scorer.endpoint.retries": "how work is sent does not change its outcome",
+    "scorer.endpoint.timeout": "how work is sent does not change its outcome",
     "rewriter.replicas": "how many replicas share the work does not change its outcome",
     "rewriter.min_replicas": "how many replicas share the work does not change its outcome",
     "rewriter.tensor_parallel": "a share of a machine, not a setting of the method",
@@ -48,6 +54,12 @@ CHANGEABLE: Mapping[str, str] = {
     "rewriter.gpus": "a share of a machine, not a setting of the method",
     "rewriter.memory_gb": "a share of a machine, not a setting of the method",
     "rewriter.threads": "a share of a machine, not a setting of the method",
+    "rewriter.vllm.kv_cache_gb": "a share of a machine, not a setting of the method",
+    "rewriter.endpoint.url": "the same model may be served elsewhere",
+    "rewriter.endpoint.api_key_env": "who pays does not change the outcome",
+    "rewriter.endpoint.concurrency": "how work is sent does not change its outcome",
+    "rewriter.endpoint.retries": "how work is sent does not change its outcome",
+    "rewriter.endpoint.timeout": "how work is sent does not change its outcome",
     "search.rounds": "a stopping rule: finished rounds stay as they are",
     "search.patience": "a stopping rule: finished rounds stay as they are",
     "search.target_loss": "a stopping rule: finished rounds stay as they are",
@@ -116,7 +128,7 @@ def load_config(path: str | None, overrides: Sequence[str] = (), run_dir: str | 
     value = {} if document.value is None else document.value
     if not isinstance(value, dict):
         raise ConfigError(
-            f"{source}: a configuration must be a mapping of keys to values, not {_kind(value)}"
+            f"{source}: a configuration must be a mapping of keys to values, not {kind_of(value, ())}"
         )
     origins: Origins = {where: f"{source}:{line}" for where, line in document.lines.items()}
     for override in overrides:
@@ -138,30 +150,20 @@ def dump_config(config: RunConfig) -> str:
 
 def differences(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
     """Key paths whose values differ, in the order of the configuration, apart from those in CHANGEABLE."""
-    return tuple(_differing(old.model_dump(), new.model_dump(), ()))
+    return tuple(_differing(old, new, ()))
 
 
 def _differing(old: Any, new: Any, path: KeyPath) -> Iterator[str]:
     if dotted(path) in CHANGEABLE:
         return
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key, value in old.items():
-            yield from _differing(value, new[key], (*path, key))
+    if isinstance(old, BaseModel) and isinstance(new, BaseModel):
+        for key in type(old).model_fields:
+            yield from _differing(getattr(old, key), getattr(new, key), (*path, key))
     elif path == ("tasks",):
         for index, (one, other) in enumerate(zip_longest(old, new)):
             yield from _differing(one, other, (*path, index))
     elif old != new:
         yield dotted(path)
-
-
-def dotted(path: KeyPath) -> str:
-    """A key path as a user writes it: tasks.0.columns.input."""
-    return ".".join(_shown(part) for part in path)
-
-
-def _shown(part: object) -> str:
-    text = str(part)
-    return text if text.isprintable() else ascii(text)
 
 
 def _read_local(path: str) -> str:
@@ -182,26 +184,28 @@ def _read_run_folder(run_dir: str) -> tuple[str, str]:
     return f"config.yaml of {run_dir}", RunStore.open(run_dir).config_yaml()
 
 
-def _parse(text: str, source: str) -> _Document:
+def _parse(text: str, source: str, path: KeyPath = ()) -> _Document:
+    """The value and the lines of a text that is the whole configuration, or what stands at `path`."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         lines: dict[KeyPath, int] = {}
         if node is None:
             return _Document(None, lines)
-        _survey(node, (), lines, source, {})
+        _survey(node, path, lines, source, {})
         return _Document(loader.construct_document(node), lines)
     except yaml.MarkedYAMLError as error:
+        # From None here and below: the causes quote the text.
         mark = error.problem_mark or error.context_mark
         raise ConfigError(
-            f"{_place(source, mark)}: not valid YAML: {error.problem or error.context}"
-        ) from error
+            f"{_place(source, mark)}: not valid YAML: {yaml_problem(error.problem or error.context)}"
+        ) from None
     except yaml.reader.ReaderError as error:
-        raise ConfigError(f"{source}: not valid YAML: character {error.position} is not allowed") from error
+        raise ConfigError(f"{source}: not valid YAML: character {error.position} is not allowed") from None
     except RecursionError as error:
         raise ConfigError(f"{source}: not valid YAML: nested too deeply") from error
     except ValueError as error:
-        raise ConfigError(f"{source}: not valid YAML: {error}") from error
+        raise ConfigError(f"{source}: not valid YAML: {error}") from None
 
 
 def _place(source: str, mark: yaml.Mark | None) -> str:
@@ -219,7 +223,8 @@ def _survey(
     if seen.get(id(node)):
         raise ConfigError(f"{_place(source, node.start_mark)}: {dotted(path)}: contains itself")
     if node.tag not in _PLAIN_TAGS:
-        raise ConfigError(f"{_place(source, node.start_mark)}: YAML tag {_shown(node.tag)} is not allowed")
+        tag = "this YAML tag" if secretive(path) else f"YAML tag {shown(node.tag)}"
+        raise ConfigError(f"{_place(source, node.start_mark)}: {tag} is not allowed")
     if id(node) in seen:
         return
     seen[id(node)] = True
@@ -250,10 +255,10 @@ def _override(value: dict[str, Any], origins: Origins, override: str) -> dict[st
     """`value` with one "a.b.c=VALUE" laid over it; VALUE is YAML."""
     key, equals, text = override.partition("=")
     path = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
-    where = f"--set {_shown(override)}"
+    where = override_name(override)
     if not equals or "" in path or isinstance(path[0], int):
         raise ConfigError(f"{where}: write it as key=value, for example search.rounds=3")
-    changed: dict[str, Any] = _with(value, path, 0, _parse(text, where).value, where)
+    changed: dict[str, Any] = _with(value, path, 0, _parse(text, where, path).value, where)
     for known in [known for known in origins if known[: len(path)] == path]:
         del origins[known]
     origins[path] = where
@@ -277,7 +282,8 @@ def _with(value: Any, path: KeyPath, depth: int, leaf: Any, where: str) -> Any:
     elif isinstance(value, str) and path[: depth - 1] == ("tasks",):
         value = {"name": value}
     elif not isinstance(value, dict):
-        raise ConfigError(f"{where}: {here} is {_kind(value)}, which has no key {_shown(part)}")
+        name = dotted(path[: depth + 1]).rpartition(".")[2]
+        raise ConfigError(f"{where}: {here} is {kind_of(value, path[:depth])}, which has no key {name}")
     return {**value, part: _with(value.get(part), path, depth + 1, leaf, where)}
 
 
@@ -316,7 +322,7 @@ def _tupled(value: Any) -> Any:
 
 def _complaint(detail: ErrorDetails) -> str:
     """What is wrong with a key's value, and where it can be told, what to write instead."""
-    given = detail["input"]
+    given = kind_of(detail["input"], detail["loc"])
     match detail["type"]:
         case "extra_forbidden":
             nearest = _nearest(detail["loc"])
@@ -326,12 +332,12 @@ def _complaint(detail: ErrorDetails) -> str:
         case "value_error":
             return detail["msg"].removeprefix("Value error, ")
         case "tuple_type":
-            return f"should be a list, as in [a, b], not {_kind(given)}"
+            return f"should be a list, as in [a, b], not {given}"
         case "model_type" | "model_attributes_type":
-            return f"should be a section with keys of its own, not {_kind(given)}"
+            return f"should be a section with keys of its own, not {given}"
         case "string_type":
-            hint = "" if given is None else ": write it in quotes"
-            return f"should be text, not {_kind(given)}{hint}"
+            hint = "" if detail["input"] is None else ": write it in quotes"
+            return f"should be text, not {given}{hint}"
         case "too_short":
             return "should have at least one entry"
         case _:
@@ -339,23 +345,7 @@ def _complaint(detail: ErrorDetails) -> str:
                 detail["msg"].removeprefix("Input should be ").replace("a valid integer", "a whole number")
             )
             wanted = wanted.replace("a valid ", "a ")
-            return f"should be {wanted}, not {_kind(given)}"
-
-
-def _kind(value: object) -> str:
-    match value:
-        case None:
-            return "empty"
-        case dict():
-            return "a section"
-        case list() | tuple():
-            return "a list"
-        case str():
-            return f"the text '{_shown(value[:40])}'"
-        case bool():
-            return "true" if value else "false"
-        case _:
-            return str(value)
+            return f"should be {wanted}, not {given}"
 
 
 def key_paths(section: type[BaseModel] = RunConfig, prefix: str = "") -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Errors that a user can cause.
+"""Errors that a user can cause, and those by which an engine says that it can go on no longer.
 
 Invariant: the text of a `PmpoError` is one line that says what is wrong, where, and what to do.
 The command line prints it as it is and exits with code 2; nothing else is ever shown as a bare line.
@@ -31,3 +31,11 @@ class RunFolderError(PmpoError):
 
 class EngineError(PmpoError):
     """A replica's engine failed in a way that another replica would repeat."""
+
+
+class EngineLostError(Exception):
+    """A replica's engine died under it: the replica is of no more use and should end."""
+
+
+class EndpointError(Exception):
+    """The server behind a replica cannot be reached or serves nobody now, whatever it is asked."""

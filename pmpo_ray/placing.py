@@ -29,21 +29,27 @@ def place(config: RunConfig, there: ClusterResources, *, own_machine: bool) -> P
     return placed
 
 
-def model_of(config: RunConfig, replica: ReplicaConfig) -> str:
-    """The model of a role."""
-    return replica.model or config.model
+def scorer_model(config: RunConfig) -> str:
+    """The model that is optimised for."""
+    return config.scorer.model or config.model
+
+
+def rewriter_model(config: RunConfig) -> str:
+    """The model that writes instructions."""
+    return scorer_model(config) if config.scorer.role == "both" else config.rewriter.model or config.model
 
 
 def _bring_models(config: RunConfig, memory: int) -> None:
     """Download and convert the models here, where the user sees the progress, and check that the replicas'
     weights fit into `memory` bytes. Replicas of this machine then find them in the cache."""
+    roles: list[tuple[ReplicaConfig, str]] = [(config.scorer, scorer_model(config))]
+    if config.scorer.role != "both":
+        roles.append((config.rewriter, rewriter_model(config)))
     needed = 0
-    for replica in (config.scorer, config.rewriter):
-        if replica.engine != "transformers":
+    for replica, model in roles:
+        if replica.engine in ("simulated", "openai"):
             continue
-        resolved = resolve_model(
-            model_of(config, replica), revision=replica.revision, code=replica.trust_remote_code
-        )
+        resolved = resolve_model(model, revision=replica.revision, code=replica.trust_remote_code)
         needed += replica.replicas * estimate_bytes(resolved, 4 if replica.dtype == "float32" else 2)
     if needed > memory:
         raise ResourceError(

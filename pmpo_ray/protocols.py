@@ -1,12 +1,15 @@
 """What the parts of the optimiser promise each other.
 
-Engines (`Scorer`, `Generator`) are synchronous, hold one model replica, and know nothing of Ray.
-Clients (`ScoreClient`, `GenerateClient`) are what a search awaits: an engine called in a thread, or a pool
-of replicas on a cluster.
+Engines hold one model replica and know nothing of Ray. `Scorer` and `Generator` are synchronous, for one
+thread; `AsyncScorer` and `AsyncGenerator` belong to the event loop they were opened on and take many requests
+at once. Clients (`ScoreClient`, `GenerateClient`) are what a search awaits: an engine called in a thread, or
+a pool of replicas on a cluster.
 
 Error semantics, the same everywhere:
 - `EngineError` and `DataError`: the request itself is at fault; another replica would fail alike, so
   nobody retries it. The candidate it belongs to fails with that reason, the run goes on.
+- `EndpointError`: the server behind the engine is at fault, no request; the unit is given to another replica.
+- `EngineLostError`: the engine is dead; its process ends, and the unit is given to another replica.
 - any other exception: the replica is at fault; a pool marks it down and gives the unit to another one.
 """
 
@@ -51,6 +54,34 @@ class Generator(Protocol):
 
         Raises EngineError if a prompt leaves no room for an answer in the context.
         """
+        ...
+
+
+class AsyncScorer(Protocol):
+    """A `Scorer` on an event loop."""
+
+    def info(self) -> EngineInfo: ...
+
+    async def score(self, request: ScoreRequest) -> ScoreResult:
+        """As `Scorer.score`."""
+        ...
+
+    def close(self) -> None:
+        """End what was started for it; nothing may be asked of it afterwards."""
+        ...
+
+
+class AsyncGenerator(Protocol):
+    """A `Generator` on an event loop."""
+
+    def info(self) -> EngineInfo: ...
+
+    async def generate(self, request: GenerateRequest) -> GenerateResult:
+        """The samples of one request; errors as in `Generator.generate`."""
+        ...
+
+    def close(self) -> None:
+        """End what was started for it; nothing may be asked of it afterwards."""
         ...
 
 

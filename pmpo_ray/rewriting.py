@@ -50,9 +50,10 @@ class Reply:
 
 
 def choose_style(setting: Literal["auto", "long", "short"], parameters: int) -> Style:
-    """The meta-prompt for a rewriter of that size: "auto" is short below 3e9 parameters."""
+    """The meta-prompt for a rewriter of that size: "auto" is short below 3e9 parameters. Models of unknown
+    size (0) are those behind endpoints, which are large as a rule."""
     if setting == "auto":
-        return "short" if parameters < SMALL_MODEL else "long"
+        return "short" if 0 < parameters < SMALL_MODEL else "long"
     return setting
 
 

@@ -27,7 +27,7 @@ from pmpo_ray.config_io import differences, dump_config, load_config
 from pmpo_ray.errors import DataError, EngineError, RunFolderError
 from pmpo_ray.evaluation.accuracy import held_out_accuracy
 from pmpo_ray.objectives import Objective, check_objective, make_objective, resolve_auto
-from pmpo_ray.placing import model_of, place
+from pmpo_ray.placing import place, rewriter_model, scorer_model
 from pmpo_ray.protocols import Observer, ScoreClient
 from pmpo_ray.rewriting import choose_style
 from pmpo_ray.score_memory import SCORES_KEPT, RememberingScorer, ScoreMemory, saving
@@ -47,7 +47,8 @@ from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Interval, Progress, RoundRecord, Split, Task, TaskFailure, TaskResult
 
 if TYPE_CHECKING:
-    from actors.clients import RewriterPool, ScorerPool
+    from actors.clients import RewriterPool
+    from actors.pools import Pools
     from actors.resources import Plan
     from actors.stats import PoolStats
 
@@ -187,17 +188,20 @@ class _Run:
         self.failures: list[TaskFailure] = []
 
     async def run(self) -> tuple[TaskResult, ...]:
+        from actors.pools import running_pools
+
         began = time.monotonic()
         manifest = self._manifest()
-        async with self._pools() as (scorer, rewriter):
+        async with running_pools(self._config, self._plan) as pools:
+            scorer, rewriter = pools.scorer, pools.rewriter
             manifest = replace(manifest, scorer=scorer.info, rewriter=rewriter.info, cluster=self._cluster)
             await asyncio.to_thread(self._store.write_manifest, manifest)
             if scorer.info.fallback:
                 _log.warning("slow scorer: %s", scorer.info.fallback)
             # Within the pools: the last scores are saved whatever ends the tasks, then the actors end.
-            async with saving(self._memory, self._store.write_scores), self._published(scorer, rewriter):
+            async with saving(self._memory, self._store.write_scores), self._published(pools):
                 await self._all_tasks(RememberingScorer(scorer, scorer.info, self._memory), rewriter)
-            pools = {"scorer": _use(scorer.stats()), "rewriter": _use(rewriter.stats())}
+            used = {name: _use(stats()) for name, stats in pools.stats.items()}
         results = tuple(self._results[job.task.name] for job in self._jobs if job.task.name in self._results)
         finished = replace(
             manifest,
@@ -205,7 +209,7 @@ class _Run:
             tokens_scored=sum(result.tokens_scored for result in results),
             tokens_generated=sum(result.tokens_generated for result in results),
             seconds=manifest.seconds + time.monotonic() - began,
-            pools=pools,
+            pools=used,
         )
         await asyncio.to_thread(self._store.write_summary, results)
         await asyncio.to_thread(self._store.write_manifest, finished)
@@ -232,36 +236,11 @@ class _Run:
         )
 
     @asynccontextmanager
-    async def _pools(self) -> AsyncIterator[tuple[ScorerPool, RewriterPool]]:
-        from actors.clients import start_rewriter_pool, start_scorer_pool
-
-        config, place = self._config, self._plan
-        starting = (
-            asyncio.create_task(
-                start_scorer_pool(config.scorer, model_of(config, config.scorer), place.scorer, config.ray)
-            ),
-            asyncio.create_task(
-                start_rewriter_pool(
-                    config.rewriter, model_of(config, config.rewriter), place.rewriter, config.ray
-                )
-            ),
-        )
-        try:
-            yield await asyncio.gather(*starting)
-        finally:
-            for task in starting:
-                task.cancel()
-            for pool in await asyncio.gather(*starting, return_exceptions=True):
-                if not isinstance(pool, BaseException):
-                    await pool.close()
-
-    @asynccontextmanager
-    async def _published(self, scorer: ScorerPool, rewriter: RewriterPool) -> AsyncIterator[None]:
+    async def _published(self, pools: Pools) -> AsyncIterator[None]:
         """The run's metrics are shown through Ray meanwhile, and once more at the end."""
         from actors.metrics import publish
 
-        pools = {"scorer": scorer.stats, "rewriter": rewriter.stats}
-        publishing = asyncio.create_task(publish(self._metrics, pools))
+        publishing = asyncio.create_task(publish(self._metrics, pools.stats))
         try:
             yield
         finally:
@@ -357,7 +336,7 @@ class _Run:
             result.tokens_generated,
         )
         self._observe(progress)
-        same = model_of(self._config, self._config.scorer) == model_of(self._config, self._config.rewriter)
+        same = scorer_model(self._config) == rewriter_model(self._config)
 
         async def accuracy(instruction: str) -> Interval | None:
             return await held_out_accuracy(

@@ -144,8 +144,9 @@ class GenerateResult:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a replica runs. `revision` identifies the weights (hub commit or checksum);
-    `context_length` is in tokens; `fallback` names a slower path in use, empty for none."""
+    """What a replica runs. `revision` identifies the weights (hub commit or checksum), empty where a server
+    does not tell; `parameters` is 0 where their number is unknown; `context_length` is in tokens; `fallback`
+    names a slower path in use, empty for none."""
 
     engine: str
     model: str

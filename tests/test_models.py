@@ -46,7 +46,7 @@ import sys
 from pmpo_ray.engines.models import resolve_model
 from pmpo_ray.errors import ModelError
 try:
-    found = resolve_model(sys.argv[1])
+    found = resolve_model(sys.argv[1], weights="no-weights" not in sys.argv[2:])
 except ModelError as error:
     print(error)
     sys.exit(2)
@@ -54,11 +54,11 @@ print(found.path, found.revision, sep="\\n")
 """
 
 
-def start(name: str, **env: str) -> subprocess.Popen[str]:
+def start(name: str, *options: str, **env: str) -> subprocess.Popen[str]:
     """A process of its own that resolves `name`: the hub client reads its settings when it is imported."""
     root = str(Path(__file__).parents[1])
     return subprocess.Popen(
-        [sys.executable, "-c", RESOLVE, name],
+        [sys.executable, "-c", RESOLVE, name, *options],
         env={**os.environ, "PYTHONPATH": root, "HF_HUB_DISABLE_TELEMETRY": "1", **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -585,6 +585,23 @@ def test_hub_model_is_downloaded_once_without_code_or_duplicates(
     assert outcome(start("org/tiny", **online(hub, tmp_path)))[1] == lines
     assert outcome(start("org/tiny", **{**online(hub, tmp_path), "HF_HUB_OFFLINE": "1"}))[1] == lines
     assert len(hub.asked) == before
+
+
+def test_hub_model_without_its_weights_is_whole_for_whoever_needs_none(
+    hub: Hub, tiny: ResolvedModel, tmp_path: Path
+) -> None:
+    hub.files = {file.name: file.read_bytes() for file in tiny.path.iterdir()}
+    code, lines, err = outcome(start("org/tiny", "no-weights", **online(hub, tmp_path)))
+    assert code == 0, (lines, err)
+    folder = Path(lines[0])
+    assert lines[1] == COMMIT
+    assert not any("safetensors" in path for path in hub.asked)
+    load_tokenizer(ResolvedModel("org/tiny", folder, COMMIT), trust_remote_code=False)
+    no_network = {**online(hub, tmp_path), "HF_HUB_OFFLINE": "1"}
+    assert outcome(start("org/tiny", "no-weights", **no_network))[1] == lines
+    assert "not in the local hub cache" in refusal("org/tiny", **no_network)
+    assert outcome(start("org/tiny", **online(hub, tmp_path)))[1] == lines
+    assert (folder / "model.safetensors").is_file()
 
 
 def test_hub_that_has_no_such_model_is_believed(hub: Hub, tmp_path: Path) -> None:

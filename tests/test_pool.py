@@ -22,11 +22,11 @@ from actors.health import ReplicaState
 from actors.launcher import RayLauncher, ReplicaActor
 from actors.pool import Pool, PoolSpec
 from actors.resources import ReplicaPlan, actor_options
-from actors.rewriter import Batcher
 from actors.scaling import Bounds
 from actors.stats import PoolStats
 from pmpo_ray.config import RayConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.engines.simulated import SimulatedGenerator, SimulatedScorer
+from pmpo_ray.engines.threaded import ThreadedGenerator
 from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo, Example, GenerateRequest, GenerateResult, ScoreRequest
 
@@ -371,7 +371,7 @@ async def batched(
 ) -> list[GenerateResult | BaseException]:
     """What simultaneous calls, one for each letter of `prompts`, come to."""
     with ThreadPoolExecutor(max_workers=1) as thread:
-        batcher = Batcher(engine, limit, thread)
+        batcher = ThreadedGenerator(engine, limit, thread)
         calls = [batcher.generate(GenerateRequest(prompt, n=n)) for prompt in prompts]
         return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -379,7 +379,7 @@ async def batched(
 async def test_calls_that_wait_while_the_engine_is_busy_are_joined() -> None:
     engine = Recorder()
     with ThreadPoolExecutor(max_workers=1) as thread:
-        batcher = Batcher(engine, 6, thread)
+        batcher = ThreadedGenerator(engine, 6, thread)
         first = asyncio.ensure_future(batcher.generate(GenerateRequest("a", n=2)))
         async with asyncio.timeout(60):
             while not engine.batches:  # noqa: ASYNC110 - set from the engine's thread
@@ -512,7 +512,7 @@ async def test_a_lost_node_is_told_from_a_lost_process() -> None:
         "        await nap\n"
         "        return 'answered'\n"
         "    except ReplicaLostError as error:\n"
-        "        return error.node_lost\n"
+        "        return error.blameless\n"
         "    except ReplicaUnreachableError:\n"
         "        pass\n"
         "    while True:\n"
@@ -521,7 +521,7 @@ async def test_a_lost_node_is_told_from_a_lost_process() -> None:
         "        except ReplicaUnreachableError:\n"
         "            await asyncio.sleep(0.2)\n"
         "        except ReplicaLostError as error:\n"
-        "            return error.node_lost\n"
+        "            return error.blameless\n"
         "async def main():\n"
         "    cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 0})\n"
         "    node = cluster.add_node(num_cpus=2)\n"

@@ -190,7 +190,7 @@ def test_a_lost_node_is_not_held_against_the_units_it_took_along() -> None:
     def behave(replica: Scripted, value: int) -> Any:
         if value == 3 and len(lost) < 5:
             lost.append(replica.number)
-            return ReplicaLostError("the node went", node_lost=True)
+            return ReplicaLostError("the node went", blameless=True)
         return 1.0
 
     async def work() -> None:
@@ -262,7 +262,7 @@ def test_a_pool_without_replicas_for_too_long_says_what_was_missing() -> None:
         pool = pool_of(plan, most=1, outage_timeout=100.0)
         await pool.start()
         assert await results(pool, 3) == [0, 1, 2]
-        plan.launched[0].end(ReplicaLostError("the node went", node_lost=True))
+        plan.launched[0].end(ReplicaLostError("the node went", blameless=True))
         began = asyncio.get_running_loop().time()
         outcome = await results(pool, 3)
         assert {type(error) for error in outcome} == {ResourceError}
@@ -340,7 +340,7 @@ def test_every_unit_resolves_once_whatever_fails(seed: int, most: int, fewest: i
             [
                 draw.expovariate(1.0),
                 ReplicaLostError("gone"),
-                ReplicaLostError("node gone", node_lost=True),
+                ReplicaLostError("node gone", blameless=True),
                 ReplicaUnreachableError("no route"),
                 ReplicaFaultError("broken"),
                 FOREVER,

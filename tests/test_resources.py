@@ -179,7 +179,7 @@ def test_a_split_replica_takes_a_bundle_for_each_gpu() -> None:
 @pytest.mark.parametrize(
     ("section", "named"),
     [
-        ({"tensor_parallel": 2}, "transformers runs on one GPU"),
+        ({"engine": "transformers", "tensor_parallel": 2}, "transformers runs on one GPU"),
         ({"engine": "simulated", "tensor_parallel": 2, "gpus": 1}, "gpus=1 contradicts"),
         ({"engine": "simulated", "tensor_parallel": 2, "device": "cpu"}, "device=cpu contradicts"),
     ],

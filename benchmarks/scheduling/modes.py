@@ -113,7 +113,7 @@ async def _run(
     scoring = _pool("scorer", scorers, load.replicas, 1, ledger)
     writing = _pool("rewriter", rewriters, load.rewriters, REWRITER_BATCH, ledger)
     info = await scoring.start()
-    scorer = ScorerPool(scoring, info, CHUNK, share)
+    scorer = ScorerPool(scoring, info, CHUNK, share=share)
     rewriter = RewriterPool(writing, await writing.start())
     await _all_ready(scoring, load.replicas)
     await _all_ready(writing, load.rewriters)

@@ -5,44 +5,121 @@ Invariant: importing this package imports no engine; each is imported when one i
 
 from __future__ import annotations
 
-from pmpo_ray.config import RewriterConfig, ScorerConfig
-from pmpo_ray.errors import ConfigError
-from pmpo_ray.protocols import Generator, Scorer
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-ENGINES = ("transformers", "simulated")
+from pmpo_ray.config import RewriterConfig, ScorerConfig
+from pmpo_ray.engines.choosing import choose_engine
+from pmpo_ray.errors import ConfigError
+from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, Generator, Scorer
+
+T = TypeVar("T")
 
 
 def create_scorer(config: ScorerConfig, model: str) -> Scorer:
-    """The scorer that `config.engine` names, with `model` loaded.
+    """The synchronous scorer that `config.engine` names, with `model` loaded.
 
-    Raises ConfigError for an unknown engine, ModelError where the model cannot be loaded.
+    Raises ConfigError for an engine that needs an event loop, ModelError where the model cannot be loaded.
     """
-    if config.engine == "transformers":
-        from pmpo_ray.engines.transformers_scorer import TransformersScorer
-
-        return TransformersScorer.load(model, config)
     if config.engine == "simulated":
         from pmpo_ray.engines.simulated import SimulatedScorer
 
         return SimulatedScorer(model)
-    raise _unknown("scorer", config.engine)
+    if choose_engine(config, model) == "transformers":
+        from pmpo_ray.engines.transformers_scorer import TransformersScorer
+
+        return TransformersScorer.load(model, config)
+    raise ConfigError("scorer.engine: this engine needs an event loop; use pmpo_ray.engines.open_scorer")
 
 
 def create_generator(config: RewriterConfig, model: str) -> Generator:
-    """The generator that `config.engine` names, with `model` loaded.
-
-    Raises ConfigError for an unknown engine, ModelError where the model cannot be loaded.
-    """
-    if config.engine == "transformers":
-        from pmpo_ray.engines.transformers_generator import TransformersGenerator
-
-        return TransformersGenerator.load(model, config)
+    """The synchronous generator that `config.engine` names, with `model` loaded. Errors as in
+    `create_scorer`."""
     if config.engine == "simulated":
         from pmpo_ray.engines.simulated import SimulatedGenerator
 
         return SimulatedGenerator(model)
-    raise _unknown("rewriter", config.engine)
+    if choose_engine(config, model) == "transformers":
+        from pmpo_ray.engines.transformers_generator import TransformersGenerator
+
+        return TransformersGenerator.load(model, config)
+    raise ConfigError("rewriter.engine: this engine needs an event loop; use pmpo_ray.engines.open_generator")
 
 
-def _unknown(role: str, engine: str) -> ConfigError:
-    return ConfigError(f"{role}.engine: there is no engine {engine!r}; choose one of {', '.join(ENGINES)}")
+async def open_scorer(config: ScorerConfig, model: str) -> AsyncScorer:
+    """The scorer that `config.engine` names, of any kind, with `model` loaded or its server found.
+
+    Raises ConfigError, ModelError or ResourceError where that cannot be had, and EndpointError where a server
+    does not answer.
+    """
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
+    engine = await _in(thread, lambda: choose_engine(config, model))
+    if engine == "vllm":
+        from pmpo_ray.engines.vllm_engine import VllmEngine
+        from pmpo_ray.engines.vllm_scorer import VllmScorer
+
+        return VllmScorer(await VllmEngine.start(config, model), config)
+    if engine == "openai":
+        from pmpo_ray.engines.openai_scorer import OpenAIScorer
+
+        return await OpenAIScorer.open(config, model)
+    from pmpo_ray.engines.threaded import ThreadedScorer
+
+    return ThreadedScorer(await _in(thread, lambda: create_scorer(config, model)), thread)
+
+
+async def open_generator(config: RewriterConfig, model: str) -> AsyncGenerator:
+    """The generator that `config.engine` names, of any kind. Errors as in `open_scorer`."""
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewriter")
+    engine = await _in(thread, lambda: choose_engine(config, model))
+    if engine == "vllm":
+        from pmpo_ray.engines.vllm_engine import VllmEngine
+        from pmpo_ray.engines.vllm_generator import VllmGenerator
+
+        return VllmGenerator(await VllmEngine.start(config, model))
+    if engine == "openai":
+        from pmpo_ray.engines.openai_generator import OpenAIGenerator
+
+        return await OpenAIGenerator.open(config, model)
+    from pmpo_ray.engines.threaded import ThreadedGenerator
+
+    return ThreadedGenerator(await _in(thread, lambda: create_generator(config, model)), config.batch, thread)
+
+
+async def open_both(
+    scorer: ScorerConfig, rewriter: RewriterConfig, model: str
+) -> tuple[AsyncScorer, AsyncGenerator]:
+    """A scorer and a generator over one copy of `model`, which `scorer` describes. Errors as in
+    `open_scorer`."""
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="both")
+    engine = await _in(thread, lambda: choose_engine(scorer, model))
+    if engine == "vllm":
+        from pmpo_ray.engines.vllm_engine import VllmEngine
+        from pmpo_ray.engines.vllm_generator import VllmGenerator
+        from pmpo_ray.engines.vllm_scorer import VllmScorer
+
+        shared = await VllmEngine.start(scorer, model)
+        return VllmScorer(shared, scorer), VllmGenerator(shared)
+    from pmpo_ray.engines.threaded import ThreadedGenerator, ThreadedScorer
+
+    pair = await _in(thread, lambda: _create_pair(scorer, model))
+    return ThreadedScorer(pair[0], thread), ThreadedGenerator(pair[1], rewriter.batch, thread)
+
+
+def _create_pair(config: ScorerConfig, model: str) -> tuple[Scorer, Generator]:
+    if config.engine == "simulated":
+        from pmpo_ray.engines.simulated import SimulatedGenerator, SimulatedScorer
+
+        return SimulatedScorer(model), SimulatedGenerator(model)
+    from pmpo_ray.engines.loading import load_replica
+    from pmpo_ray.engines.transformers_generator import TransformersGenerator
+    from pmpo_ray.engines.transformers_scorer import TransformersScorer
+
+    loaded = load_replica(model, config)
+    return TransformersScorer(loaded, config), TransformersGenerator(loaded)
+
+
+async def _in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, work)

@@ -104,6 +104,7 @@ class LikelihoodEngine:
         return self._score_slowly(items) if self.fallback else self._score_trees(items)
 
     def _score_slowly(self, items: Sequence[Item]) -> Likelihoods:
+        self._use(self._plain_attention)
         try:
             if self._expanded is not None:
                 return Likelihoods(*self._expanded.score(items))
@@ -117,6 +118,11 @@ class LikelihoodEngine:
             f"memory ran out over sequences of up to {longest} tokens; shorten the instruction or the "
             "examples, or use a smaller model"
         )
+
+    def _use(self, attention: str) -> None:
+        """Whoever else uses this model object may have set another one."""
+        if self.model.config._attn_implementation != attention:
+            self.model.set_attn_implementation(attention)
 
     # Choosing the way
 
@@ -169,9 +175,7 @@ class LikelihoodEngine:
     # The trie: root, stems, trees
 
     def _score_trees(self, items: Sequence[Item]) -> Likelihoods:
-        if self.model.config._attn_implementation != tree_attention.NAME:
-            # Whoever else uses this model object may have switched it back.
-            self.model.set_attn_implementation(tree_attention.NAME)
+        self._use(tree_attention.NAME)
         contexts = [item.context for item in items]
         root = find_root(contexts)
         computed = self._set_root(contexts[0][:root])

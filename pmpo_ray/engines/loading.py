@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model on its device, with its tokenizer and where it came from."""
+    """A model on its device, with its tokenizer and where it came from. `attention` is how it came; engines
+    that share it each set their own."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     resolved: ResolvedModel
+    attention: str = "sdpa"
 
     def info(self, layout: str, fallback: str = "") -> EngineInfo:
         """What a replica with this model says of itself."""
@@ -51,4 +53,5 @@ def load_replica(name: str, config: ReplicaConfig) -> LoadedModel:
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     model = load_model(resolved, dtype=dtype, device=device, trust_remote_code=code)
-    return LoadedModel(model, load_tokenizer(resolved, trust_remote_code=code), resolved)
+    tokenizer = load_tokenizer(resolved, trust_remote_code=code)
+    return LoadedModel(model, tokenizer, resolved, model.config._attn_implementation)

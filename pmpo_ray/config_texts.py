@@ -1,0 +1,75 @@
+"""How errors show a configuration's keys, values and overrides.
+
+Invariant: what stands in an `endpoint` section, where a key may have been put by mistake, is never shown: no
+value, and of a name only what can be a name of ours.
+"""
+
+from __future__ import annotations
+
+import re
+
+KeyPath = tuple[str | int, ...]
+
+_SECRETIVE = "endpoint"
+_MAY_HOLD_SECRET = re.compile(rf"{_SECRETIVE}|key|secret|password|credential|://\S*@", re.IGNORECASE)
+_PLAIN_NAME = re.compile(r"\w*")
+_PLAIN_PATH = re.compile(r"[\w.]*")
+_NAMES_IN_YAML_ERRORS = re.compile(r"\b(alias|handle) ['\"].*['\"]")
+
+
+def secretive(path: KeyPath) -> bool:
+    """Whether nothing of what stands at `path` may be shown."""
+    return _SECRETIVE in path
+
+
+def dotted(path: KeyPath) -> str:
+    """A key path as a user writes it: tasks.0.columns.input."""
+    return ".".join(
+        _cut(str(part), _PLAIN_NAME) if secretive(path[:index]) else shown(part)
+        for index, part in enumerate(path)
+    )
+
+
+def shown(part: object) -> str:
+    """A text of the user's as a terminal may show it."""
+    text = str(part)
+    return text if text.isprintable() else ascii(text)
+
+
+def override_name(override: str) -> str:
+    """How errors call the override "a.b.c=VALUE": by all of it, or where that may hold a secret, by its key
+    path alone."""
+    if not _MAY_HOLD_SECRET.search(override):
+        return f"--set {shown(override)}"
+    return f"--set {_cut(override.partition('=')[0].strip(), _PLAIN_PATH)}"
+
+
+def yaml_problem(problem: str | None) -> str:
+    """What PyYAML complains of, without names that are part of a value."""
+    return _NAMES_IN_YAML_ERRORS.sub(r"\1", problem or "unreadable")
+
+
+def kind_of(value: object, path: KeyPath) -> str:
+    """What the value at `path` is: itself, unless it is long or has parts or must not be shown."""
+    match value:
+        case None:
+            return "empty"
+        case dict():
+            return "a section"
+        case list() | tuple():
+            return "a list"
+        case str():
+            return "a text" if secretive(path) else f"the text '{shown(value[:40])}'"
+        case _ if secretive(path):
+            return "what is there"
+        case bool():
+            return "true" if value else "false"
+        case _:
+            return str(value)
+
+
+def _cut(text: str, plain: re.Pattern[str]) -> str:
+    """The beginning of `text` that is `plain`."""
+    begins = plain.match(text)
+    kept = begins.group() if begins else ""
+    return kept if kept == text else f"{kept}…"

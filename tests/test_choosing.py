@@ -1,0 +1,38 @@
+"""Which engine `auto` means."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pmpo_ray.config import DEFAULT_MODEL, RewriterConfig, ScorerConfig
+from pmpo_ray.engines import create_generator, create_scorer
+from pmpo_ray.engines.choosing import choose_engine
+from pmpo_ray.errors import ConfigError
+
+
+def test_a_named_engine_is_taken() -> None:
+    assert choose_engine(ScorerConfig(engine="openai"), "any") == "openai"
+    assert choose_engine(RewriterConfig(engine="transformers", tensor_parallel=2), "any") == "transformers"
+
+
+def test_a_model_that_is_split_over_gpus_needs_vllm() -> None:
+    assert choose_engine(ScorerConfig(tensor_parallel=2), "any") == "vllm"
+    assert choose_engine(RewriterConfig(tensor_parallel=4), "any") == "vllm"
+
+
+def test_transformers_computes_on_cpus() -> None:
+    assert choose_engine(ScorerConfig(device="cpu"), DEFAULT_MODEL) == "transformers"
+    assert choose_engine(RewriterConfig(device="cpu"), DEFAULT_MODEL) == "transformers"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_a_small_model_is_scored_by_transformers() -> None:
+    assert choose_engine(ScorerConfig(), DEFAULT_MODEL) == "transformers"
+
+
+def test_engines_that_need_an_event_loop_are_not_made_without_one() -> None:
+    with pytest.raises(ConfigError, match="open_scorer"):
+        create_scorer(ScorerConfig(engine="vllm"), DEFAULT_MODEL)
+    with pytest.raises(ConfigError, match="open_generator"):
+        create_generator(RewriterConfig(engine="openai"), DEFAULT_MODEL)

@@ -1,0 +1,295 @@
+"""The vLLM engines, with the real vLLM on the CPU: scores are those of the transformers scorer, whatever its
+prefix cache holds; samples follow their seeds; a start that fails is one line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import pytest_asyncio
+
+from pmpo_ray.config import DEFAULT_MODEL, RewriterConfig, ScorerConfig, SplitConfig, TaskConfig, VllmConfig
+from pmpo_ray.engines import open_scorer
+from pmpo_ray.engines.loading import load_replica
+from pmpo_ray.engines.models import resolve_model
+from pmpo_ray.engines.transformers_generator import TransformersGenerator
+from pmpo_ray.engines.transformers_scorer import TransformersScorer
+from pmpo_ray.engines.vllm_engine import VllmEngine
+from pmpo_ray.engines.vllm_generator import VllmGenerator
+from pmpo_ray.engines.vllm_scorer import VllmScorer
+from pmpo_ray.errors import ConfigError, EngineError, EngineLostError, ModelError, PmpoError, ResourceError
+from pmpo_ray.tasks import load_task, split_task
+from pmpo_ray.types import Example, ExampleScore, GenerateRequest, ScoreRequest
+
+pytest.importorskip("vllm", reason="vLLM is not installed: make install VLLM=1")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+# The promise: nats a token, in fp32.
+TOLERANCE = 1e-3
+SETTINGS = ScorerConfig(engine="vllm", role="both", dtype="float32", threads=2)
+
+TASKS = {
+    "tickets": 4,
+    "bbh/boolean_expressions": 1,
+    "bbh/causal_judgement": 1,
+    "bbh/date_understanding": 1,
+    "bbh/disambiguation_qa": 1,
+    "bbh/dyck_languages": 1,
+    "bbh/formal_fallacies": 1,
+    "bbh/geometric_shapes": 1,
+    "bbh/hyperbaton": 1,
+    "bbh/logical_deduction_five_objects": 1,
+    "bbh/logical_deduction_seven_objects": 1,
+    "bbh/logical_deduction_three_objects": 1,
+    "bbh/movie_recommendation": 1,
+    "bbh/multistep_arithmetic_two": 1,
+    "bbh/navigate": 1,
+    "bbh/object_counting": 1,
+    "bbh/penguins_in_a_table": 1,
+    "bbh/reasoning_about_colored_objects": 1,
+    "bbh/ruin_names": 1,
+    "bbh/salient_translation_error_detection": 1,
+    "bbh/snarks": 1,
+    "bbh/sports_understanding": 1,
+    "bbh/temporal_sequences": 1,
+    "bbh/tracking_shuffled_objects_five_objects": 1,
+    "bbh/tracking_shuffled_objects_seven_objects": 1,
+    "bbh/tracking_shuffled_objects_three_objects": 1,
+    "bbh/web_of_lies": 1,
+    "bbh/word_sorting": 1,
+    "gsm8k": 2,
+    "aqua": 2,
+    "alpaca_eval": 2,
+    "sst2": 3,
+    "subj": 3,
+    "trec": 2,
+}
+"""Every workload of the real data, and how many of its examples are scored."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[VllmEngine]:
+    started = await VllmEngine.start(SETTINGS, DEFAULT_MODEL)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def scorer(engine: VllmEngine) -> VllmScorer:
+    return VllmScorer(engine, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def generator(engine: VllmEngine) -> VllmGenerator:
+    return VllmGenerator(engine)
+
+
+@pytest.fixture(scope="module")
+def reference() -> TransformersScorer:
+    return TransformersScorer.load(DEFAULT_MODEL, ScorerConfig(dtype="float32"))
+
+
+def unit(name: str, data_dir: Path, count: int, shots: int = 0) -> ScoreRequest:
+    task = load_task(TaskConfig(name=name), str(data_dir), 0)
+    split = split_task(task, SplitConfig(shots=shots), 0)
+    short = sorted(split.train, key=lambda example: len(example.input) + len(example.target))
+    return ScoreRequest(task.instruction, tuple(short[:count]), split.shots)
+
+
+def difference(found: Sequence[ExampleScore], wanted: Sequence[ExampleScore]) -> float:
+    """The largest difference of an answer's log-likelihoods, in nats a token, over the same tokens."""
+    largest = 0.0
+    for one, other in zip(found, wanted, strict=True):
+        assert one.context_tokens == other.context_tokens
+        pairs = zip((one.target, *one.negatives), (other.target, *other.negatives), strict=True)
+        for mine, theirs in pairs:
+            assert mine.tokens == theirs.tokens
+            largest = max(largest, abs(mine.logprob - theirs.logprob) / mine.tokens)
+    return largest
+
+
+@pytest.mark.parametrize("name", TASKS)
+async def test_scores_are_those_of_the_transformers_scorer(
+    name: str, scorer: VllmScorer, reference: TransformersScorer, data_dir: Path
+) -> None:
+    request = unit(name, data_dir, TASKS[name])
+    found = await scorer.score(request)
+    assert difference(found.scores, reference.score(request).scores) < TOLERANCE
+
+
+async def test_scores_do_not_depend_on_what_the_prefix_cache_holds(
+    engine: VllmEngine,
+    scorer: VllmScorer,
+    generator: VllmGenerator,
+    reference: TransformersScorer,
+    data_dir: Path,
+) -> None:
+    request = unit("bbh/logical_deduction_five_objects", data_dir, 4)
+    wanted = reference.score(request).scores
+    await engine.forget()
+    cold = await scorer.score(request)
+    apart = sum((1 + len(score.negatives)) * score.context_tokens for score in wanted)
+    assert cold.tokens_computed < 0.8 * apart, "the cache was not read"
+    warm = await scorer.score(request)
+    # Other texts with the same beginnings, answers as contexts, and writing, all at once.
+    example = request.examples[0]
+    others = [
+        ScoreRequest(
+            request.instruction, (Example("a", example.input, example.negatives[0] + " indeed", ()),)
+        ),
+        ScoreRequest(request.instruction + " Think.", request.examples),
+        ScoreRequest(request.instruction, request.examples[:1], request.examples[1:3]),
+    ]
+    writing = [GenerateRequest(example.input, n=4, max_tokens=20, seed=10 * i) for i in range(3)]
+    results = await asyncio.gather(
+        scorer.score(request),
+        *(scorer.score(other) for other in others),
+        *(generator.generate(request) for request in writing),
+    )
+    poisoned = await scorer.score(request)
+    for result in (cold, warm, results[0], poisoned):
+        assert difference(result.scores, wanted) < TOLERANCE
+    for other, result in zip(others, results[1:4], strict=True):
+        assert difference(result.scores, reference.score(other).scores) < TOLERANCE
+
+
+async def test_rows_that_come_from_the_cache_are_never_read(
+    engine: VllmEngine, scorer: VllmScorer, reference: TransformersScorer, data_dir: Path
+) -> None:
+    # Long answers with a long beginning in common: the cache then reaches into the answers.
+    example = unit("gsm8k", data_dir, 1).examples[0]
+    twins = Example("twins", example.input, example.target, (example.target + " Yes.", example.target[:-1]))
+    request = ScoreRequest("Solve it.", (twins,))
+    wanted = reference.score(request).scores
+    await engine.forget()
+    for _ in range(3):
+        assert difference((await scorer.score(request)).scores, wanted) < TOLERANCE
+    # Alone, the rows of its beginning can come from no other answer.
+    alone = ScoreRequest("Solve it.", (Example("alone", example.input, example.target + " Yes.", ()),))
+    assert difference((await scorer.score(alone)).scores, reference.score(alone).scores) < TOLERANCE
+
+
+async def test_twenty_candidates_are_ranked_alike(
+    scorer: VllmScorer, reference: TransformersScorer, data_dir: Path
+) -> None:
+    request = unit("tickets", data_dir, 3)
+    endings = [
+        f"Hint {number}: {'look twice. ' * (number % 5)}think of case {number}." for number in range(20)
+    ]
+    candidates = [ScoreRequest(f"{request.instruction} {ending}", request.examples) for ending in endings]
+    found = await asyncio.gather(*map(scorer.score, candidates))
+    mine = [sum(score.target.logprob for score in result.scores) for result in found]
+    theirs = [
+        sum(score.target.logprob for score in reference.score(candidate).scores) for candidate in candidates
+    ]
+    # Spearman's correlation is that of the ranks.
+    assert pd.Series(mine).rank().corr(pd.Series(theirs).rank()) >= 0.99
+
+
+async def test_an_example_that_is_too_long_is_named(scorer: VllmScorer) -> None:
+    with pytest.raises(EngineError, match=r"example long .* context holds"):
+        await scorer.score(ScoreRequest("Count.", (Example("long", "word " * 9000, "one", ()),)))
+
+
+async def test_every_sample_follows_its_own_seed(generator: VllmGenerator) -> None:
+    request = GenerateRequest("Name a fruit and say why you like it.", n=3, max_tokens=12, seed=5)
+    together, alone = await asyncio.gather(
+        generator.generate(request),
+        generator.generate(GenerateRequest(request.prompt, n=1, max_tokens=12, seed=6)),
+    )
+    assert len({sample.text for sample in together.samples}) == 3
+    assert together.samples[1] == alone.samples[0]
+    assert together.tokens == sum(sample.tokens for sample in together.samples)
+
+
+async def test_greedy_samples_are_those_of_transformers(generator: VllmGenerator) -> None:
+    request = GenerateRequest("Repeat this word three times: blue", n=2, max_tokens=16, temperature=0.0)
+    found = await generator.generate(request)
+    settings = RewriterConfig(dtype="float32")
+    wanted = TransformersGenerator(load_replica(DEFAULT_MODEL, settings)).generate([request])[0]
+    assert found.samples == wanted.samples
+    assert found.prompt_tokens == wanted.prompt_tokens
+
+
+async def test_an_answer_says_whether_it_came_to_its_end(generator: VllmGenerator) -> None:
+    cut, ended, stopped = await asyncio.gather(
+        generator.generate(GenerateRequest("Tell a long story.", max_tokens=5)),
+        generator.generate(GenerateRequest("Say hello.", max_tokens=200, temperature=0.0)),
+        generator.generate(GenerateRequest("Count from one to ten.", temperature=0.0, stop=("o",))),
+    )
+    assert not cut.samples[0].finished
+    assert cut.samples[0].tokens == 5
+    assert ended.samples[0].finished
+    assert "<|" not in ended.samples[0].text
+    assert stopped.samples[0].finished
+    assert "o" not in stopped.samples[0].text
+
+
+async def test_system_and_shots_stand_in_the_prompt(generator: VllmGenerator) -> None:
+    bare = await generator.generate(GenerateRequest("Hello", max_tokens=1))
+    shots = (Example("1", "Good morning", "Good evening"),)
+    whole = await generator.generate(GenerateRequest("Hello", max_tokens=1, system="Be polite.", shots=shots))
+    assert whole.prompt_tokens > bare.prompt_tokens
+
+
+async def test_a_prompt_without_room_for_an_answer_is_refused(generator: VllmGenerator) -> None:
+    with pytest.raises(EngineError, match="leaves no room for an answer"):
+        await generator.generate(GenerateRequest("word " * 9000))
+
+
+def unknown_architecture(folder: Path) -> str:
+    resolved = resolve_model(DEFAULT_MODEL, progress=False)
+    for file in resolved.path.iterdir():
+        (folder / file.name).symlink_to(file)
+    config = json.loads((resolved.path / "config.json").read_text())
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["NobodyKnowsThisModel"]}))
+    return str(folder)
+
+
+async def test_a_start_that_fails_is_one_line_that_says_what_to_change(tmp_path: Path) -> None:
+    cases: list[tuple[ScorerConfig, str, type[PmpoError], str]] = [
+        (
+            ScorerConfig(engine="vllm", vllm=VllmConfig(options={"max_model_length": 100})),
+            DEFAULT_MODEL,
+            ConfigError,
+            "did you mean max_model_len",
+        ),
+        (ScorerConfig(engine="vllm", device="cuda"), DEFAULT_MODEL, ResourceError, "computes on CPUs"),
+        (
+            ScorerConfig(engine="vllm"),
+            unknown_architecture(tmp_path),
+            ModelError,
+            "NobodyKnowsThisModel.*transformers",
+        ),
+        (
+            ScorerConfig(engine="vllm", vllm=VllmConfig(kv_cache_gb=10_000)),
+            DEFAULT_MODEL,
+            ResourceError,
+            "scorer.vllm.kv_cache_gb",
+        ),
+    ]
+    for config, model, kind, text in cases:
+        with pytest.raises(kind, match=text) as caught:
+            await open_scorer(config, model)
+        assert "\n" not in str(caught.value)
+
+
+async def test_an_engine_whose_process_dies_says_so() -> None:
+    import psutil
+
+    started = await VllmEngine.start(RewriterConfig(engine="vllm", threads=2), DEFAULT_MODEL)
+    generator = VllmGenerator(started)
+    await generator.generate(GenerateRequest("Hello", max_tokens=2))
+    waiting = asyncio.ensure_future(generator.generate(GenerateRequest("Tell a long story.", max_tokens=400)))
+    await asyncio.sleep(0.3)
+    for child in psutil.Process().children(recursive=True):
+        if "EngineCore" in " ".join(child.cmdline()) or "VLLM" in child.name():
+            child.kill()
+    with pytest.raises(EngineLostError):
+        await waiting
+    started.close()
