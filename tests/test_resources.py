@@ -189,6 +189,27 @@ def test_contradictions_of_tensor_parallelism_are_named(section: dict[str, objec
         planned(cluster((8, 4)), section)
 
 
+def test_a_client_of_an_endpoint_takes_no_gpu() -> None:
+    there = cluster((8, 1))
+    planned_ = planned(there, {}, {"engine": "openai"})
+    assert planned_.rewriter is not None
+    assert planned_.rewriter.num_gpus == 0
+    # The whole GPU is left to the scorer.
+    assert planned_.scorer.num_gpus == 1
+
+
+@pytest.mark.parametrize("section", [{"gpus": 1}, {"device": "cuda"}, {"tensor_parallel": 2}])
+def test_a_gpu_for_an_endpoint_is_refused(section: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"rewriter\.engine=openai computes elsewhere"):
+        planned(cluster((8, 4)), {}, {"engine": "openai", **section})
+
+
+def test_a_client_of_an_endpoint_needs_no_gpus_named_on_an_autoscaling_cluster() -> None:
+    made = plan(ScorerConfig(gpus=1), RewriterConfig(engine="openai"), cluster((2, 0)), autoscaling=True)
+    assert made.rewriter is not None
+    assert made.rewriter.num_gpus == 0
+
+
 def test_fewest_replicas_are_not_more_than_the_most() -> None:
     with pytest.raises(ValueError, match="min_replicas=3 is more than replicas=2"):
         ScorerConfig(replicas=2, min_replicas=3)
