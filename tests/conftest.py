@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -13,6 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from pyarrow import fs
+
+if importlib.util.find_spec("vllm") is not None:
+    # vLLM imports setuptools, which refuses to come after the standard library's distutils; other tests bring that.
+    import setuptools  # noqa: F401
 
 # Tests say what is right, never how fast: a busy machine must not fail them.
 settings.register_profile("project", deadline=None)

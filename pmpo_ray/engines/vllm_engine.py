@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 
 Tokens = tuple[int, ...]
 
-OLDEST = (0, 20)
-"""The first version of vLLM that says how many prompt tokens of a request came from its cache and lets
-requests for their log-likelihoods read it."""
+OLDEST = (0, 32)
+"""The oldest version that these engines were tried with."""
 _CPU_BLOCK = 32
 """Tokens of a cache block on CPUs: only whole blocks are shared, and vLLM's own 128 would share little."""
 _CPU_CACHE_GB = 1.0
@@ -58,8 +57,8 @@ _ERRORS = "errors.log"
 
 
 class VllmEngine:
-    """A started engine. `rows_by_id`: whether it computes log-likelihoods of chosen prompt rows and token ids
-    alone, which only some of vLLM's model runners do."""
+    """A started engine: one model, for whoever scores or writes with it. `rows_by_id`: whether it computes
+    log-likelihoods of chosen prompt rows and token ids alone, which only some of vLLM's model runners do."""
 
     def __init__(
         self,
@@ -73,8 +72,7 @@ class VllmEngine:
         self.tokenizer = tokenizer
         self.context_length = int(llm.model_config.max_model_len)
         self.rows_by_id = _rows_by_id(llm)
-        self.tokens_a_step = int(llm.scheduler_config.max_num_batched_tokens)
-        self._llm = llm
+        self._llm: AsyncLLM | None = llm
         self._resolved = resolved
         self._dtype = dtype
         self._device = device
@@ -128,6 +126,8 @@ class VllmEngine:
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError
 
+        if self._llm is None:
+            raise EngineLostError("the engine was closed")
         self._asked += 1
         final: RequestOutput | None = None
         try:
@@ -145,13 +145,15 @@ class VllmEngine:
 
     async def forget(self) -> None:
         """Drop the prefix cache; nothing may be under way."""
-        await self._llm.reset_prefix_cache()
+        if self._llm is not None:
+            await self._llm.reset_prefix_cache()
 
     def close(self) -> None:
-        """End the engine's processes."""
-        self._llm.shutdown()
+        """End the engine's processes. May be called again."""
+        if self._llm is not None:
+            self._llm.shutdown()
         # It shuts down once more when it is collected, which must not be as late as the interpreter's end.
-        del self._llm
+        self._llm = None
 
 
 def _role(config: ReplicaConfig) -> str:
