@@ -16,7 +16,7 @@ from hypothesis import settings
 from pyarrow import fs
 
 if importlib.util.find_spec("vllm") is not None:
-    # vLLM imports setuptools, which refuses to come after the standard library's distutils; other tests bring that.
+    # vLLM imports setuptools, which refuses to come after the standard library's distutils; others bring it.
     import setuptools  # noqa: F401
 
 # Tests say what is right, never how fast: a busy machine must not fail them.

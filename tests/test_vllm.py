@@ -128,7 +128,7 @@ async def test_scores_do_not_depend_on_what_the_prefix_cache_holds(
     reference: TransformersScorer,
     data_dir: Path,
 ) -> None:
-    request = unit("bbh/logical_deduction_five_objects", data_dir, 4)
+    request = unit("bbh/logical_deduction_five_objects", data_dir, 3)
     wanted = reference.score(request).scores
     await engine.forget()
     cold = await scorer.score(request)
@@ -175,7 +175,7 @@ async def test_rows_that_come_from_the_cache_are_never_read(
 async def test_twenty_candidates_are_ranked_alike(
     scorer: VllmScorer, reference: TransformersScorer, data_dir: Path
 ) -> None:
-    request = unit("tickets", data_dir, 3)
+    request = unit("tickets", data_dir, 2)
     endings = [
         f"Hint {number}: {'look twice. ' * (number % 5)}think of case {number}." for number in range(20)
     ]

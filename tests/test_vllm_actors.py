@@ -95,8 +95,10 @@ def test_the_main_job_runs_with_one_vllm_replica_in_both_roles(tmp_path: Path) -
         "search.rounds": 1,
         "search.hard_examples": 1,
         "search.variants": 3,
+        "search.masking": "rules",
+        "search.reasks": 0,
         "split.train_max": 4,
-        "evaluation.limit": 8,
+        "evaluation.limit": 4,
         "rewriter.max_tokens": 48,
     }
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
