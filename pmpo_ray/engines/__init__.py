@@ -54,8 +54,7 @@ async def open_scorer(config: ScorerConfig, model: str) -> AsyncScorer:
     Raises ConfigError, ModelError or ResourceError where that cannot be had, and EndpointError where a server
     does not answer.
     """
-    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
-    engine = await _in(thread, lambda: choose_engine(config, model))
+    engine = await asyncio.to_thread(choose_engine, config, model)
     if engine == "vllm":
         from pmpo_ray.engines.vllm_engine import VllmEngine
         from pmpo_ray.engines.vllm_scorer import VllmScorer
@@ -67,13 +66,13 @@ async def open_scorer(config: ScorerConfig, model: str) -> AsyncScorer:
         return await OpenAIScorer.open(config, model)
     from pmpo_ray.engines.threaded import ThreadedScorer
 
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
     return ThreadedScorer(await _in(thread, lambda: create_scorer(config, model)), thread)
 
 
 async def open_generator(config: RewriterConfig, model: str) -> AsyncGenerator:
     """The generator that `config.engine` names, of any kind. Errors as in `open_scorer`."""
-    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewriter")
-    engine = await _in(thread, lambda: choose_engine(config, model))
+    engine = await asyncio.to_thread(choose_engine, config, model)
     if engine == "vllm":
         from pmpo_ray.engines.vllm_engine import VllmEngine
         from pmpo_ray.engines.vllm_generator import VllmGenerator
@@ -85,6 +84,7 @@ async def open_generator(config: RewriterConfig, model: str) -> AsyncGenerator:
         return await OpenAIGenerator.open(config, model)
     from pmpo_ray.engines.threaded import ThreadedGenerator
 
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewriter")
     return ThreadedGenerator(await _in(thread, lambda: create_generator(config, model)), config.batch, thread)
 
 
@@ -93,8 +93,7 @@ async def open_both(
 ) -> tuple[AsyncScorer, AsyncGenerator]:
     """A scorer and a generator over one copy of `model`, which `scorer` describes. Errors as in
     `open_scorer`."""
-    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="both")
-    engine = await _in(thread, lambda: choose_engine(scorer, model))
+    engine = await asyncio.to_thread(choose_engine, scorer, model)
     if engine == "vllm":
         from pmpo_ray.engines.vllm_engine import VllmEngine
         from pmpo_ray.engines.vllm_generator import VllmGenerator
@@ -104,6 +103,7 @@ async def open_both(
         return VllmScorer(shared, scorer), VllmGenerator(shared)
     from pmpo_ray.engines.threaded import ThreadedGenerator, ThreadedScorer
 
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="both")
     pair = await _in(thread, lambda: _create_pair(scorer, model))
     return ThreadedScorer(pair[0], thread), ThreadedGenerator(pair[1], rewriter.batch, thread)
 

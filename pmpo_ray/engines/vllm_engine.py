@@ -101,7 +101,9 @@ class VllmEngine:
         tokenizer = load_tokenizer(resolved, trust_remote_code=config.trust_remote_code)
         arguments = _arguments(config, resolved, device)
         said = _error_log_size()
-        return cls(_launch(role, model, arguments), tokenizer, resolved, arguments["dtype"], device, said)
+        return cls(
+            _launch(role, model, arguments, said), tokenizer, resolved, arguments["dtype"], device, said
+        )
 
     def info(self, layout: str) -> EngineInfo:
         """What a replica with this engine says of itself."""
@@ -295,7 +297,8 @@ def _tokens_a_step(config: ScorerConfig, resolved: ResolvedModel, device: str) -
     return max(_FEWEST_TOKENS, min(_MOST_TOKENS, tokens))
 
 
-def _launch(role: str, model: str, arguments: Mapping[str, Any]) -> AsyncLLM:
+def _launch(role: str, model: str, arguments: Mapping[str, Any], said: int) -> AsyncLLM:
+    """The engine, or why there is none: by the error log behind its first `said` bytes, if it tells."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.exceptions import VLLMError
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -308,7 +311,6 @@ def _launch(role: str, model: str, arguments: Mapping[str, Any]) -> AsyncLLM:
                 f"{role}.vllm.options.{name}: the installed vLLM has no such argument"
                 + (f"; did you mean {near[0]}?" if near else "")
             )
-    said = _error_log_size()
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     except (VLLMError, RuntimeError, ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
