@@ -133,8 +133,9 @@ async def test_scores_do_not_depend_on_what_the_prefix_cache_holds(
     await engine.forget()
     cold = await scorer.score(request)
     apart = sum((1 + len(score.negatives)) * score.context_tokens for score in wanted)
-    assert cold.tokens_computed < 0.8 * apart, "the cache was not read"
+    assert cold.tokens_computed < 0.5 * apart, "the cache was not read"
     warm = await scorer.score(request)
+    assert warm.tokens_computed < 0.5 * apart, "what the cache kept from the answers was computed in whole"
     # Other texts with the same beginnings, answers as contexts, and writing, all at once.
     example = request.examples[0]
     others = [

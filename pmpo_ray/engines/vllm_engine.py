@@ -57,8 +57,12 @@ _ERRORS = "errors.log"
 
 
 class VllmEngine:
-    """A started engine: one model, for whoever scores or writes with it. `rows_by_id`: whether it computes
-    log-likelihoods of chosen prompt rows and token ids alone, which only some of vLLM's model runners do."""
+    """A started engine: one model, for whoever scores or writes with it.
+
+    `context_length`, `block_size`: in tokens; the prefix cache holds whole blocks. `rows_by_id`: whether it
+    computes log-likelihoods of chosen prompt rows and token ids alone, which only some of vLLM's model
+    runners do.
+    """
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class VllmEngine:
     ) -> None:
         self.tokenizer = tokenizer
         self.context_length = int(llm.model_config.max_model_len)
+        self.block_size = int(llm.vllm_config.cache_config.block_size)
         self.rows_by_id = _rows_by_id(llm)
         self._llm: AsyncLLM | None = llm
         self._resolved = resolved

@@ -3,7 +3,8 @@
 Invariants:
 - No log-likelihood is taken from a row that was not computed for its request: vLLM leaves the rows of cached
   tokens unwritten. A row that is missing is taken from another answer of the same example, which went the
-  same way up to there, or the request is repeated without reading the cache.
+  same way up to there, or computed as the last row of a prompt that ends there, which is never cached, or
+  the request is repeated without reading the cache: whichever needs the fewest tokens.
 - The scores are those of plain one-by-one scoring but for rounding, whether the cache is cold, warm, or full
   of other requests' text.
 """
@@ -25,6 +26,9 @@ from pmpo_ray.types import EngineInfo, ScoreRequest, ScoreResult
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
+
+_MOST_IDS = 128
+"""As many token ids as vLLM rates at the end of a prompt."""
 
 Known = dict[Tokens, float]
 """log p of the last token of a beginning of an answer, by that beginning."""
@@ -50,61 +54,77 @@ class VllmScorer:
         """
         began = time.perf_counter()
         items = self._items.items(request)
-        known: list[Known] = [{} for _ in items]
-        asked = [(number, answer) for number, item in enumerate(items) for answer in item.answers]
-        computed = await self._ask(items, asked, known, reading=True)
-        again = [(number, answer) for number, answer in asked if not _complete(answer, known[number])]
-        computed += await self._ask(items, again, known, reading=False)
+        pairs: list[tuple[Item, Known]] = [(item, {}) for item in items]
+        computed = await self._ask(
+            [(item, rows, answer) for item, rows in pairs for answer in item.answers], reading=True
+        )
+        last: list[tuple[Item, Known, Tokens, Tokens]] = []
+        again: list[tuple[Item, Known, Tokens]] = []
+        for item, rows in pairs:
+            gaps = _gaps(item, rows)
+            unfinished = [answer for answer in item.answers if not _complete(answer, rows)]
+            repeating = sum(len(item.context) + len(answer) for answer in unfinished)
+            if len(gaps) * self._engine.block_size < repeating and max(map(len, gaps.values())) <= _MOST_IDS:
+                last += [(item, rows, beginning, tuple(following)) for beginning, following in gaps.items()]
+            else:
+                again += [(item, rows, answer) for answer in unfinished]
+        computed += sum(await together([self._ask_last(last), self._ask(again, reading=False)]))
         scores = tuple(
-            example_score(item, [_sum(answer, rows) for answer in item.answers])
-            for item, rows in zip(items, known, strict=True)
+            example_score(item, [_sum(answer, rows) for answer in item.answers]) for item, rows in pairs
         )
         return ScoreResult(scores, computed, time.perf_counter() - began)
 
     def close(self) -> None:
         self._engine.close()
 
-    async def _ask(
-        self, items: Sequence[Item], asked: Sequence[tuple[int, Tokens]], known: list[Known], *, reading: bool
-    ) -> int:
-        """Add to `known` what the engine computes for the answers `asked`, by their items' numbers; returns
-        how many tokens went through the model."""
+    async def _ask(self, asked: Sequence[tuple[Item, Known, Tokens]], *, reading: bool) -> int:
+        """Add what the engine computes for answers of items to what is known of them; returns how many tokens
+        went through the model."""
         outputs = await together(
             [
-                self._engine.run(
-                    items[number].context + answer, self._params(len(items[number].context), answer, reading)
-                )
-                for number, answer in asked
+                self._engine.run(item.context + answer, self._params(len(item.context), answer, reading))
+                for item, _, answer in asked
             ]
         )
         computed = 0
-        for (number, answer), output in zip(asked, outputs, strict=True):
-            context = len(items[number].context)
+        for (item, known, answer), output in zip(asked, outputs, strict=True):
+            context = len(item.context)
             cached = output.num_cached_tokens or 0
             computed += context + len(answer) - cached
             for position, value in enumerate(self._rows(output, context, len(answer), cached)):
                 if value is not None:
-                    known[number].setdefault(answer[: position + 1], value)
+                    known.setdefault(answer[: position + 1], value)
+        return computed
+
+    async def _ask_last(self, asked: Sequence[tuple[Item, Known, Tokens, Tokens]]) -> int:
+        """The same for the tokens that may follow an answer's beginning, from the last row of a prompt."""
+        outputs = await together(
+            [
+                self._engine.run(
+                    item.context + beginning,
+                    _params(logprob_token_ids=list(following), flat_logprobs=True),
+                )
+                for item, _, beginning, following in asked
+            ]
+        )
+        computed = 0
+        for (item, known, beginning, following), output in zip(asked, outputs, strict=True):
+            computed += len(item.context) + len(beginning) - (output.num_cached_tokens or 0)
+            found = output.outputs[0].logprobs
+            if found is None:
+                raise RuntimeError("vLLM returned no log-likelihoods of the tokens asked for")
+            values = dict(zip(found.token_ids, found.logprobs, strict=True))
+            known.update(((*beginning, token), values[token]) for token in following)
         return computed
 
     def _params(self, context: int, answer: Tokens, reading: bool) -> SamplingParams:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        wanted: dict[str, Any] = {"prompt_logprobs": 0, "flat_logprobs": True}
         if self._engine.rows_by_id:
-            wanted = {
-                "prompt_logprob_token_ids": [[token] for token in answer],
-                "prompt_logprob_start": context - 1,
-            }
-        return SamplingParams(
-            max_tokens=1,
-            temperature=0.0,
-            detokenize=False,
-            skip_reading_prefix_cache=not reading,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            **wanted,
-        )
+            return _params(
+                prompt_logprob_token_ids=[[token] for token in answer],
+                prompt_logprob_start=context - 1,
+                skip_reading_prefix_cache=not reading,
+            )
+        return _params(prompt_logprobs=0, flat_logprobs=True, skip_reading_prefix_cache=not reading)
 
     def _rows(self, output: RequestOutput, context: int, length: int, cached: int) -> list[float | None]:
         """log p of each of the answer's `length` tokens; None where the row was not computed."""
@@ -119,6 +139,30 @@ class VllmScorer:
             rows.logprobs[rows.start_indices[context + position]] if context + position > cached else None
             for position in range(length)
         ]
+
+
+def _params(**wanted: Any) -> SamplingParams:
+    """Of a request that reads: vLLM draws one token all the same."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        **wanted,
+    )
+
+
+def _gaps(item: Item, known: Known) -> dict[Tokens, set[int]]:
+    """The tokens of the item's answers that are not known yet, by the beginnings that they follow."""
+    gaps: dict[Tokens, set[int]] = {}
+    for answer in item.answers:
+        for end, token in enumerate(answer):
+            if answer[: end + 1] not in known:
+                gaps.setdefault(answer[:end], set()).add(token)
+    return gaps
 
 
 def _complete(answer: Tokens, known: Known) -> bool:
