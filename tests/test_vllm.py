@@ -176,7 +176,7 @@ async def test_rows_that_come_from_the_cache_are_never_read(
 async def test_twenty_candidates_are_ranked_alike(
     scorer: VllmScorer, reference: TransformersScorer, data_dir: Path
 ) -> None:
-    request = unit("tickets", data_dir, 2)
+    request = unit("tickets", data_dir, 1)
     endings = [
         f"Hint {number}: {'look twice. ' * (number % 5)}think of case {number}." for number in range(20)
     ]
@@ -277,3 +277,16 @@ async def test_a_start_that_fails_is_one_line_that_says_what_to_change(tmp_path:
         with pytest.raises(kind, match=text) as caught:
             await open_scorer(config, model)
         assert "\n" not in str(caught.value)
+
+
+async def test_a_version_that_is_too_old_is_named_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = tmp_path / "vllm-0.8.5.dist-info"
+    known.mkdir()
+    (known / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.8.5\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"scorer.engine=vllm: vllm 0\.8\.5 is too old; install vllm>=0\.32"
+    ):
+        await open_scorer(ScorerConfig(engine="vllm"), DEFAULT_MODEL)

@@ -65,7 +65,7 @@ async def test_one_replica_scores_and_rewrites_and_is_replaced_when_its_engine_d
         # Work is under way when the engine dies: its actor ends, another one comes, and nothing is lost.
         waiting = asyncio.gather(
             scorer.score("Which desk is this ticket for?", EXAMPLES),
-            rewriter.generate(GenerateRequest("Tell a long story.", max_tokens=300, seed=3)),
+            rewriter.generate(GenerateRequest("Tell a long story.", max_tokens=80, seed=3)),
         )
         await asyncio.sleep(0.3)
         mine[0].kill()

@@ -338,10 +338,10 @@ def show_no_key(folder: Path, *texts: str) -> None:
 
 
 def test_a_run_survives_the_death_of_its_rewriters_server(server: VllmServer, tmp_path: Path) -> None:
-    config = write_config(tmp_path, server, {"engine": "transformers"}, rounds=3, examples=4)
+    config = write_config(tmp_path, server, {"engine": "transformers"}, rounds=2, examples=4)
     folder = tmp_path / "run"
     job = pmpo("optimize", config, "--run-dir", str(folder), "--json", "--log-format", "json")
-    told = until(job, '"round": 2')
+    told = until(job, '"round": 1')
     server.kill()
     time.sleep(5)
     server.start()
@@ -351,7 +351,7 @@ def test_a_run_survives_the_death_of_its_rewriters_server(server: VllmServer, tm
     assert code == 0, told
     assert json.loads(stdout)["run_dir"] == str(folder)
     manifest, records = run_of(folder)
-    assert [record.round for record in records] == [0, 1, 2, 3]
+    assert [record.round for record in records] == [0, 1, 2]
     assert all(record.tokens_generated > 0 for record in records[1:])
     refusals = [refusal for record in records for refusal in record.refusals]
     assert not [item for item in refusals if item.status == "failed" or "endpoint" in item.reason]
