@@ -156,8 +156,8 @@ async def start_scorer_pool(
     config: ScorerConfig, model: str, plan: ReplicaPlan, settings: RayConfig
 ) -> ScorerPool:
     """Scorer replicas of `model` on the connected cluster, the first one ready. Errors as in `Pool.start`."""
-    launcher = RayLauncher(ScorerActor, (_placed(config, plan), model), plan)
-    pool, info = await _started(_spec("scorer", launcher, plan, settings, slots=1))
+    launcher = RayLauncher(ScorerActor, (placed_config(config, plan), model), plan)
+    pool, info = await started(pool_spec("scorer", launcher, plan, settings, slots=1))
     return ScorerPool(pool, info, config.chunk_examples)
 
 
@@ -166,8 +166,8 @@ async def start_rewriter_pool(
 ) -> RewriterPool:
     """Rewriter replicas of `model` on the connected cluster, the first one ready. Errors as in
     `Pool.start`."""
-    launcher = RayLauncher(RewriterActor, (_placed(config, plan), model), plan)
-    pool, info = await _started(_spec("rewriter", launcher, plan, settings, slots=config.batch))
+    launcher = RayLauncher(RewriterActor, (placed_config(config, plan), model), plan)
+    pool, info = await started(pool_spec("rewriter", launcher, plan, settings, slots=config.batch))
     return RewriterPool(pool, info)
 
 
@@ -179,8 +179,8 @@ async def start_shared_pool(
     A chunk to score takes a replica's places for half of its samples: an engine that joins requests writes on
     beside it, and one that takes turns has little waiting.
     """
-    launcher = RayLauncher(BothActor, (_placed(scorer, plan), rewriter, model), plan)
-    pool, info = await _started(_spec("scorer", launcher, plan, settings, slots=rewriter.batch))
+    launcher = RayLauncher(BothActor, (placed_config(scorer, plan), rewriter, model), plan)
+    pool, info = await started(pool_spec("scorer", launcher, plan, settings, slots=rewriter.batch))
     half = max(1, rewriter.batch // 2)
     return (
         ScorerPool(pool, info, scorer.chunk_examples, slots=half),
@@ -191,12 +191,12 @@ async def start_shared_pool(
 Config = TypeVar("Config", bound=ReplicaConfig)
 
 
-def _placed(config: Config, plan: ReplicaPlan) -> Config:
+def placed_config(config: Config, plan: ReplicaPlan) -> Config:
     """What a replica is told: its configuration with what the plan decided."""
     return config.model_copy(update={"device": plan.device, "threads": plan.threads, "gpus": plan.num_gpus})
 
 
-def _spec(
+def pool_spec(
     role: str, launcher: RayLauncher, plan: ReplicaPlan, settings: RayConfig, *, slots: int
 ) -> PoolSpec:
     return PoolSpec(
@@ -209,7 +209,7 @@ def _spec(
     )
 
 
-async def _started(spec: PoolSpec) -> tuple[Pool, EngineInfo]:
+async def started(spec: PoolSpec) -> tuple[Pool, EngineInfo]:
     async with AsyncExitStack() as undo:
         pool = Pool(spec)
         undo.push_async_callback(pool.close)

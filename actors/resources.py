@@ -78,10 +78,10 @@ class Plan:
     rewriter: ReplicaPlan | None
 
     @property
-    def roles(self) -> tuple[tuple[str, ReplicaPlan], ...]:
+    def roles(self) -> dict[str, ReplicaPlan]:
         """Each pool by the section of the configuration that describes it."""
-        scorer = ("scorer", self.scorer)
-        return (scorer,) if self.rewriter is None else (scorer, ("rewriter", self.rewriter))
+        only = {"scorer": self.scorer}
+        return only if self.rewriter is None else only | {"rewriter": self.rewriter}
 
 
 class ActorOptions(TypedDict):
@@ -142,31 +142,38 @@ def bundles(plan: ReplicaPlan) -> list[dict[str, float]]:
 def plan(
     scorer: ScorerConfig, rewriter: RewriterConfig, cluster: ClusterResources, *, autoscaling: bool = False
 ) -> Plan:
+    """The pools of a run, with what the configuration leaves to the cluster. Errors as in `plan_roles`."""
+    roles: dict[str, ReplicaConfig] = {"scorer": scorer}
+    if scorer.role != "both":
+        roles["rewriter"] = rewriter
+    parts = plan_roles(roles, cluster, autoscaling=autoscaling)
+    return Plan(parts["scorer"], parts.get("rewriter"))
+
+
+def plan_roles(
+    roles: Mapping[str, ReplicaConfig], cluster: ClusterResources, *, autoscaling: bool = False
+) -> dict[str, ReplicaPlan]:
     """Fill in what the configuration leaves to the cluster: GPUs and threads.
 
     Raises ResourceError where a device is asked for that is not there, or a GPU would be shared by too
     many replicas, and ConfigError where settings contradict each other, or leave to an autoscaling cluster
     what cannot be known before it has grown. Whether all replicas fit is for `check_fits` to say.
     """
-    roles: dict[str, ReplicaConfig] = {"scorer": scorer}
-    if scorer.role != "both":
-        roles["rewriter"] = rewriter
     for role, config in roles.items():
         _check_settings(role, config, autoscaling=autoscaling)
     share = _automatic_gpus(roles, cluster)
     drafts = [_draft(config, _gpus(role, config, share)) for role, config in roles.items()]
     placed = _place(drafts, cluster) or [[] for _ in drafts]
-    parts = [
-        _with_threads(draft, config, counts, cluster)
-        for draft, config, counts in zip(drafts, roles.values(), placed, strict=True)
-    ]
-    return Plan(parts[0], parts[1] if len(parts) > 1 else None)
+    return {
+        role: _with_threads(draft, config, counts, cluster)
+        for draft, (role, config), counts in zip(drafts, roles.items(), placed, strict=True)
+    }
 
 
-def check_fits(plan: Plan, cluster: ClusterResources) -> None:
+def check_fits(parts: Mapping[str, ReplicaPlan], cluster: ClusterResources) -> None:
     """Raise ResourceError where the cluster, as it is now, cannot hold the fewest replicas of all roles at
     once, one of each at least. A cluster that grows on demand need not be asked."""
-    roles = [(role, replace(part, replicas=max(1, part.fewest))) for role, part in plan.roles]
+    roles = [(role, replace(part, replicas=max(1, part.fewest))) for role, part in parts.items()]
     _check_sum(
         " + ".join(f"{role}.replicas={part.replicas} x {_cpus(part.num_cpus)}" for role, part in roles),
         sum(part.replicas * part.num_cpus for _, part in roles),

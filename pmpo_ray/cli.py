@@ -15,6 +15,7 @@ import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
@@ -23,6 +24,7 @@ from pmpo_ray.errors import PmpoError
 
 if TYPE_CHECKING:
     from pmpo_ray.config import RunConfig
+    from pmpo_ray.evaluate import EvaluationResult
     from pmpo_ray.logs import LogFormat
     from pmpo_ray.run import RunResult
 
@@ -191,6 +193,101 @@ def _run(config: RunConfig, run_dir: str | None, log_format: LogFormat) -> RunRe
         else:
             _say(f"interrupted; {advice}")
         raise typer.Exit(INTERRUPTED) from interrupt
+
+
+@app.command()
+def evaluate(
+    source: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder (a path or s3://...), or a YAML file.")
+    ],
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="NAME", help="Model to test on, in place of the run's. Repeatable."),
+    ] = None,
+    baselines: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline",
+            metavar="NAME",
+            help="answer_only, step_by_step, rephrase, step_back or description. Repeatable.",
+        ),
+    ] = None,
+    instructions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--instruction", metavar="FILE", help="Another instruction to compare with. Repeatable."
+        ),
+    ] = None,
+    shots: Annotated[
+        list[int] | None,
+        typer.Option("--shots", metavar="N", help="Examples shown in the prompt. Repeatable."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", help="Test examples of a task at most.")
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set any key, e.g. evaluation.seeds=3. Repeatable."),
+    ] = None,
+    run_dir: Annotated[
+        str | None,
+        typer.Option("--run-dir", metavar="DIR", help="Where to keep the evaluation of a YAML file."),
+    ] = None,
+    table: Annotated[
+        Literal["text", "markdown", "latex", "json"],
+        typer.Option("--format", help="How to print the result."),
+    ] = "text",
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(
+            "--log-format", help="Progress and events on standard error: text, or a JSON object a line."
+        ),
+    ] = "text",
+) -> None:
+    """Measure held-out accuracy: a run's best instruction against its start and against free baselines."""
+    from pmpo_ray.logs import progress_log, standard_error
+
+    named = {Path(file).stem: f"@{file}" for file in instructions or ()}
+    wanted: dict[str, object] = {
+        "models": models,
+        "baselines": baselines,
+        "instructions": named,
+        "shots": shots,
+        "limit": limit,
+    }
+    overrides = [
+        f"evaluation.{key}={json.dumps(value)}"
+        for key, value in wanted.items()
+        if value not in (None, [], {})
+    ]
+    with standard_error(log_format, os.environ):
+        try:
+            with contextlib.redirect_stdout(sys.stderr), progress_log(log_format) as observer:
+                from pmpo_ray.evaluate import run_evaluation
+
+                result = run_evaluation(
+                    source, [*overrides, *(override or ())], run_dir=run_dir, observer=observer
+                )
+        except PmpoError as error:
+            raise typer.Exit(_fail(str(error), log_format)) from error
+        except KeyboardInterrupt as interrupt:
+            _say("interrupted; what was measured is kept, and the same command goes on")
+            raise typer.Exit(INTERRUPTED) from interrupt
+        _show_evaluation(result, table)
+
+
+def _show_evaluation(result: EvaluationResult, form: Literal["text", "markdown", "latex", "json"]) -> None:
+    from pmpo_ray.evaluation.tables import latex, markdown, show, summary_json, tables
+
+    if form == "json":
+        print(json.dumps(summary_json(result.summary, result.run_dir), allow_nan=False))
+    elif form == "text":
+        from rich.console import Console
+
+        show(tables(result.summary), Console())
+        print(f"\nrun folder: {result.run_dir}")
+    else:
+        print({"markdown": markdown, "latex": latex}[form](tables(result.summary)))
 
 
 @app.command()

@@ -10,7 +10,7 @@ import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -59,11 +59,13 @@ class TaskConfig(_Section):
 
 
 class SplitConfig(_Section):
-    """How a task's examples are parted (paper: 20%, at most 50, drawn at random)."""
+    """How a task's examples are parted (paper: 20%, at most 50, drawn at random). `validation` examples, on
+    which the final instruction is picked, are drawn after them (paper: none)."""
 
     train_fraction: float = Field(default=0.2, gt=0, lt=1)
     train_max: Positive = 50
     shots: NonNegative = 0
+    validation: NonNegative = 0
 
 
 class VllmConfig(_Section):
@@ -199,12 +201,68 @@ class SearchConfig(_Section):
     max_seconds: float | None = Field(default=None, gt=0)
 
 
+class EvaluatorConfig(_Section):
+    """A model that tells whether a reply comes to the target; without `model` rules do."""
+
+    model: str | None = None
+    engine: Engine = "openai"
+    endpoint: EndpointConfig = EndpointConfig()
+
+
+class JudgeConfig(_Section):
+    """The judge of AlpacaEval, for tasks of better and worse answers: whether it is asked for one token,
+    whose log-likelihoods count (`weighted`), or for a ranking in words (`plain`). `references` is a file of
+    outputs in AlpacaEval's format (None: the outputs under the start instruction)."""
+
+    model: str | None = None
+    annotator: Literal["weighted", "plain"] = "weighted"
+    references: str | None = None
+    endpoint: EndpointConfig = EndpointConfig()
+
+
+class ProcessRewardConfig(_Section):
+    """A process-reward model that rates the steps of generated replies; none without `model`. `separator` is
+    the text or token that ends a step (None: what the model is known to use)."""
+
+    model: str | None = None
+    separator: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    gpus: float | None = Field(default=None, ge=0)
+
+
+Baseline = Literal["answer_only", "step_by_step", "rephrase", "step_back", "description"]
+
+
 class EvaluationConfig(_Section):
-    """Held-out accuracy before and after. `limit` bounds the test examples of a task."""
+    """Held-out accuracy. A run measures its first and its best instruction so; `pmpo evaluate` also takes
+    `models` (none: the scorer's), `baselines`, `instructions` by name (a text, or a file as @PATH),
+    `shots` (None: those of the split), `seeds` repetitions and, with `candidates`, all candidates of a run.
+
+    `limit` bounds the test examples of a task. `method` auto chooses among given answers by likelihood where
+    there are some and generates elsewhere. `temperature` 0 is greedy. With `follow_up` a reply in which no
+    answer is found is asked for the answer alone once more. `evaluator` is a model that compares replies with
+    the targets, in place of rules; `judge` compares whole answers with others; `process_reward` rates the
+    steps of replies. `calibrate` takes from each label's log-likelihood that behind an input without content,
+    in tasks with labels."""
 
     enabled: bool = True
     limit: Positive | None = None
+    method: Literal["auto", "likelihood", "generation"] = "auto"
+    calibrate: bool = False
     max_tokens: Positive = 256
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    follow_up: bool = True
+    seeds: Positive = 1
+    models: tuple[str, ...] = ()
+    baselines: tuple[Baseline, ...] = ("description",)
+    instructions: dict[str, str] = {}
+    shots: tuple[NonNegative, ...] | None = None
+    candidates: Literal["best", "all"] = "best"
+    evaluator: EvaluatorConfig = EvaluatorConfig()
+    judge: JudgeConfig = JudgeConfig()
+    process_reward: ProcessRewardConfig = ProcessRewardConfig()
 
 
 class RayConfig(_Section):
@@ -224,7 +282,8 @@ class RayConfig(_Section):
 
 
 class RunConfig(_Section):
-    """One run: which tasks, which models, how to search, where to keep the result."""
+    """One run: which tasks, which models, how to search, where to keep the result. With a `grid` every task
+    is optimised once for each of its entries, which change `search`, over the same pools."""
 
     tasks: tuple[TaskConfig, ...] = Field(default=(TaskConfig(name="tickets"),), min_length=1)
     data_dir: str | None = None
@@ -232,6 +291,7 @@ class RunConfig(_Section):
     scorer: ScorerConfig = ScorerConfig()
     rewriter: RewriterConfig = RewriterConfig()
     search: SearchConfig = SearchConfig()
+    grid: dict[str, dict[str, Any]] = {}
     split: SplitConfig = SplitConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     ray: RayConfig = RayConfig()
@@ -245,6 +305,31 @@ class RunConfig(_Section):
         if twice:
             raise ValueError(f"task {twice[0]!r} is named more than once; give each task its own name")
         return self
+
+    @model_validator(mode="after")
+    def _grid_of_searches(self) -> RunConfig:
+        for name, changes in self.grid.items():
+            if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+                raise ValueError(f"grid: {name!r} should be a name of small letters, digits and hyphens")
+            unknown = sorted(changes.keys() - SearchConfig.model_fields.keys())
+            if unknown:
+                raise ValueError(f"grid.{name}.{unknown[0]}: search has no such key")
+            try:
+                self.searches()
+            except ValidationError as error:
+                detail = error.errors(include_url=False)[0]
+                key = ".".join(map(str, detail["loc"]))
+                raise ValueError(f"grid.{name}.{key}: {detail['msg']}") from None
+        return self
+
+    def searches(self) -> dict[str, SearchConfig]:
+        """How each task is searched, by the name of the grid's entry; "" where there is no grid."""
+        plain = self.search.model_dump()
+        changed = {
+            name: SearchConfig.model_validate(plain | changes, strict=True)
+            for name, changes in self.grid.items()
+        }
+        return changed or {"": self.search}
 
     @model_validator(mode="after")
     def _one_model_in_both_roles(self) -> RunConfig:

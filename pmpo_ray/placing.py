@@ -5,28 +5,61 @@ Invariant: what a cluster that does not grow can never hold is said before any r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pmpo_ray.config import ReplicaConfig, RunConfig
+from pmpo_ray.config import RayConfig, ReplicaConfig, RunConfig
 from pmpo_ray.engines.models import estimate_bytes, resolve_model
 from pmpo_ray.errors import ResourceError
 
 if TYPE_CHECKING:
-    from actors.resources import ClusterResources, Plan
+    from actors.resources import ClusterResources, Plan, ReplicaPlan
+
+
+Replica = tuple[ReplicaConfig, str]
+"""How a role's replicas are set up, and their model."""
 
 
 def place(config: RunConfig, there: ClusterResources, *, own_machine: bool) -> Plan:
-    """What each replica asks for. Raises ResourceError for more than there is, where that cannot grow, and
-    ConfigError for settings that contradict each other. On a machine of the run's own the models are brought
-    here, too."""
-    from actors.resources import check_fits, plan
+    """What each replica of a run asks for. Errors as in `place_roles`."""
+    from actors.resources import plan
 
+    roles: dict[str, Replica] = {"scorer": (config.scorer, scorer_model(config))}
+    if config.scorer.role != "both":
+        roles["rewriter"] = (config.rewriter, rewriter_model(config))
     placed = plan(config.scorer, config.rewriter, there, autoscaling=config.ray.autoscaling)
-    if not config.ray.autoscaling:
+    _check(placed.roles, roles, config.ray, there, own_machine=own_machine)
+    return placed
+
+
+def place_roles(
+    roles: Mapping[str, Replica], settings: RayConfig, there: ClusterResources, *, own_machine: bool
+) -> dict[str, ReplicaPlan]:
+    """What the replicas of each role ask for. Raises ResourceError for more than there is, where that cannot
+    grow, and ConfigError for settings that contradict each other. On a machine of the run's own the models
+    are brought here, too."""
+    from actors.resources import plan_roles
+
+    configs = {role: config for role, (config, _) in roles.items()}
+    placed = plan_roles(configs, there, autoscaling=settings.autoscaling)
+    _check(placed, roles, settings, there, own_machine=own_machine)
+    return placed
+
+
+def _check(
+    placed: Mapping[str, ReplicaPlan],
+    roles: Mapping[str, Replica],
+    settings: RayConfig,
+    there: ClusterResources,
+    *,
+    own_machine: bool,
+) -> None:
+    from actors.resources import check_fits
+
+    if not settings.autoscaling:
         check_fits(placed, there)
     if own_machine:
-        _bring_models(config, there.memory_bytes)
-    return placed
+        _bring_models(roles, there.memory_bytes)
 
 
 def scorer_model(config: RunConfig) -> str:
@@ -39,21 +72,19 @@ def rewriter_model(config: RunConfig) -> str:
     return scorer_model(config) if config.scorer.role == "both" else config.rewriter.model or config.model
 
 
-def _bring_models(config: RunConfig, memory: int) -> None:
+def _bring_models(roles: Mapping[str, Replica], memory: int) -> None:
     """Download and convert the models here, where the user sees the progress, and check that the replicas'
     weights fit into `memory` bytes. Replicas of this machine then find them in the cache."""
-    roles: list[tuple[ReplicaConfig, str]] = [(config.scorer, scorer_model(config))]
-    if config.scorer.role != "both":
-        roles.append((config.rewriter, rewriter_model(config)))
     needed = 0
-    for replica, model in roles:
+    for replica, model in roles.values():
         if replica.engine in ("simulated", "openai"):
             continue
         resolved = resolve_model(model, revision=replica.revision, code=replica.trust_remote_code)
         needed += replica.replicas * estimate_bytes(resolved, 4 if replica.dtype == "float32" else 2)
     if needed > memory:
+        counted = " and ".join(f"{replica.replicas} {role}" for role, (replica, _) in roles.items())
         raise ResourceError(
-            f"the weights of {config.scorer.replicas} scorer and {config.rewriter.replicas} rewriter "
-            f"replicas take {needed / 1e9:.1f} GB, this machine offers {memory / 1e9:.1f} GB; lower "
-            "scorer.replicas or rewriter.replicas, or choose a smaller model"
+            f"the weights of {counted} replicas take {needed / 1e9:.1f} GB, this machine offers "
+            f"{memory / 1e9:.1f} GB; lower {' or '.join(f'{role}.replicas' for role in roles)}, or choose a "
+            "smaller model"
         )

@@ -25,8 +25,11 @@ from typing import TYPE_CHECKING
 from pmpo_ray.config import RunConfig
 from pmpo_ray.config_io import differences, dump_config, load_config
 from pmpo_ray.errors import DataError, EngineError, RunFolderError
-from pmpo_ray.evaluation.accuracy import held_out_accuracy
-from pmpo_ray.objectives import Objective, check_objective, make_objective, resolve_auto
+from pmpo_ray.evaluation.examining import Answering, Choosing, Examiner, method_for
+from pmpo_ray.evaluation.grading import RuleGrader
+from pmpo_ray.evaluation.statistics import compare, wilson_interval
+from pmpo_ray.jobs import Job, job_names, prepare_all
+from pmpo_ray.objectives import batch_loss
 from pmpo_ray.placing import place, rewriter_model, scorer_model
 from pmpo_ray.protocols import Observer, ScoreClient
 from pmpo_ray.rewriting import choose_style
@@ -43,8 +46,7 @@ from pmpo_ray.store import (
     installed_versions,
     task_folder,
 )
-from pmpo_ray.tasks import load_task, split_task
-from pmpo_ray.types import Interval, Progress, RoundRecord, Split, Task, TaskFailure, TaskResult
+from pmpo_ray.types import Progress, RoundRecord, ScoredCandidate, TaskFailure, TaskResult
 
 if TYPE_CHECKING:
     from actors.clients import RewriterPool
@@ -65,15 +67,6 @@ class RunResult:
     failed: tuple[TaskFailure, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A task that is ready to be searched."""
-
-    task: Task
-    split: Split
-    objective: Objective
-
-
 def run_optimization(config: RunConfig, *, run_dir: str | None, observer: Observer) -> RunResult:
     """Optimise every task of `config`, going on from `run_dir` where it holds an unfinished run.
 
@@ -82,15 +75,15 @@ def run_optimization(config: RunConfig, *, run_dir: str | None, observer: Observ
     """
     from actors.cluster import LOCAL, connected, offered_resources
 
-    jobs = [_prepare(config, index) for index in range(len(config.tasks))]
-    location = run_dir or config.run_dir or _fresh_run_dir(config)
+    jobs = prepare_all(config)
+    location = run_dir or config.run_dir or fresh_run_dir(config)
     with hold(location) as lease:
         store = _open_store(config, location, lease)
         memory = ScoreMemory(store.join_scores(SCORES_KEPT))
         for job in jobs:
-            observer(Progress(job.task.name, "waiting", 0, config.search.rounds))
+            observer(Progress(job.task.name, "waiting", 0, job.search.rounds))
         # Ray has a handler for SIGTERM of its own, from when it is connected.
-        with connected(config.ray) as address, _ending_on_sigterm():
+        with connected(config.ray) as address, ending_on_sigterm():
             own_machine = address == LOCAL
             if not own_machine and store.is_local:
                 _log.warning(
@@ -110,20 +103,8 @@ def run_optimization(config: RunConfig, *, run_dir: str | None, observer: Observ
     return RunResult(results, store.location, tuple(run.failures))
 
 
-def _prepare(config: RunConfig, index: int) -> _Job:
-    task = load_task(config.tasks[index], config.data_dir, config.seed)
-    split = split_task(task, config.split, config.seed)
-    search = config.search
-    name = resolve_auto(split.train) if search.objective == "auto" else search.objective
-    objective = make_objective(name, beta=search.beta, per_token=search.per_token)
-    try:
-        check_objective(objective, split.train)
-    except DataError as error:
-        raise DataError(f"task {task.name}: {error}") from None
-    return _Job(task, split, objective)
-
-
-def _fresh_run_dir(config: RunConfig) -> str:
+def fresh_run_dir(config: RunConfig) -> str:
+    """A folder for a run that was given none."""
     name = task_folder(config.tasks[0].name) if len(config.tasks) == 1 else f"{len(config.tasks)}-tasks"
     return f"runs/{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
 
@@ -134,7 +115,7 @@ def _open_store(config: RunConfig, location: str, lease: Lease) -> RunStore:
     store = RunStore.open(location, lease)
     kept = load_config(None, (), location)
     changed = differences(kept, config)
-    if changed and not any(store.read_rounds(task.name) for task in kept.tasks):
+    if changed and not any(map(store.read_rounds, job_names(kept))):
         # Nothing was made with the other configuration: the first try may have failed for what is mended now.
         store.replace_config(dump_config(config))
     elif changed:
@@ -147,7 +128,7 @@ def _open_store(config: RunConfig, location: str, lease: Lease) -> RunStore:
 
 
 @contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
+def ending_on_sigterm() -> Iterator[None]:
     """SIGTERM, by which schedulers end jobs, does what Ctrl-C does: scores are saved and actors ended. Only
     the main thread can take signals."""
     if threading.current_thread() is not threading.main_thread():
@@ -168,7 +149,7 @@ class _Run:
         config: RunConfig,
         store: RunStore,
         memory: ScoreMemory,
-        jobs: Sequence[_Job],
+        jobs: Sequence[Job],
         observer: Observer,
         cluster: ClusterInfo,
         placed: Plan,
@@ -262,7 +243,7 @@ class _Run:
             raise errors[0]
 
     async def _attempt(
-        self, job: _Job, scorer: ScoreClient, rewriter: RewriterPool
+        self, job: Job, scorer: ScoreClient, rewriter: RewriterPool
     ) -> EngineError | DataError | None:
         """Search one task; the error that it failed with, if it did."""
         try:
@@ -270,7 +251,7 @@ class _Run:
         except (EngineError, DataError) as error:
             name = job.task.name
             self.failures.append(TaskFailure(name, str(error)))
-            last = self._seen.get(name, Progress(name, "waiting", 0, self._config.search.rounds))
+            last = self._seen.get(name, Progress(name, "waiting", 0, job.search.rounds))
             self._observe(replace(last, state="failed", note=str(error)))
             return error
         return None
@@ -280,7 +261,7 @@ class _Run:
         self._metrics.observe_task(progress)
         self._observer(progress)
 
-    async def _one_task(self, job: _Job, scorer: ScoreClient, rewriter: RewriterPool) -> None:
+    async def _one_task(self, job: Job, scorer: ScoreClient, rewriter: RewriterPool) -> None:
         name = job.task.name
         stored = await asyncio.to_thread(self._store.read_rounds, name)
         kept = [record.slim(record.survivors) for record in stored]
@@ -295,8 +276,8 @@ class _Run:
             task=job.task,
             split=job.split,
             objective=job.objective,
-            style=choose_style(self._config.search.meta_prompt, rewriter.info.parameters),
-            settings=self._config.search,
+            style=choose_style(job.search.meta_prompt, rewriter.info.parameters),
+            settings=job.search,
             sampling=self._config.rewriter,
             seed=self._config.seed,
             scorer=scorer,
@@ -306,9 +287,12 @@ class _Run:
             clock=time.monotonic,
         )
         outcome = await search_task(setup, kept.copy())
-        result = _result(name, outcome)
+        picked, tokens = await self._picked(job, outcome, scorer)
+        if picked != outcome.best:
+            await asyncio.to_thread(self._store.write_best, name, kept, picked.candidate.id)
+        result = _result(name, outcome, picked, tokens)
         earlier = await asyncio.to_thread(self._store.read_task_result, name)
-        if earlier is not None and replace(earlier, accuracy_before=None, accuracy_after=None) == result:
+        if earlier is not None and _unevaluated(earlier) == result:
             result = earlier
         elif self._config.evaluation.enabled:
             losses = tuple(survivors_of(record)[0].loss for record in outcome.records)
@@ -316,43 +300,67 @@ class _Run:
         await asyncio.to_thread(self._store.write_task_result, name, result)
         self._results[name] = result
 
+    async def _picked(
+        self, job: Job, outcome: SearchOutcome, scorer: ScoreClient
+    ) -> tuple[ScoredCandidate, int]:
+        """The instruction that the search came to, and the tokens scored to pick it: that of the last round,
+        or, of the best of all rounds, the one with the lowest loss on the validation part."""
+        examples = job.split.validation
+        if not examples:
+            return outcome.best, 0
+        leaders = {lead.candidate.id: lead for record in outcome.records for lead in survivors_of(record)[:1]}
+        scores = await asyncio.gather(
+            *(scorer.score(lead.candidate.text, examples, job.split.shots) for lead in leaders.values())
+        )
+        weights = [example.weight for example in examples]
+        losses = [batch_loss(list(map(job.objective, found)), weights) for found in scores]
+        best = min(range(len(losses)), key=losses.__getitem__)
+        return list(leaders.values())[best], sum(score.tokens for found in scores for score in found)
+
     async def _evaluated(
         self,
-        job: _Job,
+        job: Job,
         result: TaskResult,
         losses: tuple[float, ...],
         scorer: ScoreClient,
         rewriter: RewriterPool,
     ) -> TaskResult:
         """`result` with the accuracies of its first and its best instruction on the test part."""
-        settings = self._config.evaluation
         progress = Progress(
             result.task,
             "evaluating",
             result.rounds,
-            self._config.search.rounds,
+            job.search.rounds,
             losses,
             result.tokens_scored,
             result.tokens_generated,
         )
         self._observe(progress)
-        same = scorer_model(self._config) == rewriter_model(self._config)
-
-        async def accuracy(instruction: str) -> Interval | None:
-            return await held_out_accuracy(
-                job.task,
-                instruction,
-                job.split.test[: settings.limit],
-                job.split.shots,
-                scorer=scorer,
-                generator=rewriter if same else None,
-                max_tokens=settings.max_tokens,
+        examples = job.split.test[: self._config.evaluation.limit]
+        examiner = self._examiner(job, scorer, rewriter)
+        if examiner is not None and examples:
+            before = await examiner.examine(result.start, examples, job.split.shots)
+            after = before
+            if result.best != result.start:
+                after = await examiner.examine(result.best, examples, job.split.shots)
+            values = [[float(outcome.right) for outcome in outcomes] for outcomes in (before, after)]
+            result = replace(
+                result,
+                accuracy_before=wilson_interval(round(sum(values[0])), len(examples)),
+                accuracy_after=wilson_interval(round(sum(values[1])), len(examples)),
+                p_value=compare(*values).p_value,
             )
-
-        before = await accuracy(result.start)
-        after = before if result.best == result.start else await accuracy(result.best)
         self._observe(replace(progress, state="done"))
-        return replace(result, accuracy_before=before, accuracy_after=after)
+        return result
+
+    def _examiner(self, job: Job, scorer: ScoreClient, rewriter: RewriterPool) -> Examiner | None:
+        """What measures the scored model; None where answers would be written by another one."""
+        settings = self._config.evaluation
+        if method_for(job.task, settings) == "likelihood":
+            return Choosing(job.task, settings, scorer, job.objective)
+        if scorer_model(self._config) != rewriter_model(self._config):
+            return None
+        return Answering(job.task, settings, rewriter, RuleGrader(job.task), self._config.seed)
 
 
 def _use(stats: PoolStats) -> PoolUse:
@@ -361,19 +369,24 @@ def _use(stats: PoolStats) -> PoolUse:
     )
 
 
-def _result(name: str, outcome: SearchOutcome) -> TaskResult:
+def _unevaluated(result: TaskResult) -> TaskResult:
+    return replace(result, accuracy_before=None, accuracy_after=None, p_value=None)
+
+
+def _result(name: str, outcome: SearchOutcome, best: ScoredCandidate, tokens: int) -> TaskResult:
+    """What a search came to with `best`, for which `tokens` were scored beyond the rounds."""
     records = outcome.records
     return TaskResult(
         task=name,
         rounds=len(records) - 1,
         stopped=outcome.stopped,
         start=outcome.start.candidate.text,
-        best=outcome.best.candidate.text,
+        best=best.candidate.text,
         loss_before=outcome.start.loss,
-        loss_after=outcome.best.loss,
+        loss_after=best.loss,
         accuracy_before=None,
         accuracy_after=None,
-        tokens_scored=sum(record.tokens_scored for record in records),
+        tokens_scored=tokens + sum(record.tokens_scored for record in records),
         tokens_generated=sum(record.tokens_generated for record in records),
         seconds=sum(record.seconds for record in records),
     )

@@ -50,11 +50,13 @@ class Task:
 @dataclass(frozen=True, slots=True)
 class Split:
     """Disjoint parts of a task: what the optimiser sees (`train`), demonstrations that stand in
-    every prompt (`shots`), and what only the final evaluation reads (`test`)."""
+    every prompt (`shots`), what only the final evaluation reads (`test`), and what the final pick is made
+    on where there is such a part (`validation`)."""
 
     train: tuple[Example, ...]
     shots: tuple[Example, ...]
     test: tuple[Example, ...]
+    validation: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +253,51 @@ class RoundRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an instruction did on one held-out example. `answer` is what was chosen, or read from `reply`; None
+    where no answer could be read, which counts as wrong and is told apart. `loss` is the example's loss in
+    nats where answers were scored, `score` (0 to 1) how a judge prefers the reply to a reference, or the mean
+    score of its steps, where either was asked. `tokens` were generated."""
+
+    example: str
+    right: bool
+    answer: str | None
+    reply: str = ""
+    loss: float | None = None
+    score: float | None = None
+    tokens: int = 0
+
+
+Method = Literal["likelihood", "generation", "judged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What is examined: one instruction on one task, with one model, number of shots and repetition. `name`
+    is what the instruction is called; `train_loss` its batch loss in the run, if it took part."""
+
+    task: str
+    model: str
+    name: str
+    instruction: str
+    shots: int
+    repetition: int
+    method: Method
+    train_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A condition and its outcomes, one a test example, in the order of the test part."""
+
+    condition: Condition
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
-    """A proportion with the ends of its 95% confidence interval; `n` is the number of examples."""
+    """A mean, such as a proportion, with the ends of its 95% confidence interval; `n` is the number of
+    examples."""
 
     value: float
     low: float
@@ -263,7 +308,8 @@ class Interval:
 @dataclass(frozen=True, slots=True)
 class TaskResult:
     """What a task's optimisation came to. `stopped` is why it ended. Accuracies are None where no
-    test part was evaluated."""
+    test part was evaluated, and `p_value`, that of both being equally accurate (McNemar's exact test on the
+    test part), too."""
 
     task: str
     rounds: int
@@ -277,6 +323,7 @@ class TaskResult:
     tokens_scored: int
     tokens_generated: int
     seconds: float
+    p_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

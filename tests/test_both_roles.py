@@ -53,7 +53,7 @@ def test_rewriters_of_their_own_are_not_planned_for() -> None:
     planned = plan(ScorerConfig(role="both"), RewriterConfig(), there)
     assert planned.rewriter is None
     assert planned.scorer.num_gpus == 1
-    check_fits(planned, there)
+    check_fits(planned.roles, there)
 
 
 def test_the_rewriting_model_is_the_scorers() -> None:

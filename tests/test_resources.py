@@ -71,7 +71,7 @@ def test_gpus_are_whole_if_enough_and_shared_equally_if_not(
     result = planned(there, {"replicas": scorers}, {"replicas": rewriters})
     assert (result.scorer.num_gpus, result.rewriter.num_gpus) == (share, share)
     assert (result.scorer.device, result.rewriter.device) == ("cuda", "cuda")
-    check_fits(result, there)
+    check_fits(result.roles, there)
 
 
 def test_gpus_asked_for_by_one_role_leave_the_rest_to_the_other() -> None:
@@ -121,14 +121,14 @@ def test_more_than_the_cluster_has_is_said_in_one_line(scorer: dict[str, object]
     there = cluster((2, 0), (2, 0))
     result = planned(there, scorer)
     with pytest.raises(ResourceError, match=message) as refused:
-        check_fits(result, there)
+        check_fits(result.roles, there)
     assert "\n" not in str(refused.value)
 
 
 def test_what_fits_is_accepted_whichever_role_must_go_first() -> None:
     there = cluster((2, 0), (3, 0))
-    check_fits(planned(there, {"replicas": 2}, {"cpus": 3}), there)
-    check_fits(planned(there, {"cpus": 3}, {"replicas": 2}), there)
+    check_fits(planned(there, {"replicas": 2}, {"cpus": 3}).roles, there)
+    check_fits(planned(there, {"cpus": 3}, {"replicas": 2}).roles, there)
 
 
 def test_a_plan_becomes_actor_options() -> None:
@@ -153,9 +153,9 @@ def test_an_elastic_role_needs_room_for_its_fewest_replicas_only() -> None:
     there = cluster((4, 0))
     elastic = planned(there, {"replicas": 100, "min_replicas": 0}, {"replicas": 100, "min_replicas": 3})
     assert (elastic.scorer.fewest, elastic.rewriter.fewest) == (0, 3)
-    check_fits(elastic, there)
+    check_fits(elastic.roles, there)
     with pytest.raises(ResourceError, match=r"ask for 5 CPUs, the cluster has 4; .*ray\.autoscaling=true"):
-        check_fits(planned(there, {"replicas": 9, "min_replicas": 0}, {"replicas": 4}), there)
+        check_fits(planned(there, {"replicas": 9, "min_replicas": 0}, {"replicas": 4}).roles, there)
 
 
 def test_on_an_autoscaling_cluster_gpus_have_to_be_given() -> None:

@@ -3,7 +3,6 @@ course of a run matters."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -19,9 +18,8 @@ from pmpo_ray import PmpoError, RunConfig, optimize
 from pmpo_ray.config import DEFAULT_MODEL
 from pmpo_ray.engines.models import load_tokenizer, resolve_model
 from pmpo_ray.errors import DataError, EngineError, ResourceError, RunFolderError
-from pmpo_ray.evaluation.accuracy import answered_rightly, held_out_accuracy, wilson_interval
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import Example, Progress, Task
+from pmpo_ray.types import Progress
 
 SIMULATED = {"engine": "simulated", "model": "simulated"}
 
@@ -321,37 +319,3 @@ def test_python_and_configuration_do_not_mix() -> None:
         optimize(RunConfig(), seed=1)
     with pytest.raises(PmpoError, match="sed"):
         optimize(sed=1)
-
-
-def test_wilson_intervals() -> None:
-    half = wilson_interval(50, 100)
-    assert (half.value, half.n) == (0.5, 100)
-    assert half.low == pytest.approx(0.4038, abs=1e-4)
-    assert half.high == pytest.approx(0.5962, abs=1e-4)
-    assert wilson_interval(0, 10).low == pytest.approx(0.0, abs=1e-12)
-    assert wilson_interval(10, 10).high == pytest.approx(1.0, abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("text", "target", "right"),
-    [
-        ("The sum is 12.\n#### 1,200", "so 1200\n#### 1200", True),
-        ("#### 1201", "#### 1200", False),
-        ("I think so. The answer is (B).", "Because.\nThe answer is (B).", True),
-        ("  apple  Banana ", "apple banana", True),
-        ("-24.0", "-24", True),
-        ("25", "-24", False),
-    ],
-)
-def test_generated_answers_are_compared_by_what_they_say(text: str, target: str, right: bool) -> None:
-    assert answered_rightly(text, target) is right
-
-
-def test_nothing_is_claimed_without_test_examples_or_a_generator() -> None:
-    task = Task("t", "text", "", "", ())
-
-    async def accuracy(examples: tuple[Example, ...]) -> object:
-        return await held_out_accuracy(task, "", examples, (), scorer=None, generator=None, max_tokens=1)  # type: ignore[arg-type]
-
-    assert asyncio.run(accuracy(())) is None
-    assert asyncio.run(accuracy((Example("1", "x", "y"),))) is None

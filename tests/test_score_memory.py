@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pmpo_ray.config import EvaluationConfig
 from pmpo_ray.errors import DataError, EngineError, RunFolderError
-from pmpo_ray.evaluation.accuracy import held_out_accuracy
+from pmpo_ray.evaluation.examining import Choosing
 from pmpo_ray.score_memory import RememberingScorer, ScoreMemory, saving
 from pmpo_ray.search import SearchOutcome, search_task
 from pmpo_ray.store import RunStore
@@ -414,15 +415,8 @@ async def searched(
     async with saving(memory, store.write_scores):
         client = RememberingScorer(scorer, scorer.engine.info(), memory)
         outcome = await search_task(replace(setup, scorer=client), kept.copy())
-        await held_out_accuracy(
-            setup.task,
-            outcome.best.candidate.text,
-            setup.split.test,
-            setup.split.shots,
-            scorer=client,
-            generator=None,
-            max_tokens=1,
-        )
+        examiner = Choosing(setup.task, EvaluationConfig(), client, setup.objective)
+        await examiner.examine(outcome.best.candidate.text, setup.split.test, setup.split.shots)
         return outcome
 
 

@@ -118,16 +118,16 @@ def decode_result(content: bytes) -> TaskResult:
     return TaskResult(**document)
 
 
-def encode_best(records: Sequence[RoundRecord]) -> bytes:
-    """The best instruction of the last round, the first seed it is compared with, and the way between: its
-    ancestors from the seed on, each with its loss.
+def encode_best(records: Sequence[RoundRecord], best_id: str | None = None) -> bytes:
+    """The best instruction of the last round, or that with the id `best_id`, the first seed it is compared
+    with, and the way between: its ancestors from the seed on, each with its loss.
 
     Raises ValueError if there is no round, or if an ancestor is in none of them.
     """
     if not records or not records[-1].survivors or not records[0].candidates:
         raise ValueError("no round with a survivor, so there is no best instruction")
     scored = {item.candidate.id: item for record in records for item in record.candidates}
-    best = scored[records[-1].survivors[0]]
+    best = scored[best_id or records[-1].survivors[0]]
     start = records[0].candidates[0]
     return _dump(
         {
@@ -184,6 +184,7 @@ SUMMARY_SCHEMA = pa.schema(
         pa.field("tokens_scored", pa.int64(), nullable=False),
         pa.field("tokens_generated", pa.int64(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("p_value", pa.float64()),
     ]
 )
 """One row per task. An interval is four columns (accuracy_after, accuracy_after_low, ..._high, ..._n), null

@@ -107,12 +107,17 @@ class Folder:
             raise self.failure("remove", name, error) from error
 
     def clean(self) -> None:
-        """Remove the temporary files that killed processes of this machine left, here, in scores and in
-        tasks/*. A live process keeps its own, so a report may open the folder of a run at work."""
+        """Remove the temporary files that killed processes of this machine left, here and in the folders
+        below. A live process keeps its own, so a report may open the folder of a run at work."""
         if not self._local:
             return
         base = Path(self._base)
-        for path in (*base.glob(".tmp-*"), *base.glob("scores/.tmp-*"), *base.glob("tasks/*/.tmp-*")):
+        for path in (
+            *base.glob(".tmp-*"),
+            *base.glob("scores/.tmp-*"),
+            *base.glob("evaluation/.tmp-*"),
+            *base.glob("tasks/*/.tmp-*"),
+        ):
             parts = _TEMPORARY.fullmatch(path.name)
             if parts and parts[2] == socket.gethostname() and not alive(int(parts[1])):
                 # A folder that may only be read can still be reported on.

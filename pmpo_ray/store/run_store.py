@@ -12,6 +12,8 @@ Scores are only ever added: parts of them are joined in a new file before the ol
     tasks/<task>/result.json         what a finished and evaluated task came to
     scores/00000003.parquet          scores by what they depend on, in parts
     summary.parquet                  the results of all tasks
+    evaluation/<key>.parquet         outcomes under one condition of an evaluation, by what they depend on
+    evaluation.parquet               all outcomes of the last evaluation
     lease.json, .lock                whose driver writes here (`pmpo_ray.store.lease`)
 """
 
@@ -25,16 +27,17 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.store import documents, rounds, scores
+from pmpo_ray.store import documents, evaluations, rounds, scores
 from pmpo_ray.store.documents import Manifest
 from pmpo_ray.store.folder import Folder, one_line
 from pmpo_ray.store.lease import LEASE_FILE, Lease
 from pmpo_ray.store.naming import task_folder
-from pmpo_ray.types import RoundRecord, TaskResult
+from pmpo_ray.types import Examined, Outcome, RoundRecord, TaskResult
 
 _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
 _SUMMARY = "summary.parquet"
+_EVALUATION = "evaluation.parquet"
 _ROUND = re.compile(r"round-([0-9]{4,})\.parquet")
 _SCORES = re.compile(r"([0-9]{8,})\.parquet")
 _TOP_LEVEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -149,9 +152,10 @@ class RunStore:
                     pass
         return packed
 
-    def write_best(self, task: str, records: Sequence[RoundRecord]) -> None:
-        """Write the best instruction of the last of `records`, which are all rounds of `task` so far."""
-        self._write(f"tasks/{task_folder(task)}/best.json", documents.encode_best(records))
+    def write_best(self, task: str, records: Sequence[RoundRecord], best: str | None = None) -> None:
+        """Write the instruction with the id `best` (None: the best of the last round) of `records`, which are
+        all rounds of `task` so far."""
+        self._write(f"tasks/{task_folder(task)}/best.json", documents.encode_best(records, best))
 
     def write_task_result(self, task: str, result: TaskResult) -> None:
         """Mark a task as finished and evaluated."""
@@ -182,9 +186,35 @@ class RunStore:
         with self._decoding(_SUMMARY):
             return documents.decode_summary(content)
 
+    def write_outcomes(self, key: str, outcomes: Sequence[Outcome]) -> None:
+        """Keep what came out under the condition with this key."""
+        self._write(_outcomes_name(key), evaluations.encode_outcomes(outcomes))
+
+    def read_outcomes(self, key: str) -> tuple[Outcome, ...] | None:
+        """What came out under the condition with this key; None where it was not examined yet."""
+        name = _outcomes_name(key)
+        content = self._folder.read(name)
+        with self._decoding(name, "delete it, and it is measured again"):
+            return None if content is None else evaluations.decode_outcomes(content)
+
+    def write_evaluation(self, examined: Sequence[Examined]) -> None:
+        self._write(_EVALUATION, evaluations.encode_evaluation(examined))
+
+    def read_evaluation(self) -> tuple[Examined, ...] | None:
+        """The last evaluation, None where there was none."""
+        content = self._folder.read(_EVALUATION)
+        with self._decoding(_EVALUATION, "delete it and evaluate again"):
+            return None if content is None else evaluations.decode_evaluation(content)
+
     def write_file(self, name: str, content: bytes) -> None:
         """Put another document, such as report.html, beside config.yaml, under a plain file name."""
-        if not _TOP_LEVEL.fullmatch(name) or name in (_CONFIG, _MANIFEST, _SUMMARY, LEASE_FILE):
+        if not _TOP_LEVEL.fullmatch(name) or name in (
+            _CONFIG,
+            _MANIFEST,
+            _SUMMARY,
+            _EVALUATION,
+            LEASE_FILE,
+        ):
             raise ValueError(f"{name!r} cannot name another document of a run folder")
         self._write(name, content)
 
@@ -239,6 +269,10 @@ def _round_name(task: str, number: int) -> str:
 
 def _scores_name(number: int) -> str:
     return f"scores/{number:08d}.parquet"
+
+
+def _outcomes_name(key: str) -> str:
+    return f"evaluation/{key}.parquet"
 
 
 def _segments_name(task: str, number: int) -> str:

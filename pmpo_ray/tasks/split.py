@@ -1,7 +1,8 @@
-"""Parting a task's examples into shots, training part and test part.
+"""Parting a task's examples into shots, training part, validation part and test part.
 
-Invariants: no input stands in more than one part; training has at least 3 examples; equal tasks and
-seeds give equal splits whatever the order of the examples, the machine or the Python version.
+Invariants: no input stands in more than one part, white space and case apart; training has at least 3
+examples; equal tasks and seeds give equal splits whatever the order of the examples, the machine or the
+Python version.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ Group = tuple[Example, ...]
 
 
 def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
-    """Draw the shots, then min(train_max, train_fraction * n) training examples but at least 3; the rest is
-    the test part, unless the data set has a test part itself (paper, section 4.1).
+    """Draw the shots, then min(train_max, train_fraction * n) training examples but at least 3, then those of
+    the validation part; the rest is the test part, unless the data set has a test part itself (paper,
+    section 4.1).
 
-    With a closed set of targets the shots and the training part have each target in proportion. Examples
+    With a closed set of targets every part that is drawn has each target in proportion. Examples
     whose input is in the data set's own test part are left out; n counts the others. Where several
     examples have one input and do not all fit into a part, the ones left over are left out too.
 
-    Raises DataError where fewer than 3 examples are left for training.
+    Raises DataError where fewer than 3 examples are left for training, or too few for validation.
     """
     rng = Random(f"split:{seed}:{task.name}")
-    held_out = {example.input for example in task.test_examples}
-    usable = [example for example in task.examples if example.input not in held_out]
+    held_out = {_content(example) for example in task.test_examples}
+    usable = [example for example in task.examples if _content(example) not in held_out]
     wanted = _train_size(task.name, len(usable), config)
     groups = shuffled(_groups(usable), rng)
     stratified = task.kind in ("labels", "options") and _is_closed(usable)
@@ -47,11 +49,30 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
             f"task {task.name!r}: {len(train)} of {len(usable)} examples are left for training and at least "
             f"{MIN_TRAIN} are needed; add rows, or lower split.shots"
         )
+    validation, groups = _draw(groups, config.validation, stratified)
+    if len(validation) < config.validation:
+        raise DataError(
+            f"task {task.name!r}: {len(validation)} examples are left for validation and "
+            f"split.validation={config.validation}; add rows, or lower it"
+        )
     if task.test_examples:
         test = tuple(shuffled(sorted(task.test_examples, key=_by_id), rng))
     else:
         test = tuple(example for group in groups for example in group)
-    return Split(train=train, shots=shots, test=test)
+    split = Split(train=train, shots=shots, test=test, validation=validation)
+    _check_disjoint(task.name, split)
+    return split
+
+
+def _check_disjoint(name: str, split: Split) -> None:
+    """A last look at what every result rests on. Raises DataError where a test input was seen before."""
+    seen = {_content(example) for example in (*split.train, *split.shots, *split.validation)}
+    for example in split.test:
+        if _content(example) in seen:
+            raise DataError(
+                f"task {name!r}: test example {example.id} ({example.input[:40]!r}...) stands in another "
+                "part, too; remove one of the two"
+            )
 
 
 def _train_size(name: str, examples: int, config: SplitConfig) -> int:
@@ -66,6 +87,11 @@ def _train_size(name: str, examples: int, config: SplitConfig) -> int:
     return wanted
 
 
+def _content(example: Example) -> str:
+    """What makes two inputs the same for a reader."""
+    return " ".join(example.input.split()).casefold()
+
+
 def _by_id(example: Example) -> str:
     return example.id
 
@@ -74,7 +100,7 @@ def _groups(examples: Iterable[Example]) -> list[Group]:
     """Examples of equal input together, in an order that depends on their ids alone."""
     by_input: dict[str, list[Example]] = defaultdict(list)
     for example in sorted(examples, key=_by_id):
-        by_input[example.input].append(example)
+        by_input[_content(example)].append(example)
     return sorted((tuple(group) for group in by_input.values()), key=lambda group: group[0].id)
 
 

@@ -1,0 +1,176 @@
+"""Text classification with small real models: does optimising on 40 examples raise held-out accuracy?
+
+    python -m benchmarks.classification --data-dir DIR [--model NAME_OR_FILE ...] [--seeds 0 1 2]
+        [--task NAME ...] [--runs FOLDER] [--set KEY=VALUE ...] [--json FILE]
+
+For every model and seed one run of all tasks (`pmpo optimize`), which is then evaluated on the tasks'
+held-out examples (`pmpo evaluate`); a run that is already in FOLDER is continued or taken as it is. Prints a
+table with every run and the mean over seeds, and the strongest free instruction beside it. Without --model:
+SmolLM2-135M.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pmpo_ray.config import DEFAULT_MODEL
+from pmpo_ray.config_io import load_config
+from pmpo_ray.evaluation.statistics import Comparison, compare, holm
+from pmpo_ray.store import RunStore
+
+CONFIG = Path(__file__).parents[1] / "configs" / "classification.yaml"
+BASELINES = ("description", "step_by_step", "answer_only")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", required=True, help="folder of the benchmark files")
+    parser.add_argument("--model", nargs="+", default=[DEFAULT_MODEL])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--task", nargs="+", help="of the configuration's tasks; all without it")
+    parser.add_argument("--runs", type=Path, default=Path("runs/classification"))
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration")
+    parser.add_argument("--json", type=Path, help="write the rows there, too")
+    arguments = parser.parse_args()
+    settings = [f"data_dir={json.dumps(arguments.data_dir)}", *arguments.set]
+    if arguments.task:
+        settings.append(f"tasks={json.dumps(arguments.task)}")
+    rows = [
+        row
+        for model in arguments.model
+        for seed in arguments.seeds
+        for row in measured(model, seed, arguments.runs, settings)
+    ]
+    rows.sort(key=lambda row: (row["model"], row["task"], row["seed"]))
+    print(table(rows))
+    for model in dict.fromkeys(row["model"] for row in rows):
+        print(f"\n{model}: {verdict([row for row in rows if row['model'] == model])}")
+    if arguments.json is not None:
+        plain = [{key: value for key, value in row.items() if key != "values"} for row in rows]
+        arguments.json.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+
+
+def measured(model: str, seed: int, runs: Path, settings: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a task of a run."""
+    name = Path(model).stem if model.endswith(".gguf") else model.rpartition("/")[2]
+    folder = runs / f"{name}-{seed}"
+    settings = [*settings, f"model={json.dumps(model)}", f"seed={seed}"]
+    sets = [part for setting in settings for part in ("--set", setting)]
+    run("optimize", str(CONFIG), "--run-dir", str(folder), *sets, "--json")
+    baselines = [part for baseline in BASELINES for part in ("--baseline", baseline)]
+    found = json.loads(run("evaluate", str(folder), *baselines, "--format", "json"))
+    examined = RunStore.open(str(folder)).read_evaluation() or ()
+    values = {
+        (one.condition.task, one.condition.name): {o.example: float(o.right) for o in one.outcomes}
+        for one in examined
+    }
+    split = load_config(str(CONFIG), settings).split
+    return [
+        task_row(name, seed, task, found, values, split.train_max + split.validation)
+        for task in dict.fromkeys(row["task"] for row in found["rows"])
+    ]
+
+
+def run(*arguments: str) -> str:
+    """Standard output of a `pmpo` command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pmpo_ray", *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout
+
+
+def task_row(
+    model: str, seed: int, task: str, found: dict[str, Any], values: dict[tuple[str, str], Any], n_train: int
+) -> dict[str, Any]:
+    """What came out for a task. `low` and `high` are the ends of the 95% interval of the gain in accuracy,
+    `p_value` that of no gain (McNemar's exact test), for this run alone."""
+    rows = {row["name"]: row for row in found["rows"] if row["task"] == task}
+    gains = {gain["against"]: gain for gain in found["gains"] if gain["task"] == task}
+    gain = gains["start"]["accuracy"]
+    free = gains["free"]["other"]
+    return {
+        "model": model,
+        "task": task,
+        "seed": seed,
+        "n_train": n_train,
+        "n_test": rows["start"]["accuracy"]["n"],
+        "accuracy_before": rows["start"]["accuracy"]["value"],
+        "accuracy_after": rows["best"]["accuracy"]["value"],
+        "low": gain["difference"]["low"],
+        "high": gain["difference"]["high"],
+        "p_value": gain["p_value"],
+        "strongest_free": free,
+        "accuracy_free": rows[free]["accuracy"]["value"],
+        "instruction": rows["best"]["instruction"],
+        "values": (values[task, "start"], values[task, "best"]),
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows in Markdown, with the mean over the seeds of each model and task and a test of that mean."""
+    lines = [
+        "| model | task | seed | n | start | best | gain [95%] | p | strongest free |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key in dict.fromkeys((row["model"], row["task"]) for row in rows):
+        group = [row for row in rows if (row["model"], row["task"]) == key]
+        lines += [
+            line(*key, str(row["seed"]), row["n_test"], row, (row["low"], row["high"]), row["p_value"])
+            for row in group
+        ]
+        mean = {
+            name: fmean(row[name] for row in group)
+            for name in ("accuracy_before", "accuracy_after", "accuracy_free")
+        }
+        over = over_seeds(group)
+        ends = (over.difference.low, over.difference.high)
+        lines.append(
+            line(*key, "mean", group[0]["n_test"], mean | {"strongest_free": ""}, ends, over.p_value)
+        )
+    return "\n".join(lines)
+
+
+def over_seeds(rows: Sequence[dict[str, Any]]) -> Comparison:
+    """Best against start over all seeds: an example that several runs were tested on counts once, with the
+    mean of its values."""
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        before, after = row["values"]
+        for example in before:
+            pairs.setdefault(example, []).append((before[example], after[example]))
+    return compare(
+        [fmean(before for before, _ in found) for found in pairs.values()],
+        [fmean(after for _, after in found) for found in pairs.values()],
+    )
+
+
+def line(
+    model: str, task: str, seed: str, n: int, row: dict[str, Any], ends: tuple[float, float], p: float
+) -> str:
+    before, after = row["accuracy_before"], row["accuracy_after"]
+    gain = f"{(after - before) * 100:+.1f} [{ends[0] * 100:+.1f}, {ends[1] * 100:+.1f}]"
+    free = f"{row['accuracy_free']:.1%} {row['strongest_free']}".strip()
+    return f"| {model} | {task} | {seed} | {n} | {before:.1%} | {after:.1%} | {gain} | {p:.3g} | {free} |"
+
+
+def verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """On how many tasks the mean over seeds rose significantly, after Holm's correction for the tasks."""
+    groups = [[row for row in rows if row["task"] == task] for task in dict.fromkeys(r["task"] for r in rows)]
+    over = [over_seeds(group) for group in groups]
+    adjusted = holm([found.p_value for found in over])
+    rose = sum(p < 0.05 and found.difference.value > 0 for p, found in zip(adjusted, over, strict=True))
+    fell = sum(p < 0.05 and found.difference.value < 0 for p, found in zip(adjusted, over, strict=True))
+    return f"accuracy rose significantly on {rose} of {len(groups)} tasks and fell significantly on {fell}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Telling conditions of an evaluation apart.
+
+Invariant: two conditions have one key exactly if the same is asked of the same model, so that what was
+measured once is never measured again, nor taken for something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from pmpo_ray.config import EvaluationConfig
+from pmpo_ray.types import Condition, EngineInfo, Example
+
+START, BEST = "start", "best"
+"""What a run's first and its best instruction are called."""
+
+
+def condition_key(
+    condition: Condition,
+    info: EngineInfo,
+    examples: Sequence[Example],
+    shots: Sequence[Example],
+    settings: EvaluationConfig,
+    *,
+    start: str,
+    objective: str,
+    seed: int,
+) -> str:
+    """A name for everything that the outcomes depend on, 32 hexadecimal digits. `start` is the instruction
+    whose answers are a judge's references."""
+    asked: dict[str, object] = {
+        "engine": [info.engine, info.model, info.revision, info.layout, info.dtype],
+        "instruction": condition.instruction,
+        "examples": [[e.id, e.input, e.target, *e.negatives] for e in examples],
+        "shots": [[e.input, e.target] for e in shots],
+    }
+    if condition.method == "likelihood":
+        asked |= {"objective": objective, "calibrate": settings.calibrate}
+    else:
+        reward, judge = settings.process_reward, settings.judge
+        asked |= {
+            "sampling": [settings.max_tokens, settings.temperature, settings.top_p, settings.follow_up],
+            "evaluator": [settings.evaluator.model, settings.evaluator.engine],
+            "reward": [reward.model, reward.revision, reward.separator],
+            "judge": [judge.model, judge.annotator, judge.references],
+            "start": start if condition.method == "judged" else "",
+            "seed": [condition.task, seed, condition.repetition] if settings.temperature else [],
+        }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]

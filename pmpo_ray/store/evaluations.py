@@ -1,0 +1,86 @@
+"""Evaluations as Parquet files: the outcomes under one condition, and all of them in one table.
+
+Always true: decoding gives the encoded outcomes exactly, in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
+from pmpo_ray.types import Condition, Examined, Outcome
+
+_OUTCOME_FIELDS = [
+    pa.field("example", pa.string(), nullable=False),
+    pa.field("right", pa.bool_(), nullable=False),
+    pa.field("answer", pa.string()),
+    pa.field("reply", pa.string(), nullable=False),
+    pa.field("loss", pa.float64()),
+    pa.field("score", pa.float64()),
+    pa.field("tokens", pa.int64(), nullable=False),
+]
+_CONDITION_FIELDS = [
+    pa.field("task", pa.string(), nullable=False),
+    pa.field("model", pa.string(), nullable=False),
+    pa.field("name", pa.string(), nullable=False),
+    pa.field("instruction", pa.string(), nullable=False),
+    pa.field("shots", pa.int32(), nullable=False),
+    pa.field("repetition", pa.int32(), nullable=False),
+    pa.field("method", pa.string(), nullable=False),
+    pa.field("train_loss", pa.float64()),
+]
+OUTCOME_SCHEMA = pa.schema(_OUTCOME_FIELDS)
+EVALUATION_SCHEMA = pa.schema([*_CONDITION_FIELDS, *_OUTCOME_FIELDS])
+"""evaluation.parquet: one row for every example under every condition. `answer` is null where none could be
+read, `loss` in nats, `score` and `right` from 0 to 1."""
+
+_TEXTS = ("task", "model", "name", "instruction", "example", "answer", "reply")
+
+
+def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
+    rows = [_escaped(asdict(outcome)) for outcome in outcomes]
+    return to_parquet(pa.Table.from_pylist(rows, schema=OUTCOME_SCHEMA))
+
+
+def decode_outcomes(content: bytes) -> tuple[Outcome, ...]:
+    """Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version."""
+    rows = from_parquet(content, OUTCOME_SCHEMA).to_pylist()
+    return tuple(Outcome(**_unescaped(row)) for row in rows)
+
+
+def encode_evaluation(examined: Sequence[Examined]) -> bytes:
+    rows = [
+        _escaped(asdict(one.condition)) | _escaped(asdict(outcome))
+        for one in examined
+        for outcome in one.outcomes
+    ]
+    return to_parquet(pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA))
+
+
+def decode_evaluation(content: bytes) -> tuple[Examined, ...]:
+    """Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version."""
+    found: dict[Condition, list[Outcome]] = {}
+    names = [field.name for field in _CONDITION_FIELDS]
+    for row in from_parquet(content, EVALUATION_SCHEMA).to_pylist():
+        plain = _unescaped(row)
+        condition = Condition(**{name: plain.pop(name) for name in names})
+        found.setdefault(condition, []).append(Outcome(**plain))
+    return tuple(Examined(condition, tuple(outcomes)) for condition, outcomes in found.items())
+
+
+def _escaped(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: escape(value) if name in _TEXTS and isinstance(value, str) else value
+        for name, value in row.items()
+    }
+
+
+def _unescaped(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: unescape(value) if name in _TEXTS and isinstance(value, str) else value
+        for name, value in row.items()
+    }

@@ -1,0 +1,159 @@
+"""What an evaluation comes to, and how it is printed."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+
+import pytest
+from rich.console import Console
+
+from pmpo_ray.evaluation.statistics import compare
+from pmpo_ray.evaluation.summary import Summary, summarise
+from pmpo_ray.evaluation.tables import latex, markdown, show, summary_json, tables
+from pmpo_ray.store.evaluations import (
+    decode_evaluation,
+    decode_outcomes,
+    encode_evaluation,
+    encode_outcomes,
+)
+from pmpo_ray.types import Condition, Examined, Outcome
+
+FREE = {"start", "description"}
+
+
+def examined(
+    task: str, name: str, right: list[bool], *, repetition: int = 0, train_loss: float | None = None
+) -> Examined:
+    condition = Condition(task, "m", name, f"Do {name}.", 0, repetition, "likelihood", train_loss)
+    outcomes = tuple(
+        Outcome(str(n), value, "a" if value else None, loss=0.5 if value else 1.5)
+        for n, value in enumerate(right)
+    )
+    return Examined(condition, outcomes)
+
+
+def draw(seed: int, share: float, n: int = 200) -> list[bool]:
+    rng = random.Random(seed)
+    return [rng.random() < share for _ in range(n)]
+
+
+def three_tasks() -> Summary:
+    found = []
+    for number, (before, after, free) in enumerate([(0.3, 0.7, 0.4), (0.5, 0.52, 0.8), (0.6, 0.3, 0.2)]):
+        found += [
+            examined(f"t{number}", "start", draw(number, before), train_loss=2.0),
+            examined(f"t{number}", "best", draw(10 + number, after), train_loss=1.0),
+            examined(f"t{number}", "description", draw(20 + number, free)),
+        ]
+    return summarise(found, FREE)
+
+
+def test_the_best_is_compared_with_the_start_and_with_the_strongest_of_what_was_free() -> None:
+    summary = three_tasks()
+    assert [(gain.task, gain.against, gain.other) for gain in summary.gains] == [
+        ("t0", "start", "start"),
+        ("t1", "start", "start"),
+        ("t2", "start", "start"),
+        ("t0", "free", "description"),
+        ("t1", "free", "description"),
+        ("t2", "free", "start"),
+    ]
+    over_start = summary.gains[:3]
+    assert [gain.significant for gain in over_start] == [True, False, True]
+    assert over_start[2].accuracy.difference.value < 0
+    for gain in over_start:
+        assert gain.p_adjusted >= gain.accuracy.p_value
+    smallest = min(gain.accuracy.p_value for gain in over_start)
+    assert min(gain.p_adjusted for gain in over_start) == pytest.approx(3 * smallest)
+
+
+def test_losses_are_compared_as_well() -> None:
+    gain = three_tasks().gains[0]
+    assert gain.loss is not None
+    assert gain.loss.difference.high < 0
+    assert gain.loss.p_value < 0.05
+
+
+def test_all_tasks_together_weigh_the_same() -> None:
+    [overall] = three_tasks().overall
+    assert set(overall.accuracies) == {"start", "best", "description"}
+    rows = [row for row in three_tasks().rows if row.name == "best"]
+    assert overall.accuracies["best"].value == pytest.approx(sum(row.accuracy.value for row in rows) / 3)
+    assert overall.gains["start"].difference.n == 600
+
+
+def test_repetitions_are_averaged_by_example() -> None:
+    runs = [draw(1, 0.5), draw(2, 0.5)]
+    found = [examined("t", "start", right, repetition=n) for n, right in enumerate(runs)]
+    found += [
+        examined("t", "best", right, repetition=n) for n, right in enumerate([draw(3, 0.6), draw(4, 0.6)])
+    ]
+    summary = summarise(found, FREE)
+    [row, _] = summary.rows
+    assert row.accuracy.n == 200
+    assert row.accuracy.value == pytest.approx(sum(map(sum, runs)) / 400)
+    before = [(a + b) / 2 for a, b in zip(*runs, strict=True)]
+    after = [(a + b) / 2 for a, b in zip(draw(3, 0.6), draw(4, 0.6), strict=True)]
+    assert summary.gains[0].accuracy == compare(before, after)
+
+
+def test_how_well_training_loss_predicts_accuracy_is_told() -> None:
+    found = [examined("t", f"c{n}", draw(n, 0.2 + n / 20), train_loss=5.0 - n / 4) for n in range(12)]
+    [prediction] = summarise(found, FREE).predictions
+    assert prediction.candidates == 12
+    assert prediction.correlation < -0.8
+    assert prediction.p_value < 0.01
+
+
+def test_replies_without_an_answer_are_counted() -> None:
+    summary = summarise([examined("t", "start", [True, False, False, False])], FREE)
+    assert summary.rows[0].unread == 0.75
+
+
+def test_tables_say_what_is_not_significant() -> None:
+    right = draw(5, 0.5)
+    summary = summarise([examined("t", "start", right), examined("t", "best", right)], FREE)
+    [table] = tables(summary)
+    assert "NOT significant" in table.notes[1]
+    text = io.StringIO()
+    show([table], Console(file=text, width=120))
+    assert "NOT significant" in text.getvalue()
+    [many] = tables(three_tasks())
+    assert "1 tasks significantly better, 1 significantly worse, 1 not" in many.notes[1]
+    assert many.rows[-1][0] == "mean"
+    assert {len(row) for row in many.rows} == {len(many.columns)}
+
+
+def test_texts_cannot_break_out_of_a_table() -> None:
+    name = "a|b*<b>\n\x1b[31m&%$#_{}~^\\"
+    found = tables(summarise([examined("t", name, [True, False])], FREE))
+    text = markdown(found)
+    assert text.count("\n") == markdown(tables(summarise([examined("t", "x", [True, False])], FREE))).count(
+        "\n"
+    )
+    assert "<b>" not in text.replace("\\<b\\>", "")
+    assert "\x1b" not in text + latex(found)
+    row = next(line for line in latex(found).splitlines() if line.startswith("a|b"))
+    assert r"\&\%\$\#\_\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in row
+
+
+def test_json_holds_the_numbers() -> None:
+    document = json.loads(json.dumps(summary_json(three_tasks(), "runs/x"), allow_nan=False))
+    assert document["run_dir"] == "runs/x"
+    assert document["gains"][0]["significant"] is True
+    assert document["rows"][0]["accuracy"]["n"] == 200
+
+
+def test_outcomes_survive_their_files() -> None:
+    outcomes = (
+        Outcome("1", True, "a", "reply \ud800 <b>", loss=0.1, score=0.9, tokens=4),
+        Outcome("2", False, None),
+    )
+    assert decode_outcomes(encode_outcomes(outcomes)) == outcomes
+    found = (
+        Examined(Condition("t", "m", "start", "Do \x1a.", 0, 0, "generation"), outcomes),
+        Examined(Condition("t", "m", "best", "Do.", 2, 1, "likelihood", 0.5), outcomes[:1]),
+    )
+    assert decode_evaluation(encode_evaluation(found)) == found
