@@ -133,13 +133,13 @@ def _write_outputs(store: RunStore, jobs: Sequence[Job], examined: Sequence[Exam
         if condition.method != "judged":
             continue
         parts = (condition.task, condition.model, condition.name, condition.shots, condition.repetition)
+        where = "-".join(task_folder(str(part)).replace("~", "-") for part in parts)
         document = outputs_document(
             [inputs[condition.task][outcome.example] for outcome in one.outcomes],
             [outcome.reply for outcome in one.outcomes],
             generator=f"{condition.model} ({condition.name})",
         )
-        name = f"outputs-{'-'.join(task_folder(str(part)) for part in parts)}.json"
-        store.write_file(name, json.dumps(document, indent=1).encode())
+        store.write_file(f"outputs-{where}.json", json.dumps(document, indent=1).encode())
 
 
 class _Evaluation:

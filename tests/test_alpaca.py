@@ -458,14 +458,14 @@ class RealJudge:
         system, user = (message["content"] for message in post.body["messages"])
         with self._lock:
             if post.body.get("logprobs"):
-                top = self._first_token(post.body["messages"], post.body["top_logprobs"])
+                top = self.first_token(post.body["messages"], post.body["top_logprobs"])
                 return reply_with(next(iter(top)), top, ended="length")
             limit = post.body["max_tokens"]
             request = GenerateRequest(prompt=user, system=system, max_tokens=limit, temperature=0.0)
             (result,) = self._generator.generate([request])
         return reply_with(result.samples[0].text)
 
-    def _first_token(self, messages: list[dict[str, str]], n: int) -> dict[str, float]:
+    def first_token(self, messages: list[dict[str, str]], n: int) -> dict[str, float]:
         prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         ids = self._tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
         with torch.inference_mode():

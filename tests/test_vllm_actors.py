@@ -40,11 +40,11 @@ async def both(replicas: int = 1) -> tuple[ScorerPool, RewriterPool]:
 
 
 def engine_processes() -> list[psutil.Process]:
-    """The engines' own processes of all vLLM replicas of this machine."""
+    """The engines' own processes of all vLLM replicas of this process and its Ray."""
     return [
         process
-        for process in psutil.process_iter(["cmdline", "name"])
-        if "EngineCore" in process.info["name"] or "EngineCore" in " ".join(process.info["cmdline"] or ())
+        for process in psutil.Process().children(recursive=True)
+        if "EngineCore" in process.name() or "EngineCore" in " ".join(process.cmdline())
     ]
 
 

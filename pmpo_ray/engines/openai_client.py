@@ -27,7 +27,7 @@ from pmpo_ray.errors import ConfigError, EndpointError, EngineError, ModelError
 if TYPE_CHECKING:
     from openai import APIError, APIStatusError, AsyncOpenAI
 
-Role = Literal["scorer", "rewriter"]
+Role = Literal["scorer", "rewriter", "judge"]
 
 _CONNECT_SECONDS = 10.0
 """A host that takes longer to be connected to is not there; `endpoint.timeout` is for answers."""

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pmpo_ray.config import EndpointConfig, ReplicaConfig
-from pmpo_ray.engines.openai_client import Endpoint, Role
+from pmpo_ray.engines.openai_client import Endpoint
 from pmpo_ray.engines.together import together
 from pmpo_ray.errors import ConfigError, DataError, EngineError, ModelError
 
@@ -96,8 +96,8 @@ def win_rates(
     """Have the model `judge` compare outputs with references, which answer the same instructions in the same
     order, both as from `outputs_document`. `endpoint.parameters` replace those of the package's annotator;
     null leaves one out. In `cache`, a JSON file, the package keeps annotations as they come, undecided ones
-    too, and goes on from them. The length-controlled rate is that of all 805 instructions in their published order. Blocks: from a
-    coroutine, call it in a thread.
+    too, and goes on from them. The length-controlled rate is for the 805 published instructions in their
+    order alone. Blocks: from a coroutine, call it in a thread.
 
     Raises ConfigError where the package or the key is missing, DataError for rows or a cache that cannot be
     used, ModelError where the judge is not served or decides nothing, EndpointError where the server fails.
@@ -173,7 +173,7 @@ class _Judge:
 
     def __init__(self, settings: EndpointConfig, runner: asyncio.Runner) -> None:
         # To the endpoint a role is a name in its messages.
-        self._endpoint = Endpoint(cast("Role", "judge"), ReplicaConfig(endpoint=settings))
+        self._endpoint = Endpoint("judge", ReplicaConfig(endpoint=settings))
         self._runner = runner
         self.where = self._endpoint.where
         self.model = ""

@@ -101,7 +101,8 @@ def _alpaca(record: Record) -> Row | None:
     which mixes sources, only the subset that pairs a strong model with a weak one."""
     if record.values.get("subset", _EASY_SUBSET) != _EASY_SUBSET:
         return None
-    chosen, rejected = text_of(record, "chosen", _ADVICE), text_of(record, "rejected", _ADVICE)
+    preferred = "selected" if "selected" in record.values else "chosen"
+    chosen, rejected = text_of(record, preferred, _ADVICE), text_of(record, "rejected", _ADVICE)
     margin = record.values.get("margin", 1.0)
     if chosen == rejected or (isinstance(margin, int | float) and margin < _CLEAR_MARGIN):
         return None

@@ -1,0 +1,107 @@
+"""The paper's tables, made anew with our method:
+
+    python -m benchmarks.paper --table bbh|math|alpaca|fewshot|transfer|ablation|process_reward
+        [--model NAME ...] [--data-dir DIR] [--task NAME ...] [--limit N] [--runs FOLDER] [--json FILE]
+        [--set KEY=VALUE ...] [--judge NAME --judge-url URL] [--process-reward NAME]
+
+Without --limit a table is the paper's: all tasks, 20 rounds, all test examples; on a cluster it is submitted
+with `ray job submit`, and goes on where it stopped. With --limit N every task has N training and N test
+examples and one round, for a laptop; such figures say that the path works, and nothing about the method.
+
+Without --model: the paper's Qwen2.5-14B-Instruct (for transfer: its five models).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paper import figures, studies
+
+TABLES = ("bbh", "math", "alpaca", "fewshot", "transfer", "ablation", "process_reward")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", required=True, choices=TABLES)
+    parser.add_argument("--model", nargs="+")
+    parser.add_argument("--data-dir", help="folder of the benchmark files; without it, the public hub")
+    parser.add_argument("--task", nargs="+", default=[], help="in place of the paper's tasks")
+    parser.add_argument("--limit", type=int, help="examples of a task")
+    parser.add_argument("--runs", type=Path, default=Path("runs/paper"))
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration")
+    parser.add_argument("--judge", help="AlpacaEval's judge, as its server calls it")
+    parser.add_argument("--judge-url", help="the judge's server; without it, OpenAI's")
+    parser.add_argument("--judge-annotator", choices=("weighted", "plain"), default="weighted")
+    parser.add_argument("--process-reward", default="Qwen/Qwen2.5-Math-PRM-7B", help="process-reward model")
+    parser.add_argument("--json", type=Path, help="write the rows there, too")
+    arguments = parser.parse_args()
+    models = arguments.model or (
+        figures.TRANSFER_MODELS if arguments.table == "transfer" else (figures.MODEL,)
+    )
+    request = studies.Request(
+        models=tuple(models),
+        data_dir=arguments.data_dir,
+        runs=arguments.runs,
+        limit=arguments.limit,
+        tasks=tuple(arguments.task),
+        settings=tuple(arguments.set),
+    )
+    rows = made(arguments, request)
+    label = {"model": ", ".join(models), "limit": arguments.limit}
+    rows = [{**row, **label} for row in rows]
+    print(markdown(rows, small=arguments.limit is not None))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def made(arguments: argparse.Namespace, request: studies.Request) -> list[studies.Row]:
+    """The rows of the table asked for."""
+    if arguments.table == "alpaca":
+        if arguments.judge is None:
+            raise SystemExit("--table alpaca needs a judge: --judge NAME [--judge-url URL]")
+        endpoint = {} if arguments.judge_url is None else {"url": arguments.judge_url}
+        judge = {"model": arguments.judge, "annotator": arguments.judge_annotator, "endpoint": endpoint}
+        return studies.alpaca(request, judge)
+    if arguments.table == "process_reward":
+        return studies.process_reward(request, {"model": arguments.process_reward})
+    simple = {
+        "bbh": studies.bbh,
+        "math": studies.math,
+        "fewshot": studies.fewshot,
+        "transfer": studies.transfer,
+        "ablation": studies.ablation,
+    }
+    return simple[arguments.table](request)
+
+
+def markdown(rows: Sequence[dict[str, Any]], *, small: bool) -> str:
+    """The rows as Markdown, ours beside the paper's, labelled with what they were made with."""
+    first = rows[0]
+    about = [key for key in first if key not in ("table", "ours", "paper", "model", "limit")]
+    ours = f"ours ({first['model']}" + (f", {first['limit']} examples a task)" if small else ")")
+    lines = [
+        f"Table {first['table']}" + (": SMALL, says nothing about the method" if small else ""),
+        "",
+        f"| {' | '.join(about)} | {ours} | paper |",
+        "|" + " --- |" * (len(about) + 2),
+    ]
+    for row in rows:
+        cells = [*(str(row[key]) for key in about), number(row["ours"]), number(row.get("paper"))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if value <= 1 and value != int(value) else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""What each table takes: a run, its evaluation, and the rows that come out.
+
+A study returns rows of plain values, each with "table", what it is about, "ours" and, where the paper has the
+figure, "paper".
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from benchmarks.paper import figures
+from pmpo_ray.tasks.bbh import DESCRIPTIONS
+
+Row = dict[str, Any]
+
+PAPER_BASELINES = ("answer_only", "step_by_step", "rephrase", "step_back")
+BBH = tuple(f"bbh/{subtask}" for subtask in DESCRIPTIONS)
+_FAMILIES = ("logical_deduction", "tracking_shuffled_objects")
+"""Tasks of three sizes each, which the paper counts as one group each."""
+_SMALL_ROUNDS = 1
+"""Rounds of a run that `--limit` makes small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asked of a table. `limit` bounds the training and the test examples of a task and makes the
+    search one of few rounds; `settings` are further keys, as for --set."""
+
+    models: tuple[str, ...]
+    data_dir: str | None
+    runs: Path
+    limit: int | None
+    tasks: tuple[str, ...]
+    settings: tuple[str, ...]
+
+    @property
+    def model(self) -> str:
+        return self.models[0]
+
+
+def optimised(request: Request, name: str, model: str, config: Mapping[str, Any]) -> Path:
+    """The folder of the finished run `name` with `model`, made or continued."""
+    folder = request.runs / f"{name}-{_short(model)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    whole: dict[str, Any] = {
+        "model": model,
+        "data_dir": request.data_dir,
+        "evaluation": {"enabled": False},
+        **config,
+    }
+    if request.limit is not None:
+        split = {"train_max": max(3, request.limit), **config.get("split", {})}
+        whole |= {"split": split, "search": {"rounds": _SMALL_ROUNDS, **config.get("search", {})}}
+    file = folder / "settings.json"
+    file.write_text(json.dumps(whole, indent=1), encoding="utf-8")
+    sets = [part for setting in request.settings for part in ("--set", setting)]
+    pmpo("optimize", str(file), "--run-dir", str(folder / "run"), "--json", *sets)
+    return folder / "run"
+
+
+def evaluated(request: Request, folder: Path, **settings: object) -> dict[str, Any]:
+    """What `pmpo evaluate` finds, under these keys of `evaluation`."""
+    if request.limit is not None:
+        settings["limit"] = request.limit
+    chosen = [f"evaluation.{key}={json.dumps(value)}" for key, value in settings.items()]
+    mine = [
+        setting
+        for setting in request.settings
+        if setting.split(".")[0] in ("evaluation", "scorer", "rewriter", "ray")
+    ]
+    sets = [part for setting in (*chosen, *mine) for part in ("--set", setting)]
+    found: dict[str, Any] = json.loads(pmpo("evaluate", str(folder), "--format", "json", *sets))
+    return found
+
+
+def pmpo(*arguments: str) -> str:
+    """Standard output of a `pmpo` command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pmpo_ray", *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout
+
+
+def bbh(request: Request) -> list[Row]:
+    """Accuracy by generation, 1 shot: our best instruction and the free baselines, beside the paper's."""
+    run = optimised(request, "bbh", request.model, _bbh(request))
+    found = evaluated(request, run, method="generation", baselines=PAPER_BASELINES)
+    means = _group_means(found, lambda row: row["name"])
+    return _beside("bbh", means, figures.BBH)
+
+
+def math(request: Request) -> list[Row]:
+    """GSM8K and AQuA-RAT, 0 shots, the loss over whole worked solutions."""
+    tasks = request.tasks or ("gsm8k", "aqua")
+    config = {"tasks": tasks, "search": {"objective": "cross_entropy"}}
+    found = evaluated(
+        request,
+        optimised(request, "math", request.model, config),
+        method="generation",
+        baselines=PAPER_BASELINES,
+        max_tokens=64 if request.limit else 1024,
+    )
+    rows = []
+    for task in tasks:
+        ours = {row["name"]: row for row in found["rows"] if row["task"] == task}
+        percent = {name: row["accuracy"]["value"] * 100 for name, row in ours.items()}
+        beside = _beside("math", percent, figures.MATH.get(task, {}))
+        rows += [{"table": "math", "task": task, **row} for row in beside]
+    return rows
+
+
+def alpaca(request: Request, judge: Mapping[str, Any]) -> list[Row]:
+    """Win rate of the optimised instruction's answers before and after, through `judge` (a section
+    evaluation.judge)."""
+    config = {"tasks": ["alpaca_eval"], "search": {"objective": "preference"}}
+    run = optimised(request, "alpaca", request.model, config)
+    found = evaluated(request, run, judge=judge, baselines=[], max_tokens=64 if request.limit else 2048)
+    percent = {row["name"]: row["accuracy"]["value"] * 100 for row in found["rows"]}
+    return _beside("alpaca", percent, figures.ALPACA)
+
+
+def fewshot(request: Request) -> list[Row]:
+    """The start and the optimised instruction with 0 to 16 examples shown."""
+    run = optimised(request, "bbh", request.model, _bbh(request))
+    shots = [0, 1, 3] if request.limit else list(figures.FEWSHOT)
+    found = evaluated(request, run, method="generation", baselines=[], shots=shots)
+    rows = []
+    for count in shots:
+        here = {"rows": [row for row in found["rows"] if row["shots"] == count]}
+        means = _group_means(here, lambda row: row["name"])
+        for place, name in enumerate(("start", "best")):
+            paper = figures.FEWSHOT[count][place]
+            rows.append(
+                {"table": "fewshot", "shots": count, "name": name, "ours": means[name], "paper": paper}
+            )
+    return rows
+
+
+def transfer(request: Request) -> list[Row]:
+    """Instructions optimised on each model, answered by each model."""
+    tasks = request.tasks or ("bbh/navigate",)
+    config = {"tasks": tasks, "split": {"shots": 0}}
+    runs = {model: optimised(request, "transfer", model, config) for model in request.models}
+    instructions = {f"on-{number}": best_of(run, tasks[0]) for number, run in enumerate(runs.values())}
+    found = evaluated(
+        request,
+        next(iter(runs.values())),
+        method="generation",
+        models=request.models,
+        baselines=[],
+        instructions=instructions,
+    )
+    places = {name: number for number, name in enumerate(figures.TRANSFER_MODELS)}
+    rows = []
+    for row in found["rows"]:
+        if row["name"] not in instructions or row["task"] != tasks[0]:
+            continue
+        source = request.models[int(row["name"].removeprefix("on-"))]
+        entry: Row = {"table": "transfer", "answers": row["model"], "optimised_on": source}
+        entry["ours"] = row["accuracy"]["value"] * 100
+        if row["model"] in places and source in places:
+            entry["paper"] = figures.TRANSFER[places[row["model"]]][places[source]]
+        rows.append(entry)
+    return rows
+
+
+def ablation(request: Request) -> list[Row]:
+    """The method without its parts, cumulatively, as one run: every task with every variant."""
+    no_bca = {"masking": "off", "hard_case_selection": False}
+    grid: dict[str, dict[str, Any]] = {
+        "full": {},
+        "no-tim": {"masking": "off"},
+        "no-tim-bca": no_bca,
+        "no-tim-bca-prefloss": no_bca | {"objective": "cross_entropy"},
+    }
+    run = optimised(request, "ablation", request.model, {**_bbh(request), "grid": grid})
+    found = evaluated(request, run, method="generation", baselines=[])
+    best = {"rows": [row for row in found["rows"] if row["name"] == "best"]}
+    means = _group_means(best, lambda row: row["task"].rpartition(".")[2])
+    return _beside("ablation", means, figures.ABLATION)
+
+
+def process_reward(request: Request, model: Mapping[str, Any]) -> list[Row]:
+    """The mean score of the steps of answers to GSM8K, by `model` (a section evaluation.process_reward)."""
+    config = {"tasks": ["gsm8k"], "search": {"objective": "cross_entropy"}}
+    found = evaluated(
+        request,
+        optimised(request, "math-gsm8k", request.model, config),
+        method="generation",
+        baselines=["answer_only", "step_by_step"],
+        process_reward=model,
+        max_tokens=64 if request.limit else 1024,
+    )
+    scores = {row["name"]: row["score"]["value"] for row in found["rows"] if row["score"] is not None}
+    return _beside("process_reward", scores, figures.PROCESS_REWARD)
+
+
+def best_of(run: Path, task: str) -> str:
+    """The instruction that a run came to."""
+    from pmpo_ray.store import RunStore
+
+    result = RunStore.open(str(run)).read_task_result(task)
+    if result is None:
+        raise SystemExit(f"{run}: task {task} is not finished")
+    return result.best
+
+
+def _bbh(request: Request) -> dict[str, Any]:
+    return {"tasks": request.tasks or BBH, "split": {"shots": 1}, "search": {"objective": "preference"}}
+
+
+def _group_means(found: Mapping[str, Any], name: Callable[[Row], str]) -> dict[str, float]:
+    """Mean accuracies in percent by `name`, each of the paper's groups of tasks weighing the same."""
+    groups: dict[str, dict[str, list[float]]] = {}
+    for row in found["rows"]:
+        task = row["task"].partition(".")[0]
+        family = next((family for family in _FAMILIES if family in task), task)
+        groups.setdefault(name(row), {}).setdefault(family, []).append(row["accuracy"]["value"] * 100)
+    return {key: fmean(map(fmean, by_group.values())) for key, by_group in groups.items()}
+
+
+def _beside(table: str, ours: Mapping[str, float], paper: Mapping[str, float]) -> list[Row]:
+    names: Sequence[str] = list(dict.fromkeys((*paper, *ours)))
+    return [
+        {"table": table, "name": name, "ours": ours.get(name), "paper": paper.get(name)} for name in names
+    ]
+
+
+def _short(model: str) -> str:
+    return Path(model).stem if model.endswith(".gguf") else model.rstrip("/").rpartition("/")[2]
