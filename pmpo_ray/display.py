@@ -24,6 +24,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from pmpo_ray.evaluation.statistics import LEVEL, holm
 from pmpo_ray.protocols import Observer
 from pmpo_ray.types import Interval, Progress, TaskFailure, TaskResult
 
@@ -235,6 +236,9 @@ def _one_task(result: TaskResult) -> RenderableType:
     )
     tested = result.accuracy_after or result.accuracy_before
     basis = f"accuracy with its 95% interval on {tested.n} held-out examples" if tested else ""
+    if result.p_value is not None:
+        verdict = "significant" if result.p_value < LEVEL else "NOT significant"
+        basis += f"; the difference is {verdict} (p = {result.p_value:.2g})"
     return Group(
         Rule(Text(_line(result.task), style="bold"), align="left"),
         Text("instruction before", style="dim"),
@@ -254,22 +258,34 @@ def _many_tasks(results: Sequence[TaskResult], width: int) -> Table:
     table.add_column("task", no_wrap=True, footer=Text("mean"))
     for title in ("loss", "after", "acc. %", "after", "scored", "gener.", "sec."):
         table.add_column(title, justify="right", no_wrap=True)
+    significant = _significant(results)
     for result in results:
         table.add_row(
-            Text(shortened(_line(result.task), max(12, width - 62))),
+            Text(shortened(_line(result.task), max(12, width - 63))),
             Text(_loss(result.loss_before)),
             Text(_loss(result.loss_after)),
             Text(_percent(result.accuracy_before)),
-            Text(_percent(result.accuracy_after)),
+            Text(_percent(result.accuracy_after) + ("*" if result.task in significant else " ")),
             Text(amount(result.tokens_scored)),
             Text(amount(result.tokens_generated)),
             Text(f"{result.seconds:.0f}"),
         )
     table.add_section()
     table.add_row(*(Text(cell, style="bold") for cell in _means(results)))
-    table.caption = Text("acc.: held-out accuracy with its 95% interval", style="dim")
+    table.caption = Text(
+        "acc.: held-out accuracy with its 95% interval; *: significantly different (corrected for the number "
+        "of tasks)",
+        style="dim",
+    )
     table.caption_justify = "left"
     return table
+
+
+def _significant(results: Sequence[TaskResult]) -> set[str]:
+    """The tasks whose accuracy changed significantly, their number allowed for."""
+    tested = [(result.task, result.p_value) for result in results if result.p_value is not None]
+    adjusted = holm([p_value for _, p_value in tested])
+    return {task for (task, _), p_value in zip(tested, adjusted, strict=True) if p_value < LEVEL}
 
 
 def _means(results: Sequence[TaskResult]) -> list[str]:
@@ -278,7 +294,7 @@ def _means(results: Sequence[TaskResult]) -> list[str]:
         _loss(fmean(result.loss_before for result in results)),
         _loss(fmean(result.loss_after for result in results)),
         _mean_accuracy([result.accuracy_before for result in results]),
-        _mean_accuracy([result.accuracy_after for result in results]),
+        _mean_accuracy([result.accuracy_after for result in results]) + " ",
         amount(round(fmean(result.tokens_scored for result in results))),
         amount(round(fmean(result.tokens_generated for result in results))),
         f"{fmean(result.seconds for result in results):.0f}",
@@ -359,6 +375,7 @@ def _task_json(result: TaskResult) -> dict[str, object]:
         "loss_after": _number(result.loss_after),
         "accuracy_before": None if before is None else before.value,
         "accuracy_after": None if after is None else after.value,
+        "p_value": result.p_value,
         "n_test": 0 if tested is None else tested.n,
         "tokens_scored": result.tokens_scored,
         "tokens_generated": result.tokens_generated,

@@ -100,6 +100,15 @@ def test_many_tasks_have_a_row_each_and_their_mean() -> None:
     assert "all tasks: 13.7M tokens scored, 370k generated" in rows
 
 
+def test_a_gain_that_may_be_chance_is_called_so() -> None:
+    assert "the difference is NOT significant (p = 0.31)" in " ".join(printed([result(p_value=0.31)]).split())
+    assert "the difference is significant (p = 0.0012)" in " ".join(printed([result(p_value=0.0012)]).split())
+    # Of three tasks, 0.03 is what chance gives one of them soon enough.
+    text = printed([result(f"t{n}", p_value=p) for n, p in enumerate((0.03, 0.001, 0.4))], width=100)
+    rows = [line for line in text.splitlines() if re.match(r"t[012] .*1\.796", line)]
+    assert ["*" in row for row in rows] == [False, True, False]
+
+
 def test_a_start_that_all_tasks_share_is_shown_once() -> None:
     alike = joined(printed([result("a"), result("b", best="Let's think step by step.")]))
     assert alike.count("Let's think step by step.") == 1
@@ -280,7 +289,7 @@ def test_the_plain_log_goes_quiet_when_nobody_reads() -> None:
 
 
 def test_the_json_object_has_the_promised_keys() -> None:
-    assert result_json([result()], "runs/one") == {
+    assert result_json([result(p_value=0.3)], "runs/one") == {
         "run_dir": "runs/one",
         "tasks": [
             {
@@ -290,6 +299,7 @@ def test_the_json_object_has_the_promised_keys() -> None:
                 "loss_after": 1.796,
                 "accuracy_before": 0.593,
                 "accuracy_after": 0.806,
+                "p_value": 0.3,
                 "n_test": 200,
                 "tokens_scored": 4_560_000,
                 "tokens_generated": 123_456,

@@ -4,6 +4,7 @@ actor, and the main job from start to end."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -41,11 +42,12 @@ async def both(replicas: int = 1) -> tuple[ScorerPool, RewriterPool]:
 
 def engine_processes() -> list[psutil.Process]:
     """The engines' own processes of all vLLM replicas of this process and its Ray."""
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "EngineCore" in process.name() or "EngineCore" in " ".join(process.cmdline())
-    ]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "EngineCore" in process.name() or "EngineCore" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 async def test_one_replica_scores_and_rewrites_and_is_replaced_when_its_engine_dies(cluster: None) -> None:

@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from pmpo_ray.types import Interval
 
+LEVEL = 0.05
+"""P-values from here on count as not significant."""
 RESAMPLES = 10_000
 _EXACT_SIGNS = 14
 """With up to so many pairs that differ, all their signs are tried."""

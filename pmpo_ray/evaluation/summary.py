@@ -15,6 +15,7 @@ from typing import Literal
 
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.statistics import (
+    LEVEL,
     Comparison,
     bootstrap_interval,
     compare,
@@ -24,9 +25,6 @@ from pmpo_ray.evaluation.statistics import (
 )
 from pmpo_ray.evaluation.statistics import holm as corrected
 from pmpo_ray.types import Examined, Interval, Method, Outcome
-
-LEVEL = 0.05
-"""P-values from here on count as not significant."""
 
 Against = Literal["start", "free"]
 
