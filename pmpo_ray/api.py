@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from pmpo_ray.protocols import Observer
 
 if TYPE_CHECKING:
     from pmpo_ray.run import RunResult
+    from pmpo_ray.run_evaluation import EvaluationResult
 
 
 def optimize(
@@ -41,6 +43,33 @@ def optimize(
         return run_optimization(resolved, run_dir=folder, observer=observer)
     with progress_display() as display:
         return run_optimization(resolved, run_dir=folder, observer=display)
+
+
+def evaluate(
+    source: str | Path,
+    /,
+    *,
+    overrides: Sequence[str] = (),
+    run_dir: str | Path | None = None,
+    observer: Observer | None = None,
+    **settings: object,
+) -> EvaluationResult:
+    """Measure held-out accuracy; the same as `pmpo evaluate`.
+
+    `source` is a run folder, or a YAML file whose instructions are measured and kept in `run_dir`. The
+    keywords are keys of `evaluation`: `evaluate("runs/x", baselines=["answer_only"], limit=100)`; `overrides`
+    ("ray.address=auto") reach any other key. Raises a PmpoError for everything that a caller can mend.
+    """
+    from pmpo_ray.display import progress_display
+    from pmpo_ray.run_evaluation import run_evaluation
+
+    folder = None if run_dir is None else str(run_dir)
+    chosen = [f"evaluation.{key}={json.dumps(value)}" for key, value in settings.items()]
+    changes = [*chosen, *overrides]
+    if observer is not None:
+        return run_evaluation(str(source), changes, run_dir=folder, observer=observer)
+    with progress_display() as display:
+        return run_evaluation(str(source), changes, run_dir=folder, observer=display)
 
 
 def _resolved(

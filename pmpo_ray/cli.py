@@ -24,9 +24,9 @@ from pmpo_ray.errors import PmpoError
 
 if TYPE_CHECKING:
     from pmpo_ray.config import RunConfig
-    from pmpo_ray.evaluate import EvaluationResult
     from pmpo_ray.logs import LogFormat
     from pmpo_ray.run import RunResult
+    from pmpo_ray.run_evaluation import EvaluationResult
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it: 128 + SIGINT."""
@@ -263,7 +263,7 @@ def evaluate(
     with standard_error(log_format, os.environ):
         try:
             with contextlib.redirect_stdout(sys.stderr), progress_log(log_format) as observer:
-                from pmpo_ray.evaluate import run_evaluation
+                from pmpo_ray.run_evaluation import run_evaluation
 
                 result = run_evaluation(
                     source, [*overrides, *(override or ())], run_dir=run_dir, observer=observer

@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pmpo_ray import optimize
+from pmpo_ray import evaluate, optimize
 from pmpo_ray.config import RunConfig, SplitConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, RunFolderError
-from pmpo_ray.evaluate import run_evaluation
 from pmpo_ray.evaluation.tables import summary_json
+from pmpo_ray.run_evaluation import run_evaluation
 from pmpo_ray.score_memory import RememberingScorer, ScoreMemory
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
@@ -79,8 +79,7 @@ def pmpo(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def evaluated(folder: Path, **settings: object) -> dict[str, Any]:
     """What `--format json` prints for these keys of `evaluation`."""
-    overrides = [f"evaluation.{key}={json.dumps(value)}" for key, value in settings.items()]
-    result = run_evaluation(str(folder), overrides, observer=quiet)
+    result = evaluate(folder, observer=quiet, **settings)
     return summary_json(result.summary, result.run_dir)
 
 
@@ -136,6 +135,16 @@ def test_shots_repetitions_and_models_are_crossed(run: Path) -> None:
     ]
     frame = pd.read_parquet(run / "evaluation.parquet")
     assert frame.groupby("shots")["repetition"].nunique().to_dict() == {0: 1, 2: 2}
+
+
+def test_an_evaluator_may_decide_in_place_of_rules(run: Path) -> None:
+    judge = {"model": "simulated", "engine": "simulated"}
+    evaluated(run, method="generation", evaluator=judge, limit=5, max_tokens=8)
+    frame = pd.read_parquet(run / "evaluation.parquet")
+    assert len(frame) == 5 * frame["name"].nunique()
+    # Its verdicts are neither yes nor no.
+    assert frame["answer"].isna().all()
+    assert not frame["right"].any()
 
 
 def test_a_table_is_printed(run: Path) -> None:

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 _OPEN = ("evaluation", "scorer", "rewriter", "ray", "data_dir", "run_dir")
 """Sections of a run's configuration that an evaluation may change."""
-_AT_ONCE = 32
-"""Conditions that are under way at a time: enough to keep replicas busy, few enough to be kept soon."""
+_PER_REPLICA = 2
+"""Conditions under way at a time: enough to keep the replicas busy, few enough that one is soon kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,6 @@ class _Evaluation:
         self._plans = plans
         self._observer = observer
         self._place = place
-        self._room = asyncio.Semaphore(_AT_ONCE)
         self._keys: dict[str, asyncio.Lock] = {}
         self._progress = {
             plan.job.task.name: Progress(plan.job.task.name, "waiting", 0, self._size(plan)) for plan in plans
@@ -225,8 +224,9 @@ class _Evaluation:
         placed = await asyncio.to_thread(self._place, roles)
         async with model_pools(model, scorer, rewriter, placed, config.ray) as there:
             judges = _Judges(evaluator, reward)
+            room = asyncio.Semaphore(_PER_REPLICA * max(replica.replicas for replica, _ in roles.values()))
             calls = [
-                asyncio.ensure_future(self._condition(plan, condition, there, judges))
+                asyncio.ensure_future(self._condition(plan, condition, there, judges, room))
                 for plan in self._plans
                 for condition in conditions_of(config, plan, model)
             ]
@@ -238,9 +238,14 @@ class _Evaluation:
                 await asyncio.gather(*calls, return_exceptions=True)
 
     async def _condition(
-        self, plan: TaskPlan, condition: Condition, there: ExaminedModel, judges: _Judges
+        self,
+        plan: TaskPlan,
+        condition: Condition,
+        there: ExaminedModel,
+        judges: _Judges,
+        room: asyncio.Semaphore,
     ) -> Examined:
-        """The outcomes under one condition: kept ones, or measured and kept now."""
+        """The outcomes under one condition: kept ones, or, when there is `room`, measured and kept now."""
         config, job = self._config, plan.job
         examples = job.split.test[: config.evaluation.limit]
         shots = shots_of(job, condition.shots, condition.repetition, config.seed)
@@ -254,7 +259,7 @@ class _Evaluation:
             objective=f"{job.objective.name}/{job.search.beta}/{job.search.per_token}",
             seed=config.seed,
         )
-        async with self._room, self._keys.setdefault(key, asyncio.Lock()):
+        async with room, self._keys.setdefault(key, asyncio.Lock()):
             outcomes = await asyncio.to_thread(self._store.read_outcomes, key)
             if outcomes is None:
                 examiner = self._examiner(plan, there, judges)
