@@ -31,7 +31,7 @@ demo: install ## optimise an instruction for a built-in task with a small model
 	$(BIN)/pmpo optimize configs/quickstart.yaml
 
 test: install ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install ## check format, lint and types
 	$(BIN)/ruff format --check .

@@ -129,16 +129,22 @@ def _open_store(config: RunConfig, location: str, lease: Lease) -> RunStore:
 
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM, by which schedulers end jobs, does what Ctrl-C does: scores are saved and actors ended. Only
-    the main thread can take signals."""
+    """SIGTERM, by which schedulers end jobs, does what Ctrl-C does, even where that is ignored: scores are
+    saved and actors ended. Only the main thread can take signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells have it for jobs in the background
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 class _Run:

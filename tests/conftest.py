@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from pyarrow import fs
 if importlib.util.find_spec("vllm") is not None:
     # vLLM imports setuptools, which refuses to come after the standard library's distutils; others bring it.
     import setuptools  # noqa: F401
+
+# Workers that run tests side by side ignore it, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests say what is right, never how fast: a busy machine must not fail them.
 settings.register_profile("project", deadline=None)

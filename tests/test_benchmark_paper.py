@@ -4,22 +4,20 @@ process-reward model are real small ones, too."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.paper import figures
+from benchmarks.paper.__main__ import main
 from pmpo_ray.config import DEFAULT_MODEL
+from pmpo_ray.engines.models import resolve_model
 from tests.test_alpaca import JUDGE, Post, RealJudge, Reply, Server, real_judge, reply_with, server
 from tests.test_process_reward import TrlFolder, trl
 
 __all__ = ["real_judge", "server", "trl"]
 
-ROOT = Path(__file__).parents[1]
 # The path is what is tested: few candidates, short texts, one model in both roles.
 SMALL = (
     "scorer.role=both",
@@ -34,28 +32,13 @@ SMALL = (
 )
 
 
-def table(
-    name: str, folder: Path, data_dir: Path, *arguments: str, settings: tuple[str, ...] = SMALL
-) -> tuple[list[dict[str, Any]], str]:
-    """The rows of a small table, and what was printed."""
+def table(name: str, folder: Path, data_dir: Path, *words: str) -> list[dict[str, Any]]:
+    """The rows of a small table."""
     file = folder / "rows.json"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks.paper", "--table", name, "--limit", "3"),
-            *("--data-dir", str(data_dir), "--runs", str(folder / "runs"), "--json", str(file)),
-            *arguments,
-            *("--set", *settings),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "RAY_ADDRESS": "local"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "SMALL" in done.stdout
-    return json.loads(file.read_text(encoding="utf-8")), done.stdout
+    places = ("--data-dir", str(data_dir), "--runs", str(folder / "runs"), "--json", str(file))
+    main(["--table", name, "--limit", "3", *places, *words, "--set", *SMALL])
+    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    return rows
 
 
 def names(rows: list[dict[str, Any]]) -> set[str]:
@@ -65,9 +48,11 @@ def names(rows: list[dict[str, Any]]) -> set[str]:
     return ours
 
 
-def test_bbh_and_the_few_shot_table_share_a_run(tmp_path: Path, data_dir: Path) -> None:
-    tasks = ("--model", DEFAULT_MODEL, "--task", "bbh/boolean_expressions", "bbh/object_counting")
-    rows, printed = table("bbh", tmp_path, data_dir, *tasks)
+def test_bbh_and_the_few_shot_table_share_a_run(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = ("--model", DEFAULT_MODEL, "--task", "bbh/object_counting")
+    rows = table("bbh", tmp_path, data_dir, *tasks)
     assert names(rows) == {
         "start",
         "best",
@@ -77,23 +62,26 @@ def test_bbh_and_the_few_shot_table_share_a_run(tmp_path: Path, data_dir: Path) 
         "step_back",
     }
     assert {row["name"]: row["paper"] for row in rows}["best"] == figures.BBH["best"] == 80.6
+    printed = capsys.readouterr().out
     assert f"ours ({DEFAULT_MODEL}, 3 examples a task)" in printed
-    rows, _ = table("fewshot", tmp_path, data_dir, *tasks)
+    assert "SMALL" in printed
+    rows = table("fewshot", tmp_path, data_dir, *tasks)
     assert [(row["shots"], row["name"]) for row in rows] == [
-        (shots, name) for shots in (0, 1, 3) for name in ("start", "best")
+        (shots, name) for shots in (0, 3) for name in ("start", "best")
     ]
     assert rows[1]["paper"] == 79.21
 
 
 def test_mathematics(tmp_path: Path, data_dir: Path) -> None:
-    rows, _ = table("math", tmp_path, data_dir, "--model", DEFAULT_MODEL, "--task", "aqua")
+    rows = table("math", tmp_path, data_dir, "--model", DEFAULT_MODEL, "--task", "aqua")
     assert {"answer_only", "step_by_step", "rephrase", "step_back", "best"} <= names(rows)
     assert {row["name"]: row["paper"] for row in rows}["step_by_step"] == 84.3
 
 
 def test_transfer_between_two_models(tmp_path: Path, data_dir: Path) -> None:
-    other = "google/gemma-3-270m"
-    rows, _ = table("transfer", tmp_path, data_dir, "--model", DEFAULT_MODEL, other)
+    # Under another name, in a folder of its own.
+    other = str(resolve_model(DEFAULT_MODEL, progress=False).path)
+    rows = table("transfer", tmp_path, data_dir, "--model", DEFAULT_MODEL, other)
     pairs = [(row["answers"], row["optimised_on"]) for row in rows]
     assert pairs == [
         (answers, source) for answers in (DEFAULT_MODEL, other) for source in (DEFAULT_MODEL, other)
@@ -101,7 +89,7 @@ def test_transfer_between_two_models(tmp_path: Path, data_dir: Path) -> None:
 
 
 def test_ablations_are_one_run(tmp_path: Path, data_dir: Path) -> None:
-    rows, _ = table("ablation", tmp_path, data_dir, "--model", DEFAULT_MODEL, "--task", "bbh/web_of_lies")
+    rows = table("ablation", tmp_path, data_dir, "--model", DEFAULT_MODEL, "--task", "bbh/web_of_lies")
     assert names(rows) == set(figures.ABLATION)
     tasks = {path.name for path in (tmp_path / "runs").glob("ablation-*/run/tasks/*")}
     assert tasks == {f"bbh__web_of_lies.{variant}" for variant in figures.ABLATION}
@@ -117,7 +105,7 @@ def test_win_rates_by_a_real_judge(
 
     server.reply = weighed
     judge = ("--judge", JUDGE, "--judge-url", server.url)
-    rows, _ = table("alpaca", tmp_path, data_dir, "--model", DEFAULT_MODEL, *judge)
+    rows = table("alpaca", tmp_path, data_dir, "--model", DEFAULT_MODEL, *judge)
     ours = {row["name"]: row["ours"] for row in rows}
     # Under the start instruction the answers are the references.
     assert ours["start"] == 50
@@ -129,7 +117,7 @@ def test_win_rates_by_a_real_judge(
 
 
 def test_process_rewards_by_a_real_model(tmp_path: Path, data_dir: Path, trl: TrlFolder) -> None:
-    rows, _ = table(
+    rows = table(
         "process_reward",
         tmp_path,
         data_dir,
@@ -140,17 +128,9 @@ def test_process_rewards_by_a_real_model(tmp_path: Path, data_dir: Path, trl: Tr
     assert all(0 < value < 1 for value in ours.values())
 
 
-def test_a_judge_has_to_be_named(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.paper", "--table", "alpaca", "--limit", "3"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.strip() == "--table alpaca needs a judge: --judge NAME [--judge-url URL]"
+def test_a_judge_has_to_be_named() -> None:
+    with pytest.raises(SystemExit, match=r"--table alpaca needs a judge: --judge NAME \[--judge-url URL\]"):
+        main(["--table", "alpaca", "--limit", "3"])
 
 
 @pytest.mark.parametrize("table_of", [figures.BBH, figures.ABLATION, figures.ALPACA])

@@ -23,6 +23,7 @@ SIMULATED = (
     "ray.num_cpus=2",
 )
 RESULT_KEYS = {
+    "p_value",
     "task",
     "rounds",
     "loss_before",
@@ -275,12 +276,20 @@ def test_with_the_log_in_json_standard_error_is_objects_alone(tmp_path: Path) ->
     assert progress[-1]["tokens_generated"] > 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_or_a_scheduler_leaves_a_run_that_continues(how: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "in_background"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
+def test_ctrl_c_or_a_scheduler_leaves_a_run_that_continues(
+    how: signal.Signals, in_background: bool, tmp_path: Path
+) -> None:
     run_dir = tmp_path / "a run"
     arguments = ("optimize", "configs/quickstart.yaml", *SIMULATED, "--set", "search.rounds=2")
+    words = command(*arguments, *pace(100_000), "--run-dir", str(run_dir))
+    if in_background:
+        # Shells have jobs in the background ignore Ctrl-C.
+        words = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *words]
     running = subprocess.Popen(
-        command(*arguments, *pace(100_000), "--run-dir", str(run_dir)),
+        words,
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

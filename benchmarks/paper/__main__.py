@@ -24,7 +24,8 @@ from benchmarks.paper import figures, studies
 TABLES = ("bbh", "math", "alpaca", "fewshot", "transfer", "ablation", "process_reward")
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
+    """Make the table that the command line `words` (None: this process's) asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--judge-annotator", choices=("weighted", "plain"), default="weighted")
     parser.add_argument("--process-reward", default="Qwen/Qwen2.5-Math-PRM-7B", help="process-reward model")
     parser.add_argument("--json", type=Path, help="write the rows there, too")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     models = arguments.model or (
         figures.TRANSFER_MODELS if arguments.table == "transfer" else (figures.MODEL,)
     )

@@ -7,8 +7,6 @@ figure, "paper".
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,9 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.paper import figures
+from pmpo_ray import evaluate, optimize
+from pmpo_ray.evaluation.tables import summary_json
+from pmpo_ray.store import RunStore
 from pmpo_ray.tasks.bbh import DESCRIPTIONS
 
 Row = dict[str, Any]
@@ -60,32 +61,21 @@ def optimised(request: Request, name: str, model: str, config: Mapping[str, Any]
         whole |= {"split": split, "search": {"rounds": _SMALL_ROUNDS, **config.get("search", {})}}
     file = folder / "settings.json"
     file.write_text(json.dumps(whole, indent=1), encoding="utf-8")
-    sets = [part for setting in request.settings for part in ("--set", setting)]
-    pmpo("optimize", str(file), "--run-dir", str(folder / "run"), "--json", *sets)
+    optimize(file, run_dir=folder / "run", overrides=request.settings)
     return folder / "run"
 
 
 def evaluated(request: Request, folder: Path, **settings: object) -> dict[str, Any]:
-    """What `pmpo evaluate` finds, under these keys of `evaluation`."""
+    """What `pmpo evaluate --format json` prints, under these keys of `evaluation`."""
     if request.limit is not None:
         settings["limit"] = request.limit
-    chosen = [f"evaluation.{key}={json.dumps(value)}" for key, value in settings.items()]
     mine = [
         setting
         for setting in request.settings
         if setting.split(".")[0] in ("evaluation", "scorer", "rewriter", "ray")
     ]
-    sets = [part for setting in (*chosen, *mine) for part in ("--set", setting)]
-    found: dict[str, Any] = json.loads(pmpo("evaluate", str(folder), "--format", "json", *sets))
-    return found
-
-
-def pmpo(*arguments: str) -> str:
-    """Standard output of a `pmpo` command."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pmpo_ray", *arguments], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return done.stdout
+    result = evaluate(folder, overrides=mine, **settings)
+    return summary_json(result.summary, result.run_dir)
 
 
 def bbh(request: Request) -> list[Row]:
@@ -129,7 +119,7 @@ def alpaca(request: Request, judge: Mapping[str, Any]) -> list[Row]:
 def fewshot(request: Request) -> list[Row]:
     """The start and the optimised instruction with 0 to 16 examples shown."""
     run = optimised(request, "bbh", request.model, _bbh(request))
-    shots = [0, 1, 3] if request.limit else list(figures.FEWSHOT)
+    shots = [0, 3] if request.limit else list(figures.FEWSHOT)
     found = evaluated(request, run, method="generation", baselines=[], shots=shots)
     rows = []
     for count in shots:
@@ -204,8 +194,6 @@ def process_reward(request: Request, model: Mapping[str, Any]) -> list[Row]:
 
 def best_of(run: Path, task: str) -> str:
     """The instruction that a run came to."""
-    from pmpo_ray.store import RunStore
-
     result = RunStore.open(str(run)).read_task_result(task)
     if result is None:
         raise SystemExit(f"{run}: task {task} is not finished")

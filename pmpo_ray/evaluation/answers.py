@@ -30,11 +30,12 @@ class _Reading:
 
 
 class AnswerReader:
-    """Reads answers of one task."""
+    """Reads answers of one task. How those to an example are read is found out once, which takes longest."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._labels = Labels(task.labels)
+        self._readings: dict[Example, _Reading] = {}
 
     def kind(self, example: Example) -> AnswerKind:
         """What the answer to an example is: the letter of an option (also where the target is the text of a
@@ -55,6 +56,11 @@ class AnswerReader:
         return answer == self.wanted(example)
 
     def _reading(self, example: Example) -> _Reading:
+        if example not in self._readings:
+            self._readings[example] = self._found_out(example)
+        return self._readings[example]
+
+    def _found_out(self, example: Example) -> _Reading:
         if self._task.kind == "labels":
             return _of_label(self._task.labels, self._labels, example)
         if self._task.kind == "options":
