@@ -100,14 +100,20 @@ def _config(source: str, overrides: Sequence[str], *, is_run: bool) -> RunConfig
         raise ConfigError(f"{source}: neither a run folder nor a configuration file; check the path")
     if not is_run:
         return load_config(source, overrides)
-    kept, config = load_config(None, (), source), load_config(None, overrides, source)
-    fixed = [key for key in differences(kept, config) if key.split(".")[0] not in _OPEN]
+    config = load_config(None, overrides, source)
+    fixed = _fixed(source, config)
     if fixed:
         raise ConfigError(
             f"--set {fixed[0]}: an evaluation takes it from the run, or else training examples could be "
             "tested on; leave it out, or evaluate a configuration file"
         )
     return config
+
+
+def _fixed(location: str, config: RunConfig) -> list[str]:
+    """What `config` has otherwise than the run in `location`, of what an evaluation takes from the run."""
+    kept = load_config(None, (), location)
+    return [key for key in differences(kept, config) if key.split(".")[0] not in _OPEN]
 
 
 def _plans(config: RunConfig, jobs: Sequence[Job], store: RunStore, *, is_run: bool) -> list[TaskPlan]:
@@ -121,7 +127,14 @@ def _plans(config: RunConfig, jobs: Sequence[Job], store: RunStore, *, is_run: b
 
 def _store(config: RunConfig, location: str, lease: Lease) -> RunStore:
     if RunStore.exists(location):
-        return RunStore.open(location, lease)
+        store = RunStore.open(location, lease)
+        fixed = _fixed(location, config)
+        if fixed:
+            raise RunFolderError(
+                f"{location} was made with another {fixed[0]}; give another --run-dir, or evaluate the run "
+                "itself"
+            )
+        return store
     return RunStore.create(location, dump_config(config), lease)
 
 

@@ -203,6 +203,15 @@ def test_tasks_and_split_are_the_runs(run: Path) -> None:
             run_evaluation(str(run), [setting], observer=quiet)
 
 
+def test_the_folder_of_another_run_is_not_taken(run: Path, tmp_path: Path) -> None:
+    config = tmp_path / "other.yaml"
+    config.write_text(
+        json.dumps({"scorer": SIMULATED, "rewriter": SIMULATED, "split": {"train_max": 7}}), encoding="utf-8"
+    )
+    with pytest.raises(RunFolderError, match=r"with another split\.train_max; give another --run-dir"):
+        run_evaluation(str(config), run_dir=str(run), observer=quiet)
+
+
 def test_data_that_changed_are_refused(tmp_path: Path) -> None:
     data = tmp_path / "own.csv"
     rows = [f"text number {n},{'yes' if n % 2 else 'no'}" for n in range(40)]
