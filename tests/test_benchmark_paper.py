@@ -21,10 +21,9 @@ __all__ = ["real_judge", "server", "trl"]
 # The path is what is tested: few candidates, short texts, one model in both roles.
 SMALL = (
     "scorer.role=both",
-    "search.masking=rules",
-    "search.max_segments=2",
+    "search.masking=off",
     "search.hard_examples=1",
-    "search.variants=2",
+    "search.variants=1",
     "search.reasks=0",
     "rewriter.max_tokens=24",
     "evaluation.max_tokens=12",
@@ -72,10 +71,17 @@ def test_bbh_and_the_few_shot_table_share_a_run(
     assert rows[1]["paper"] == 79.21
 
 
-def test_mathematics(tmp_path: Path, data_dir: Path) -> None:
-    rows = table("math", tmp_path, data_dir, "--model", DEFAULT_MODEL, "--task", "aqua")
+def test_mathematics_and_process_rewards_by_a_real_model_share_a_run(
+    tmp_path: Path, data_dir: Path, trl: TrlFolder
+) -> None:
+    words = ("--model", DEFAULT_MODEL, "--task", "gsm8k")
+    rows = table("math", tmp_path, data_dir, *words)
     assert {"answer_only", "step_by_step", "rephrase", "step_back", "best"} <= names(rows)
-    assert {row["name"]: row["paper"] for row in rows}["step_by_step"] == 84.3
+    assert {row["name"]: row["paper"] for row in rows}["step_by_step"] == 90.7
+    rows = table("process_reward", tmp_path, data_dir, *words, "--process-reward", str(trl.path))
+    ours = {row["name"]: row["ours"] for row in rows if row["ours"] is not None}
+    assert {"answer_only", "step_by_step", "best"} <= set(ours)
+    assert all(0 < value < 1 for value in ours.values())
 
 
 def test_transfer_between_two_models(tmp_path: Path, data_dir: Path) -> None:
@@ -114,18 +120,6 @@ def test_win_rates_by_a_real_judge(
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in run.glob("outputs-*.json")]
     assert [len(document) for document in documents] == [3, 3]
     assert set(documents[0][0]) == {"instruction", "output", "generator", "dataset"}
-
-
-def test_process_rewards_by_a_real_model(tmp_path: Path, data_dir: Path, trl: TrlFolder) -> None:
-    rows = table(
-        "process_reward",
-        tmp_path,
-        data_dir,
-        *("--model", DEFAULT_MODEL, "--process-reward", str(trl.path)),
-    )
-    ours = {row["name"]: row["ours"] for row in rows if row["ours"] is not None}
-    assert {"answer_only", "step_by_step", "best"} <= set(ours)
-    assert all(0 < value < 1 for value in ours.values())
 
 
 def test_a_judge_has_to_be_named() -> None:

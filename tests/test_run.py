@@ -44,8 +44,8 @@ def test_the_real_model_optimises_a_real_task_and_leaves_a_whole_run_folder(tmp_
     seen: list[Progress] = []
     result = optimize(
         tasks=["tickets"],
-        search={"rounds": 1, "hard_examples": 1, "variants": 3},
-        rewriter={"max_tokens": 64},
+        search={"rounds": 1, "hard_examples": 1, "variants": 2, "reasks": 0},
+        rewriter={"max_tokens": 48},
         split={"train_max": 9},
         evaluation={"limit": 12},
         run_dir=tmp_path / "run",

@@ -92,7 +92,7 @@ def math(request: Request) -> list[Row]:
     config = {"tasks": tasks, "search": {"objective": "cross_entropy"}}
     found = evaluated(
         request,
-        optimised(request, "math", request.model, config),
+        optimised(request, _named("math", tasks), request.model, config),
         method="generation",
         baselines=PAPER_BASELINES,
         max_tokens=64 if request.limit else 1024,
@@ -179,10 +179,11 @@ def ablation(request: Request) -> list[Row]:
 
 def process_reward(request: Request, model: Mapping[str, Any]) -> list[Row]:
     """The mean score of the steps of answers to GSM8K, by `model` (a section evaluation.process_reward)."""
-    config = {"tasks": ["gsm8k"], "search": {"objective": "cross_entropy"}}
+    tasks = ("gsm8k",)
+    config = {"tasks": tasks, "search": {"objective": "cross_entropy"}}
     found = evaluated(
         request,
-        optimised(request, "math-gsm8k", request.model, config),
+        optimised(request, _named("math", tasks), request.model, config),
         method="generation",
         baselines=["answer_only", "step_by_step"],
         process_reward=model,
@@ -198,6 +199,10 @@ def best_of(run: Path, task: str) -> str:
     if result is None:
         raise SystemExit(f"{run}: task {task} is not finished")
     return result.best
+
+
+def _named(study: str, tasks: Sequence[str]) -> str:
+    return "-".join((study, *(task.replace("/", "_") for task in tasks)))
 
 
 def _bbh(request: Request) -> dict[str, Any]:
