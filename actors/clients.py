@@ -29,7 +29,7 @@ Examples = tuple[Example, ...]
 
 SETS_KEPT = 4096
 """Sets of examples that stay in the object store; a task has two or three."""
-_CHARACTERS_PER_TOKEN = 4
+CHARACTERS_PER_TOKEN = 4
 WRITTEN_TOKEN = 10.0
 """What writing a token costs in tokens read, roughly: of a prompt many are read in one pass, and an
 instruction's only once."""
@@ -103,7 +103,7 @@ class ScorerPool:
             start,
             stop,
             self._sharing(shots),
-            weight=characters / _CHARACTERS_PER_TOKEN,
+            weight=characters / CHARACTERS_PER_TOKEN,
             slots=self._slots,
             group=instruction,
             urgency=rounds_left,

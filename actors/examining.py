@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from actors.clients import (
+    CHARACTERS_PER_TOKEN,
     RewriterPool,
     ScorerPool,
     placed_config,
@@ -26,8 +27,6 @@ from actors.reward import RewardActor
 from pmpo_ray.config import ProcessRewardConfig, RayConfig, ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.evaluation.process_reward import StepScores
 from pmpo_ray.types import EngineInfo
-
-_CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class RewardPool:
 
     async def rate(self, problem: str, solution: str) -> StepScores:
         """Errors as in `ProcessRewardModel.score` and `Pool.submit`."""
-        weight = (len(problem) + len(solution)) / _CHARACTERS_PER_TOKEN
+        weight = (len(problem) + len(solution)) / CHARACTERS_PER_TOKEN
         scores: StepScores = await self._pool.submit("rate", problem, solution, weight=weight)
         self._pool.count_tokens(scores.tokens)
         return scores

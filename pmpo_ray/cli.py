@@ -32,6 +32,13 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it: 128 + SIGINT."""
 _log = logging.getLogger(__name__)
 
+LogFormatOption = Annotated[
+    Literal["text", "json"],
+    typer.Option(
+        "--log-format", help="Progress and events on standard error: text, or a JSON object a line."
+    ),
+]
+
 app = typer.Typer(
     name="pmpo",
     help="Optimise instructions for language models from token log-likelihoods.",
@@ -131,12 +138,7 @@ def optimize(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
-    log_format: Annotated[
-        Literal["text", "json"],
-        typer.Option(
-            "--log-format", help="Progress and events on standard error: text, or a JSON object a line."
-        ),
-    ] = "text",
+    log_format: LogFormatOption = "text",
 ) -> None:
     """Optimise the instruction of every task in a configuration."""
     from pmpo_ray.config_io import load_config
@@ -237,12 +239,7 @@ def evaluate(
         Literal["text", "markdown", "latex", "json"],
         typer.Option("--format", help="How to print the result."),
     ] = "text",
-    log_format: Annotated[
-        Literal["text", "json"],
-        typer.Option(
-            "--log-format", help="Progress and events on standard error: text, or a JSON object a line."
-        ),
-    ] = "text",
+    log_format: LogFormatOption = "text",
 ) -> None:
     """Measure held-out accuracy: a run's best instruction against its start and against free baselines."""
     from pmpo_ray.logs import progress_log, standard_error

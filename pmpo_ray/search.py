@@ -11,7 +11,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +22,7 @@ from pmpo_ray.objectives import Objective, batch_loss
 from pmpo_ray.population import candidate_id, hardest, select_survivors, stop_reason
 from pmpo_ray.protocols import GenerateClient, Observer, ScoreClient
 from pmpo_ray.rewriting import Style, parse_rewrite, rewrite_prompt, rewrite_shots
+from pmpo_ray.seeds import seed_of
 from pmpo_ray.types import (
     Candidate,
     GenerateRequest,
@@ -335,7 +335,7 @@ class _Search:
             max_tokens=setup.sampling.max_tokens,
             temperature=setup.sampling.temperature,
             top_p=setup.sampling.top_p,
-            seed=_seed(setup.seed, setup.task.name, now.number, parent.candidate.id, example.id, attempt),
+            seed=seed_of(setup.seed, setup.task.name, now.number, parent.candidate.id, example.id, attempt),
             # A model that diagnoses first may name the tag before it gives its answer.
             stop=("</prompt>",) if setup.style == "short" else (),
             shots=rewrite_shots(setup.style),
@@ -399,8 +399,3 @@ def _refusal(candidate: Candidate, reason: str, *, failed: bool = False) -> Refu
         reason=reason,
         status="failed" if failed else "refused",
     )
-
-
-def _seed(*parts: object) -> int:
-    """A seed of 48 bits: far enough from any other that samples at seed + i never meet."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6])

@@ -138,6 +138,12 @@ def load_model(
             f"model {resolved.name!r}: {resolved.path} lacks {len(lacking)} of the parameters that its "
             f"config.json asks for (such as {one_line(lacking[0])}); get the complete model"
         )
+    return placed_on(device, model, resolved)
+
+
+def placed_on(device: str, model: Any, resolved: ResolvedModel) -> PreTrainedModel:
+    """The model on `device`, in evaluation mode and without gradients. Raises ModelError where it does not
+    fit there."""
     try:
         placed: PreTrainedModel = model.to(device)
     except (RuntimeError, AssertionError) as error:

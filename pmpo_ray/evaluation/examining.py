@@ -10,17 +10,17 @@ answer can be read from the reply, it is asked in a second turn for the answer a
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from pmpo_ray.config import EvaluationConfig
+from pmpo_ray.engines.together import together
 from pmpo_ray.errors import ConfigError, EngineError
 from pmpo_ray.evaluation.grading import Grader
 from pmpo_ray.objectives import Objective
 from pmpo_ray.protocols import GenerateClient, ScoreClient
+from pmpo_ray.seeds import seed_of
 from pmpo_ray.types import Example, ExampleScore, GenerateRequest, GenerateResult, Method, Outcome, Task
 
 FOLLOW_UP = "So what is the final answer? Give the answer alone, in the form that was asked for."
@@ -120,15 +120,10 @@ class Answering:
         repetition: int = 0,
     ) -> tuple[Outcome, ...]:
         """One outcome an example. What is too long for the model is an outcome without an answer."""
-        tasks = [
-            asyncio.ensure_future(self._one(instruction, example, tuple(shots), repetition))
-            for example in examples
-        ]
-        try:
-            return tuple(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
+        shown = tuple(shots)
+        return tuple(
+            await together(self._one(instruction, example, shown, repetition) for example in examples)
+        )
 
     async def _one(
         self, instruction: str, example: Example, shots: tuple[Example, ...], repetition: int
@@ -141,7 +136,7 @@ class Answering:
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,
-            seed=_seed(self.seed, self.task.name, example.id, repetition),
+            seed=seed_of(self.seed, self.task.name, example.id, repetition),
         )
         result = await self._generated(request)
         if result is None:
@@ -175,8 +170,3 @@ class Answering:
 
 
 Examiner = Choosing | Answering
-
-
-def _seed(*parts: object) -> int:
-    """A seed of 48 bits, far from any other."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6])

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from pmpo_ray.engines.models import ResolvedModel, load_tokenizer, resolve_model
+from pmpo_ray.engines.models import ResolvedModel, load_tokenizer, placed_on, resolve_model
 from pmpo_ray.engines.packaged_models import one_line, quiet_transformers
 from pmpo_ray.errors import ConfigError, DataError, EngineError, ModelError
 from pmpo_ray.templates import PromptEncoder, Tokens
@@ -309,16 +309,7 @@ def _load(resolved: ResolvedModel, dtype: torch.dtype, device: str, code: bool) 
         )
     # Without a cache to fill there is less to hold, and code of older models that can't make one runs, too.
     model.config.use_cache = False
-    try:
-        placed: PreTrainedModel = model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(
-            f"model {resolved.name!r} cannot be put on device {device!r}: {one_line(error)}; "
-            "use a smaller model or another device"
-        ) from error
-    placed.train(False)
-    placed.requires_grad_(False)
-    return placed
+    return placed_on(device, model, resolved)
 
 
 def _factory(resolved: ResolvedModel, code: bool) -> Any:
