@@ -360,11 +360,13 @@ class _Run:
         return result
 
     def _examiner(self, job: Job, scorer: ScoreClient, rewriter: RewriterPool) -> Examiner | None:
-        """What measures the scored model; None where answers would be written by another one."""
+        """What measures the scored model; None where answers would be written by another one, or go to a
+        judge, which is for `pmpo evaluate` to ask."""
         settings = self._config.evaluation
-        if method_for(job.task, settings) == "likelihood":
+        method = method_for(job.task, settings)
+        if method == "likelihood":
             return Choosing(job.task, settings, scorer, job.objective)
-        if scorer_model(self._config) != rewriter_model(self._config):
+        if method == "judged" or scorer_model(self._config) != rewriter_model(self._config):
             return None
         return Answering(job.task, settings, rewriter, RuleGrader(job.task), self._config.seed)
 

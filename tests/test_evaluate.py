@@ -263,3 +263,15 @@ def test_the_final_pick_is_made_on_the_validation_part(tmp_path: Path) -> None:
     assert task.tokens_scored > plain.tasks[0].tokens_scored
     # The same again, from the folder alone.
     assert optimize(run_dir=tmp_path / "run", observer=quiet).tasks == result.tasks
+
+
+def test_a_run_leaves_its_judge_to_the_evaluation(tmp_path: Path, data_dir: Path) -> None:
+    config = simulated(
+        tasks=["alpaca_eval"],
+        data_dir=str(data_dir),
+        search={"rounds": 1},
+        evaluation={"limit": 3, "judge": {"model": "judge"}},
+    )
+    [task] = optimize(config, run_dir=tmp_path / "run", observer=quiet).tasks
+    assert task.accuracy_after is None
+    assert task.p_value is None
