@@ -29,7 +29,7 @@ EXAMPLES = tuple(Example(str(n), f"Order {n} never came.", "shipping", ("billing
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
