@@ -5,8 +5,8 @@
 
 For every model and seed one run of all tasks (`pmpo optimize`), which is then evaluated on the tasks'
 held-out examples (`pmpo evaluate`); a run that is already in FOLDER is continued or taken as it is. Prints a
-table with every run and the mean over seeds, and the strongest free instruction beside it. Without --model:
-SmolLM2-135M.
+table with every run and the mean over seeds, and the strongest free instruction beside it. The file of
+--json keeps its rows of other models. Without --model: SmolLM2-135M.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ def main() -> None:
     for model in dict.fromkeys(row["model"] for row in rows):
         print(f"\n{model}: {verdict([row for row in rows if row['model'] == model])}")
     if arguments.json is not None:
-        plain = [{key: value for key, value in row.items() if key != "values"} for row in rows]
-        arguments.json.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        write(arguments.json, rows)
 
 
 def measured(model: str, seed: int, runs: Path, settings: Sequence[str]) -> list[dict[str, Any]]:
@@ -151,6 +150,15 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> Comparison:
         [fmean(before for before, _ in found) for found in pairs.values()],
         [fmean(after for _, after in found) for found in pairs.values()],
     )
+
+
+def write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    models = {row["model"] for row in rows}
+    others = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    kept = [row for row in others if row["model"] not in models]
+    kept += [{key: value for key, value in row.items() if key != "values"} for row in rows]
+    kept.sort(key=lambda row: (row["model"], row["task"], row["seed"]))
+    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def line(
