@@ -6,7 +6,7 @@
 For every model and seed one run of all tasks (`pmpo optimize`), which is then evaluated on the tasks'
 held-out examples (`pmpo evaluate`); a run that is already in FOLDER is continued or taken as it is. Prints a
 table with every run and the mean over seeds, and the strongest free instruction beside it. The file of
---json keeps its rows of other models. Without --model: SmolLM2-135M.
+--json keeps its rows of other models, seeds and tasks. Without --model: SmolLM2-135M.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--task", nargs="+", help="of the configuration's tasks; all without it")
     parser.add_argument("--runs", type=Path, default=Path("runs/classification"))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration")
-    parser.add_argument("--json", type=Path, help="write the rows there, too")
+    parser.add_argument("--json", type=Path, help="put the rows there, too")
     arguments = parser.parse_args()
     settings = [f"data_dir={json.dumps(arguments.data_dir)}", *arguments.set]
     if arguments.task:
@@ -50,7 +50,7 @@ def main() -> None:
         for seed in arguments.seeds
         for row in measured(model, seed, arguments.runs, settings)
     ]
-    rows.sort(key=lambda row: (row["model"], row["task"], row["seed"]))
+    rows.sort(key=place)
     print(table(rows))
     for model in dict.fromkeys(row["model"] for row in rows):
         print(f"\n{model}: {verdict([row for row in rows if row['model'] == model])}")
@@ -152,13 +152,17 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> Comparison:
     )
 
 
+def place(row: dict[str, Any]) -> tuple[str, str, int]:
+    """What a row is about; there is one of each."""
+    return row["model"], row["task"], row["seed"]
+
+
 def write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    models = {row["model"] for row in rows}
-    others = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    kept = [row for row in others if row["model"] not in models]
-    kept += [{key: value for key, value in row.items() if key != "values"} for row in rows]
-    kept.sort(key=lambda row: (row["model"], row["task"], row["seed"]))
-    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    """Put the rows into the file, in place of those about the same."""
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    found += [{key: value for key, value in row.items() if key != "values"} for row in rows]
+    content = sorted({place(row): row for row in found}.values(), key=place)
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def line(
