@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pmpo_ray.config import RunConfig
@@ -32,6 +33,7 @@ from pmpo_ray.jobs import Job, job_names, prepare_all
 from pmpo_ray.objectives import batch_loss
 from pmpo_ray.placing import place, rewriter_model, scorer_model
 from pmpo_ray.protocols import Observer, ScoreClient
+from pmpo_ray.replica_log import logging_replicas
 from pmpo_ray.rewriting import choose_style
 from pmpo_ray.score_memory import SCORES_KEPT, RememberingScorer, ScoreMemory, saving
 from pmpo_ray.search import SearchOutcome, SearchSetup, search_task, survivors_of
@@ -185,8 +187,13 @@ class _Run:
             await asyncio.to_thread(self._store.write_manifest, manifest)
             if scorer.info.fallback:
                 _log.warning("slow scorer: %s", scorer.info.fallback)
+            driver = await asyncio.to_thread(self._store.next_replicas)
             # Within the pools: the last scores are saved whatever ends the tasks, then the actors end.
-            async with saving(self._memory, self._store.write_scores), self._published(pools):
+            async with (
+                saving(self._memory, self._store.write_scores),
+                self._published(pools),
+                logging_replicas(pools.stats, partial(self._store.write_replicas, driver), time.time),
+            ):
                 await self._all_tasks(RememberingScorer(scorer, scorer.info, self._memory), rewriter)
             used = {name: _use(stats()) for name, stats in pools.stats.items()}
         results = tuple(self._results[job.task.name] for job in self._jobs if job.task.name in self._results)
@@ -271,6 +278,8 @@ class _Run:
         name = job.task.name
         stored = await asyncio.to_thread(self._store.read_rounds, name)
         kept = [record.slim(record.survivors) for record in stored]
+        if not stored:
+            await asyncio.to_thread(self._store.write_training, name, job.split.train)
         del stored
 
         async def keep(record: RoundRecord) -> None:

@@ -268,6 +268,16 @@ class Outcome:
     tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaCount:
+    """How many replicas a pool had from `at` (seconds since 1970) on: with their model loaded, and coming."""
+
+    at: float
+    pool: str
+    ready: int
+    coming: int
+
+
 Method = Literal["likelihood", "generation", "judged"]
 
 

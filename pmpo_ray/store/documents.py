@@ -150,6 +150,12 @@ def encode_best(records: Sequence[RoundRecord], best_id: str | None = None) -> b
     )
 
 
+def decode_best_id(content: bytes) -> str:
+    """The id of the best instruction. Raises ValueError, KeyError or TypeError if the document is damaged."""
+    lineage = json.loads(content)["lineage"]
+    return str(lineage[-1]["id"])
+
+
 def _ancestry(best: ScoredCandidate, scored: Mapping[str, ScoredCandidate]) -> list[ScoredCandidate]:
     remaining = dict(scored)
     chain = [best]

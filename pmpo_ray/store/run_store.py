@@ -6,11 +6,13 @@ Scores are only ever added: parts of them are joined in a new file before the ol
 
     config.yaml                      the resolved configuration; its presence makes a folder a run folder
     manifest.json                    versions, models, data hashes, seed, cluster, times, totals
+    tasks/<task>/examples.parquet    the training examples, in the order of a round's losses
     tasks/<task>/round-0003.parquet  one row per candidate
     tasks/<task>/segments-0003.parquet
     tasks/<task>/best.json           the best instruction so far, and its ancestors
     tasks/<task>/result.json         what a finished and evaluated task came to
     scores/00000003.parquet          scores by what they depend on, in parts
+    replicas/00000001.parquet        how many replicas there were over time, a file for each driver
     summary.parquet                  the results of all tasks
     evaluation/<key>.parquet         outcomes under one condition of an evaluation, by what they depend on
     evaluation.parquet               all outcomes of the last evaluation
@@ -27,19 +29,19 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.store import documents, evaluations, rounds, scores
+from pmpo_ray.store import documents, evaluations, replicas, rounds, scores, training
 from pmpo_ray.store.documents import Manifest
 from pmpo_ray.store.folder import Folder, one_line
 from pmpo_ray.store.lease import LEASE_FILE, Lease
 from pmpo_ray.store.naming import task_folder
-from pmpo_ray.types import Examined, Outcome, RoundRecord, TaskResult
+from pmpo_ray.types import Examined, Example, Outcome, ReplicaCount, RoundRecord, TaskResult
 
 _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
 _SUMMARY = "summary.parquet"
 _EVALUATION = "evaluation.parquet"
 _ROUND = re.compile(r"round-([0-9]{4,})\.parquet")
-_SCORES = re.compile(r"([0-9]{8,})\.parquet")
+_PART = re.compile(r"([0-9]{8,})\.parquet")
 _TOP_LEVEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MEND = "restore it from a copy or start a new run"
 # A long run leaves thousands of small parts, and object storage takes its time for each.
@@ -130,6 +132,34 @@ class RunStore:
         numbers = {int(match[1]) for match in found if match}
         return tuple(self._read_round(task, number) for number in range(max(numbers, default=-1) + 1))
 
+    def write_training(self, task: str, examples: Sequence[Example]) -> None:
+        """Keep a task's training examples, for readers of its rounds."""
+        self._write(_training_name(task), training.encode_training(examples))
+
+    def read_training(self, task: str) -> tuple[Example, ...] | None:
+        """A task's training examples; None in a folder of an earlier version, or before the task began."""
+        name = _training_name(task)
+        content = self._folder.read(name)
+        with self._decoding(name):
+            return None if content is None else training.decode_training(content)
+
+    def next_replicas(self) -> int:
+        """The number under which a driver that starts now keeps its replica counts."""
+        return max(self._parts("replicas"), default=0) + 1
+
+    def write_replicas(self, number: int, counts: Sequence[ReplicaCount]) -> None:
+        """Keep all replica counts of the driver with this number so far."""
+        self._write(_replicas_name(number), replicas.encode_replicas(counts))
+
+    def read_replicas(self) -> tuple[tuple[ReplicaCount, ...], ...]:
+        """The replica counts of every driver that kept some, the first driver first."""
+        found = []
+        for number in self._parts("replicas"):
+            name = _replicas_name(number)
+            with self._decoding(name, "delete it; only a picture is lost"):
+                found.append(replicas.decode_replicas(self._read(name)))
+        return tuple(found)
+
     def write_scores(self, packed: Mapping[bytes, bytes]) -> None:
         """Add a part with these packed scores by key (as in `pmpo_ray.store.scores`)."""
         number = max(self._score_parts(), default=-1) + 1
@@ -156,6 +186,13 @@ class RunStore:
         """Write the instruction with the id `best` (None: the best of the last round) of `records`, which are
         all rounds of `task` so far."""
         self._write(f"tasks/{task_folder(task)}/best.json", documents.encode_best(records, best))
+
+    def read_best_id(self, task: str) -> str | None:
+        """The id of a task's best instruction so far, None before its first round."""
+        name = f"tasks/{task_folder(task)}/best.json"
+        content = self._folder.read(name)
+        with self._decoding(name):
+            return None if content is None else documents.decode_best_id(content)
 
     def write_task_result(self, task: str, result: TaskResult) -> None:
         """Mark a task as finished and evaluated."""
@@ -230,7 +267,10 @@ class RunStore:
         return record
 
     def _score_parts(self) -> list[int]:
-        found = [_SCORES.fullmatch(name) for name in self._folder.names("scores")]
+        return self._parts("scores")
+
+    def _parts(self, folder: str) -> list[int]:
+        found = [_PART.fullmatch(name) for name in self._folder.names(folder)]
         return sorted(int(match[1]) for match in found if match)
 
     def _read_scores(self, number: int) -> dict[bytes, bytes]:
@@ -269,6 +309,14 @@ def _round_name(task: str, number: int) -> str:
 
 def _scores_name(number: int) -> str:
     return f"scores/{number:08d}.parquet"
+
+
+def _replicas_name(number: int) -> str:
+    return f"replicas/{number:08d}.parquet"
+
+
+def _training_name(task: str) -> str:
+    return f"tasks/{task_folder(task)}/examples.parquet"
 
 
 def _outcomes_name(key: str) -> str:

@@ -1,0 +1,32 @@
+"""How many replicas a run had over time, as a Parquet file for each driver that worked on it.
+
+Always true: decoding gives the encoded counts exactly, oldest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import pyarrow as pa
+
+from pmpo_ray.store.tables import from_parquet, to_parquet
+from pmpo_ray.types import ReplicaCount
+
+REPLICAS_SCHEMA = pa.schema(
+    [
+        pa.field("at", pa.float64(), nullable=False),
+        pa.field("pool", pa.string(), nullable=False),
+        pa.field("ready", pa.int32(), nullable=False),
+        pa.field("coming", pa.int32(), nullable=False),
+    ]
+)
+
+
+def encode_replicas(counts: Sequence[ReplicaCount]) -> bytes:
+    return to_parquet(pa.Table.from_pylist([asdict(count) for count in counts], schema=REPLICAS_SCHEMA))
+
+
+def decode_replicas(content: bytes) -> tuple[ReplicaCount, ...]:
+    """Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version."""
+    return tuple(ReplicaCount(**row) for row in from_parquet(content, REPLICAS_SCHEMA).to_pylist())

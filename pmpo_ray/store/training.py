@@ -1,0 +1,51 @@
+"""The training examples of a task as a Parquet file, so that a run folder can be read without its data.
+
+Always true: decoding gives the encoded examples exactly, in the order of a round's losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
+from pmpo_ray.types import Example
+
+TRAINING_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("input", pa.string(), nullable=False),
+        pa.field("target", pa.string(), nullable=False),
+        pa.field("negatives", pa.list_(pa.string()), nullable=False),
+        pa.field("weight", pa.float64(), nullable=False),
+    ]
+)
+
+
+def encode_training(examples: Sequence[Example]) -> bytes:
+    rows = [
+        {
+            "id": escape(example.id),
+            "input": escape(example.input),
+            "target": escape(example.target),
+            "negatives": [escape(negative) for negative in example.negatives],
+            "weight": example.weight,
+        }
+        for example in examples
+    ]
+    return to_parquet(pa.Table.from_pylist(rows, schema=TRAINING_SCHEMA))
+
+
+def decode_training(content: bytes) -> tuple[Example, ...]:
+    """Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version."""
+    return tuple(
+        Example(
+            id=unescape(row["id"]),
+            input=unescape(row["input"]),
+            target=unescape(row["target"]),
+            negatives=tuple(unescape(negative) for negative in row["negatives"]),
+            weight=row["weight"],
+        )
+        for row in from_parquet(content, TRAINING_SCHEMA).to_pylist()
+    )

@@ -1,0 +1,169 @@
+"""Run folders for tests of what reads them: real searches over the simulated engine, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pmpo_ray.config import RunConfig
+from pmpo_ray.config_io import config_from_mapping, dump_config
+from pmpo_ray.engines.simulated import SimulatedGenerator, SimulatedScorer
+from pmpo_ray.evaluation.statistics import wilson_interval
+from pmpo_ray.jobs import Job, prepare_all
+from pmpo_ray.search import SearchSetup, search_task
+from pmpo_ray.store import ClusterInfo, Manifest, PoolUse, RunStore, data_hash, installed_versions
+from pmpo_ray.types import (
+    Condition,
+    Examined,
+    Example,
+    ExampleScore,
+    GenerateRequest,
+    GenerateResult,
+    Outcome,
+    ReplicaCount,
+    RoundRecord,
+    ScoreRequest,
+    TaskResult,
+)
+
+STARTED = 1_790_000_000.0
+ENGINE = {"engine": "simulated", "model": "simulated"}
+
+
+@dataclass
+class _Scorer:
+    engine: SimulatedScorer = field(default_factory=lambda: SimulatedScorer("simulated"))
+
+    async def score(
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        *,
+        rounds_left: int = 0,
+    ) -> tuple[ExampleScore, ...]:
+        return self.engine.score(ScoreRequest(instruction, tuple(examples), tuple(shots))).scores
+
+
+@dataclass
+class _Generator:
+    engine: SimulatedGenerator = field(default_factory=lambda: SimulatedGenerator("simulated"))
+
+    async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
+        return self.engine.generate([request])[0]
+
+
+def simulated_config(**settings: object) -> RunConfig:
+    """A configuration over the simulated engine; without tasks, that of the ticket task for three rounds."""
+    defaults: dict[str, object] = {"tasks": ["tickets"], "search": {"rounds": 3}}
+    return config_from_mapping({**defaults, "scorer": ENGINE, "rewriter": ENGINE, **settings}, "test")
+
+
+def write_run(folder: Path, *, evaluated: bool = True, **settings: object) -> RunStore:
+    """A finished run in `folder`, as `pmpo optimize` would leave it."""
+    config = simulated_config(**settings)
+    store = RunStore.create(str(folder), dump_config(config))
+    jobs = prepare_all(config)
+    results = tuple(asyncio.run(_searched(store, config, job)) for job in jobs)
+    store.write_summary(results)
+    engine = SimulatedScorer("simulated").info()
+    store.write_manifest(
+        Manifest(
+            versions=installed_versions(),
+            scorer=engine,
+            rewriter=engine,
+            data={job.task.name: data_hash(job.task.examples) for job in jobs},
+            seed=config.seed,
+            cluster=ClusterInfo("local", 1, 2.0, 0.0),
+            started="2026-09-21T14:13:20+00:00",
+            ended="2026-09-21T14:23:20+00:00",
+            tokens_scored=sum(result.tokens_scored for result in results),
+            tokens_generated=sum(result.tokens_generated for result in results),
+            seconds=600.0,
+            pools={
+                "scorer": PoolUse(1000, 3, 1, 900_000, 1800.0, 2400.0),
+                "rewriter": PoolUse(200, 0, 0, 50_000, 500.0, 1200.0),
+            },
+        )
+    )
+    store.write_replicas(
+        1,
+        [
+            ReplicaCount(STARTED, "scorer", 0, 1),
+            ReplicaCount(STARTED, "rewriter", 0, 1),
+            ReplicaCount(STARTED + 30, "scorer", 1, 3),
+            ReplicaCount(STARTED + 40, "rewriter", 1, 0),
+            ReplicaCount(STARTED + 90, "scorer", 4, 0),
+            ReplicaCount(STARTED + 300, "scorer", 3, 0),
+            ReplicaCount(STARTED + 600, "scorer", 0, 0),
+            ReplicaCount(STARTED + 600, "rewriter", 0, 0),
+        ],
+    )
+    if evaluated:
+        store.write_evaluation(
+            [one for job, result in zip(jobs, results, strict=True) for one in _examined(job, result)]
+        )
+    return store
+
+
+async def _searched(store: RunStore, config: RunConfig, job: Job) -> TaskResult:
+    name = job.task.name
+    kept: list[RoundRecord] = []
+    store.write_training(name, job.split.train)
+
+    async def keep(record: RoundRecord) -> None:
+        store.write_round(record)
+        kept.append(record.slim())
+        store.write_best(name, kept)
+
+    ticks = iter(range(1_000_000))
+    setup = SearchSetup(
+        task=job.task,
+        split=job.split,
+        objective=job.objective,
+        style="long",
+        settings=job.search,
+        sampling=config.rewriter,
+        seed=config.seed,
+        scorer=_Scorer(),
+        rewriter=_Generator(),
+        keep=keep,
+        observer=lambda _: None,
+        clock=lambda: float(next(ticks)),
+    )
+    outcome = await search_task(setup)
+    result = TaskResult(
+        task=name,
+        rounds=len(outcome.records) - 1,
+        stopped=outcome.stopped,
+        start=outcome.start.candidate.text,
+        best=outcome.best.candidate.text,
+        loss_before=outcome.start.loss,
+        loss_after=outcome.best.loss,
+        accuracy_before=wilson_interval(60, 200),
+        accuracy_after=wilson_interval(75, 200),
+        tokens_scored=sum(record.tokens_scored for record in outcome.records),
+        tokens_generated=sum(record.tokens_generated for record in outcome.records),
+        seconds=sum(record.seconds for record in outcome.records),
+        p_value=0.012,
+    )
+    store.write_task_result(name, result)
+    return result
+
+
+def _examined(job: Job, result: TaskResult) -> list[Examined]:
+    """Outcomes whose accuracy rises from the description over the start to the best."""
+    texts = {"start": result.start, "best": result.best, "description": job.task.description}
+    right = {"start": 3, "best": 5, "description": 2}
+    return [
+        Examined(
+            Condition(job.task.name, "simulated", name, text, 0, 0, "likelihood"),
+            tuple(
+                Outcome(example.id, number % 8 < right[name], example.target, loss=1.0 - 0.1 * right[name])
+                for number, example in enumerate(job.split.test)
+            ),
+        )
+        for name, text in texts.items()
+    ]
