@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +67,9 @@ def write_run(folder: Path, *, evaluated: bool = True, **settings: object) -> Ru
     config = simulated_config(**settings)
     store = RunStore.create(str(folder), dump_config(config))
     jobs = prepare_all(config)
-    results = tuple(asyncio.run(_searched(store, config, job)) for job in jobs)
+    # In a thread of its own: the caller may have an event loop, as tests in a browser do.
+    with ThreadPoolExecutor(1) as thread:
+        results = tuple(thread.map(lambda job: asyncio.run(_searched(store, config, job)), jobs))
     store.write_summary(results)
     engine = SimulatedScorer("simulated").info()
     store.write_manifest(

@@ -70,7 +70,7 @@ class VirtualReplica:
     async def start(self) -> EngineInfo:
         return self._info
 
-    async def call(self, method: str, *args: object) -> Any:  # noqa: ARG002 - named by the protocol
+    async def call(self, method: str, *args: object) -> Any:
         # A replica has one kind of work; whatever the method is called, its engine answers.
         work = asyncio.ensure_future(self._work(*args))
         await asyncio.wait({work, self._gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -55,7 +55,11 @@ class Folder:
 
     def path(self, name: str = "") -> str:
         """The address of a file as error texts show it: quoted, on one line."""
-        return repr(f"{self._shown}/{name}" if name else self._shown)
+        return repr(self.address(name) if name else self._shown)
+
+    def address(self, name: str) -> str:
+        """The address of a file, without the parameters of a URI."""
+        return f"{self._shown}/{name}"
 
     def exists(self, name: str) -> bool:
         try:

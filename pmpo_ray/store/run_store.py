@@ -243,8 +243,9 @@ class RunStore:
         with self._decoding(_EVALUATION, "delete it and evaluate again"):
             return None if content is None else evaluations.decode_evaluation(content)
 
-    def write_file(self, name: str, content: bytes) -> None:
-        """Put another document, such as report.html, beside config.yaml, under a plain file name."""
+    def write_file(self, name: str, content: bytes) -> str:
+        """Put another document, such as report.html, beside config.yaml, under a plain file name; where it
+        is then."""
         if not _TOP_LEVEL.fullmatch(name) or name in (
             _CONFIG,
             _MANIFEST,
@@ -254,6 +255,7 @@ class RunStore:
         ):
             raise ValueError(f"{name!r} cannot name another document of a run folder")
         self._write(name, content)
+        return self._folder.address(name)
 
     def _read_round(self, task: str, number: int) -> RoundRecord:
         name, segments_name = _round_name(task, number), _segments_name(task, number)

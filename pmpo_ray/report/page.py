@@ -1,0 +1,100 @@
+"""The page: the view put into its template, with style and script inside.
+
+Invariant: the template escapes every text; what it takes as markup is the project's own style and script, and
+the pictures.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+
+from pmpo_ray.display import visible
+from pmpo_ray.errors import RunFolderError
+from pmpo_ray.history import RunHistory, load_history
+from pmpo_ray.report.view import OPERATORS, duration, page_view, percent
+from pmpo_ray.store import RunStore
+
+REPORT = "report.html"
+
+
+def write_report(location: str, output: str | None = None) -> str:
+    """Write the report of the run in the folder `location` (a path or s3://...), and say where: to the file
+    `output`, or as report.html into the run folder.
+
+    Raises RunFolderError where there is nothing to report on, or nowhere to write it, and ConfigError where
+    the library that draws is missing.
+    """
+    page = render(load_history(location)).encode()
+    if output is None:
+        return RunStore.open(location).write_file(REPORT, page)
+    path = Path(output)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(page)
+    except OSError as error:
+        raise RunFolderError(
+            f"{output} cannot be written: {error.strerror or error}; name another file"
+        ) from None
+    return str(path)
+
+
+def render(history: RunHistory) -> str:
+    """The whole page. Raises ConfigError where the library that draws is missing."""
+    script = _file("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _template().render(
+        page=page_view(history), style=_file("style.css"), script=script, script_hash=digest
+    )
+
+
+def _file(name: str) -> str:
+    return resources.files("pmpo_ray.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pmpo_ray.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "visible": visible,
+        "loss": _loss,
+        "signed": _signed,
+        "points": _points,
+        "p": _p,
+        "percent": percent,
+        "duration": duration,
+        "operator": _operator,
+    }
+    return environment.get_template("page.html")
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "–"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def _points(difference: float) -> str:
+    return f"{difference * 100:+.1f}".replace("-", "−")
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _operator(name: str) -> str:
+    return OPERATORS.get(name, visible(name))

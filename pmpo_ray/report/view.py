@@ -1,0 +1,374 @@
+"""From a run's history to what the page shows: numbers as text, pictures, and the data of the dots.
+
+Invariant: nothing here is markup but the pictures; texts are made visible (control and direction characters
+written out) and escaped by the template.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+
+from pmpo_ray.config_io import dump_config
+from pmpo_ray.display import amount, visible
+from pmpo_ray.history import RunHistory, TaskHistory
+from pmpo_ray.insight import HardExample, Piece, analysed, hard_examples, word_diff
+from pmpo_ray.logs import Redaction
+from pmpo_ray.report import charts
+from pmpo_ray.report.held_out import NOTHING, HeldOut, held_out
+from pmpo_ray.report.lineage import Node, lineage_tree
+from pmpo_ray.types import Example, ExampleScore, Interval, ScoredCandidate
+
+HARD_EXAMPLES = 8
+OPERATORS = {"seed": "start", "rewrite": "rewrite", "mask_drop": "part left out"}
+"""What the page calls the operators of the project."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentView:
+    """A stretch of an instruction. `importance` is None between units; `share` (0 to 1) is its size beside
+    the largest of the instruction."""
+
+    text: str
+    importance: float | None
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleView:
+    """A training example before and after; `chosen` are the answers with the highest log-likelihood."""
+
+    example: Example
+    loss_before: float
+    loss_after: float
+    chosen_before: str
+    chosen_after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A chart in two widths, of which the page shows the one that fits."""
+
+    wide: str
+    narrow: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """What the page shows of one task."""
+
+    anchor: str
+    name: str
+    done: bool
+    stopped: str
+    rounds: int
+    scored: int
+    refused: int
+    tokens: str
+    seconds: float
+    start: ScoredCandidate
+    best: ScoredCandidate
+    held: HeldOut
+    spark: str
+    strip: str
+    loss_chart: Picture
+    beyond: bool
+    operators: tuple[str, ...]
+    diff: tuple[Piece, ...]
+    analysed: ScoredCandidate | None
+    segments: tuple[SegmentView, ...]
+    tree: tuple[Node, ...]
+    examples: tuple[ExampleView, ...]
+    example_chart: str
+    held_chart: Picture | None
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A number of the run, with its label."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageView:
+    """What the page shows."""
+
+    title: str
+    location: str
+    headline: str
+    facts: tuple[Fact, ...]
+    tasks: tuple[TaskView, ...]
+    waiting: tuple[str, ...]
+    costs: tuple[tuple[str, ...], ...]
+    replica_charts: tuple[Picture, ...]
+    made_with: tuple[tuple[str, str], ...]
+    config: str
+
+
+def page_view(history: RunHistory) -> PageView:
+    """What the page shows of a run."""
+    held, _ = held_out(history)
+    tasks = tuple(
+        _task_view(number, task, held.get(task.task, NOTHING)) for number, task in enumerate(history.tasks)
+    )
+    redact = Redaction(os.environ)
+    location = redact(history.location)
+    name = location.partition("?")[0].rstrip("/").rpartition("/")[2] or location
+    return PageView(
+        title=visible(name),
+        location=visible(location),
+        headline=_headline(tasks),
+        facts=_facts(history, tasks),
+        tasks=tasks,
+        waiting=tuple(map(visible, history.waiting)),
+        costs=_costs(history),
+        replica_charts=tuple(
+            _picture(partial(charts.replica_chart, counts)) for counts in history.replicas if len(counts) > 1
+        ),
+        made_with=_made_with(history),
+        config=visible(redact(dump_config(history.config))),
+    )
+
+
+def _headline(tasks: Sequence[TaskView]) -> str:
+    """What came out, in a sentence."""
+    tested = [task for task in tasks if task.held.before is not None and task.held.after is not None]
+    if not tested:
+        fell = sum(task.best.loss < task.start.loss for task in tasks)
+        what = (
+            "The training loss fell"
+            if len(tasks) == 1
+            else f"The training loss fell on {fell} of {len(tasks)} tasks"
+        )
+        if len(tasks) == 1 and not fell:
+            what = "The training loss did not fall"
+        return f"{what}; nothing was measured on held-out examples yet."
+    before = fmean(task.held.before.value for task in tested if task.held.before)
+    after = fmean(task.held.after.value for task in tested if task.held.after)
+    counts = [task.held.verdict for task in tested]
+    if len(tested) == 1:
+        words = {
+            "better": "a significant gain",
+            "worse": "a significant loss",
+            "not significant": "a difference that is NOT significant",
+            "not evaluated": "not compared",
+        }
+        p_value = tested[0].held.p_value
+        told = "" if p_value is None else f" (p = {p_value:.2g})"
+        return f"Held-out accuracy {before:.1%} → {after:.1%}, {words[counts[0]]}{told}."
+    better, worse = counts.count("better"), counts.count("worse")
+    return (
+        f"Mean held-out accuracy {before:.1%} → {after:.1%} over {len(tested)} tasks: {better} significantly "
+        f"better, {worse} significantly worse, {len(tested) - better - worse} not significantly different."
+    )
+
+
+def _facts(history: RunHistory, tasks: Sequence[TaskView]) -> tuple[Fact, ...]:
+    manifest = history.manifest
+    scored = sum(record.tokens_scored for task in history.tasks for record in task.records)
+    generated = sum(record.tokens_generated for task in history.tasks for record in task.records)
+    facts = [
+        Fact(str(len(tasks)), "task" if len(tasks) == 1 else "tasks"),
+        Fact(str(sum(task.scored for task in tasks)), "instructions scored"),
+        Fact(str(sum(task.refused for task in tasks)), "refused or failed"),
+        Fact(amount(scored), "tokens scored"),
+        Fact(amount(generated), "tokens generated"),
+    ]
+    if manifest is not None and manifest.seconds:
+        facts.append(Fact(duration(manifest.seconds), "wall-clock time"))
+    return tuple(facts)
+
+
+def _costs(history: RunHistory) -> tuple[tuple[str, ...], ...]:
+    """One row a pool: what its replicas did."""
+    if history.manifest is None:
+        return ()
+    return tuple(
+        (
+            role,
+            f"{use.answered:,}",
+            amount(use.tokens),
+            duration(use.busy_seconds),
+            "–" if not use.ready_seconds else f"{1 - min(1.0, use.busy_seconds / use.ready_seconds):.0%}",
+            str(use.retries),
+            str(use.lost),
+        )
+        for role, use in history.manifest.pools.items()
+    )
+
+
+def _made_with(history: RunHistory) -> tuple[tuple[str, str], ...]:
+    manifest = history.manifest
+    if manifest is None:
+        return ()
+    rows = [
+        ("started", manifest.started),
+        ("ended", manifest.ended or "not finished"),
+        ("seed", str(manifest.seed)),
+    ]
+    for role, info in (("scorer", manifest.scorer), ("rewriter", manifest.rewriter)):
+        if info is not None:
+            place = f"{info.model} on {info.engine}, {info.dtype}, {info.device}"
+            rows.append((role, f"{place}; weights {info.revision or 'unknown'}"))
+    if manifest.cluster is not None:
+        there = manifest.cluster
+        size = f"{there.nodes} nodes, {there.cpus:g} CPUs, {there.gpus:g} GPUs"
+        rows.append(("cluster", f"{there.address}: {size}"))
+    rows += list(manifest.versions.items())
+    return tuple((visible(label), visible(value)) for label, value in rows)
+
+
+def _task_view(number: int, task: TaskHistory, held: HeldOut) -> TaskView:
+    dots = _dots(task)
+    limit = charts.loss_limit(dots, task.losses)
+    lineage = [scored.candidate.id for scored in task.lineage(task.best_id)]
+    looked_at, segments = _segments(task)
+    result = task.result
+    scored_tokens = sum(record.tokens_scored for record in task.records)
+    generated = sum(record.tokens_generated for record in task.records)
+    main = [row for row in held.rows if (row.model, row.shots) == (held.rows[0].model, held.rows[0].shots)]
+    bars = [charts.Bar(visible(row.name), row.accuracy, row.name == "best") for row in main]
+    return TaskView(
+        anchor=f"task-{number}",
+        name=visible(task.task),
+        done=result is not None,
+        stopped=visible(result.stopped) if result else "",
+        rounds=len(task.records) - 1,
+        scored=len(task.candidates),
+        refused=len(task.refusals),
+        tokens=f"{amount(scored_tokens)} scored, {amount(generated)} generated",
+        seconds=sum(record.seconds for record in task.records),
+        start=task.start,
+        best=task.best,
+        held=held,
+        spark=charts.spark_line(task.losses),
+        strip=charts.interval_strip(held.before, held.after),
+        loss_chart=_picture(partial(charts.loss_chart, dots, task.losses, lineage)),
+        beyond=any(dot.loss is not None and dot.loss > limit for dot in dots),
+        operators=tuple(dict.fromkeys(dot.operator for dot in dots)),
+        diff=word_diff(task.start.candidate.text, task.best.candidate.text),
+        analysed=looked_at,
+        segments=segments,
+        tree=lineage_tree(task),
+        examples=tuple(_example(task, hard) for hard in hard_examples(task, HARD_EXAMPLES)),
+        example_chart=charts.example_chart(task.start.losses, task.best.losses),
+        held_chart=_picture(partial(charts.held_out_chart, bars)) if len(bars) > 1 else None,
+        data=_packed(task),
+    )
+
+
+def _picture(draw: Callable[..., str]) -> Picture:
+    return Picture(draw(width=charts.WIDE), draw(width=charts.NARROW))
+
+
+def _dots(task: TaskHistory) -> list[charts.Dot]:
+    survived = task.survived
+    dots = [
+        charts.Dot(name, found.candidate.round, found.candidate.operator, name in survived, found.loss)
+        for name, found in task.candidates.items()
+    ]
+    dots += [
+        charts.Dot(refusal.id, number, refusal.operator, False, None) for number, refusal in task.refusals
+    ]
+    return sorted(dots, key=lambda dot: dot.id)
+
+
+def _segments(task: TaskHistory) -> tuple[ScoredCandidate | None, tuple[SegmentView, ...]]:
+    """The best instruction, or its nearest ancestor that was analysed, in its units and what is between."""
+    found = analysed(task)
+    if found is None:
+        return None, ()
+    scored, rows = found
+    text, place = scored.candidate.text, 0
+    largest = max((abs(row.importance) for row in rows if math.isfinite(row.importance)), default=0.0) or 1.0
+    views: list[SegmentView] = []
+    for row in sorted(rows, key=lambda row: row.segment.start):
+        if row.segment.start > place:
+            views.append(SegmentView(visible(text[place : row.segment.start]), None, 0.0))
+        share = min(1.0, abs(row.importance) / largest)
+        views.append(SegmentView(visible(row.segment.text), row.importance, share))
+        place = row.segment.end
+    if place < len(text):
+        views.append(SegmentView(visible(text[place:]), None, 0.0))
+    return scored, tuple(views)
+
+
+def _example(task: TaskHistory, hard: HardExample) -> ExampleView:
+    index = task.examples.index(hard.example)
+    return ExampleView(
+        hard.example,
+        hard.loss_before,
+        hard.loss_after,
+        _chosen(hard.example, task.start.scores[index]),
+        _chosen(hard.example, task.best.scores[index]),
+    )
+
+
+def _chosen(example: Example, score: ExampleScore) -> str:
+    """The answer that the model holds for the likeliest, of those that were scored."""
+    answers = [(score.target.logprob, example.target)]
+    answers += [
+        (negative.logprob, text) for negative, text in zip(score.negatives, example.negatives, strict=True)
+    ]
+    return max(answers, key=lambda answer: answer[0])[1]
+
+
+def _packed(task: TaskHistory) -> str:
+    """What the page's script shows of every candidate and example: JSON, gzip, base64. As texts of a task
+    resemble each other, this is a tenth of their size."""
+    survived = task.survived
+    rows: list[list[object]] = [
+        [
+            name,
+            found.candidate.round,
+            found.candidate.parent,
+            found.candidate.operator,
+            "survivor" if name in survived else "dropped",
+            found.loss if math.isfinite(found.loss) else None,
+            visible(found.candidate.text),
+            "",
+        ]
+        for name, found in task.candidates.items()
+    ]
+    rows += [
+        [
+            refusal.id,
+            number,
+            refusal.parent,
+            refusal.operator,
+            refusal.status,
+            None,
+            visible(refusal.text),
+            visible(refusal.reason),
+        ]
+        for number, refusal in task.refusals
+    ]
+    rows.sort(key=lambda row: str(row[0]))
+    examples = [[visible(example.input), visible(example.target)] for example in task.examples]
+    document = {"candidates": rows, "examples": examples, "operators": OPERATORS}
+    content = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12 min, 3.4 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def percent(interval: Interval | None) -> str:
+    """An accuracy with its interval."""
+    if interval is None:
+        return "–"
+    return f"{interval.value:.1%} [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
