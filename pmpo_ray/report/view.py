@@ -26,7 +26,7 @@ from pmpo_ray.report.held_out import NOTHING, HeldOut, held_out
 from pmpo_ray.report.lineage import Node, lineage_tree
 from pmpo_ray.types import Example, ExampleScore, Interval, ScoredCandidate
 
-HARD_EXAMPLES = 8
+HARD_EXAMPLES = 5
 OPERATORS = {"seed": "start", "rewrite": "rewrite", "mask_drop": "part left out"}
 """What the page calls the operators of the project."""
 
