@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pmpo_ray.config import RunConfig
 from pmpo_ray.config_io import config_from_mapping, load_config
 from pmpo_ray.protocols import Observer
+from pmpo_ray.result import RunResult
 
 if TYPE_CHECKING:
-    from pmpo_ray.run import RunResult
     from pmpo_ray.run_evaluation import EvaluationResult
 
 
@@ -70,6 +70,17 @@ def evaluate(
         return run_evaluation(str(source), changes, run_dir=folder, observer=observer)
     with progress_display() as display:
         return run_evaluation(str(source), changes, run_dir=folder, observer=display)
+
+
+def load_run(run_dir: str | Path, /) -> RunResult:
+    """The result of the run in a folder (a path or s3://...), finished or not: of the tasks that came to one
+    so far. Raises RunFolderError where there is no run, or for a damaged file."""
+    from pmpo_ray.jobs import job_names
+    from pmpo_ray.store import RunStore
+
+    store = RunStore.open(str(run_dir))
+    found = map(store.read_task_result, job_names(load_config(None, (), str(run_dir))))
+    return RunResult(tuple(result for result in found if result is not None), store.location)
 
 
 def _resolved(

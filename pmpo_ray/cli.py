@@ -25,7 +25,7 @@ from pmpo_ray.errors import PmpoError
 if TYPE_CHECKING:
     from pmpo_ray.config import RunConfig
     from pmpo_ray.logs import LogFormat
-    from pmpo_ray.run import RunResult
+    from pmpo_ray.result import RunResult
     from pmpo_ray.run_evaluation import EvaluationResult
 
 INTERRUPTED = 130
@@ -156,12 +156,12 @@ def optimize(
 
 
 def _show(result: RunResult, *, as_json: bool) -> None:
-    from pmpo_ray.display import final_table, result_json
-
     if as_json:
-        print(json.dumps(result_json(result.tasks, result.run_dir, result.failed), allow_nan=False))
+        print(json.dumps(result.to_dict(), allow_nan=False))
     else:
         from rich.console import Console
+
+        from pmpo_ray.display import final_table
 
         final_table(result.tasks, result.run_dir, Console())
 

@@ -14,11 +14,12 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from statistics import fmean
 from types import TracebackType
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.rule import Rule
 from rich.table import Table
@@ -120,24 +121,28 @@ class LiveTable:
         """The table of the changes noted so far."""
         with self._lock:
             tasks = list(self._tasks.values())
-        room = max(3, self._console.height - 7)
-        shown = tasks
-        if len(tasks) > room:
-            rank = {"waiting": 1, "failed": 2, "done": 3}
-            shown = sorted(tasks, key=lambda task: rank.get(task.state, 0))[:room]
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-        for title in ("task", "state"):
-            table.add_column(title, no_wrap=True)
-        for title in ("round", "loss"):
-            table.add_column(title, justify="right", no_wrap=True)
-        table.add_column("trend", no_wrap=True, min_width=_TREND)
-        for title in ("scored", "gener."):
-            table.add_column(title, justify="right", no_wrap=True, min_width=6)
-        width = max(12, self._console.width - _NUMBERS)
-        for task in shown:
-            table.add_row(*_live_row(task, width))
-        notes = [_note(task) for task in tasks if task.note][-3:]
-        return Group(table, *notes, *_left_out(tasks, len(shown)))
+        return progress_table(tasks, self._console.width, self._console.height)
+
+
+def progress_table(tasks: Sequence[Progress], width: int, height: int) -> RenderableType:
+    """Where every task stands, in at most `height` lines of `width` characters."""
+    room = max(3, height - 7)
+    shown = tasks
+    if len(tasks) > room:
+        rank = {"waiting": 1, "failed": 2, "done": 3}
+        shown = sorted(tasks, key=lambda task: rank.get(task.state, 0))[:room]
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for title in ("task", "state"):
+        table.add_column(title, no_wrap=True)
+    for title in ("round", "loss"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("trend", no_wrap=True, min_width=_TREND)
+    for title in ("scored", "gener."):
+        table.add_column(title, justify="right", no_wrap=True, min_width=6)
+    for task in shown:
+        table.add_row(*_live_row(task, max(12, width - _NUMBERS)))
+    notes = [_note(task) for task in tasks if task.note][-3:]
+    return Group(table, *notes, *_left_out(tasks, len(shown)))
 
 
 def _live_row(task: Progress, width: int) -> list[Text]:
@@ -197,27 +202,51 @@ class PlainLog:
 
 
 @contextmanager
-def progress_display() -> Iterator[Observer]:
-    """An observer that shows progress on standard error: a live table on a terminal, else a plain log."""
-    console = Console(stderr=True)
-    if console.is_terminal and not console.is_dumb_terminal:
+def progress_display(console: Console | None = None) -> Iterator[Observer]:
+    """An observer that shows progress on `console` (None: standard error): a live table on a terminal, one
+    below the cell in a notebook, else a plain log on standard error."""
+    console = console or Console(stderr=True)
+    if console.is_jupyter:
+        from pmpo_ray.notebook import CellOutput, NotebookTable
+
+        with NotebookTable(CellOutput()) as below:
+            yield below
+    elif console.is_terminal and not console.is_dumb_terminal:
         with LiveTable(console) as table:
             yield table
     else:
         yield PlainLog(sys.stderr)
 
 
+@dataclass(frozen=True, slots=True)
+class FinalTable:
+    """What a run came to: a page for one task, else the instructions, a row a task, and the mean."""
+
+    results: Sequence[TaskResult]
+    run_dir: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from _final(self.results, options.max_width)
+        yield Text(f"run folder: {_line(self.run_dir)}", overflow="fold")
+
+
 def final_table(results: Sequence[TaskResult], run_dir: str, console: Console) -> None:
-    """Print what a run came to: a page for one task, else the instructions, a row a task, and the mean."""
+    """Print a `FinalTable`, the path of the run folder on one line however long it is."""
+    for part in _final(results, console.width):
+        console.print(part)
+    console.print(Text(f"run folder: {_line(run_dir)}"), soft_wrap=True)
+
+
+def _final(results: Sequence[TaskResult], width: int) -> Iterator[RenderableType]:
     if len(results) == 1:
-        console.print(_one_task(results[0]))
+        yield _one_task(results[0])
     elif results:
-        console.print(_instructions(results), "")
-        console.print(_many_tasks(results, console.width))
+        yield _instructions(results)
+        yield Text()
+        yield _many_tasks(results, width)
         scored = amount(sum(result.tokens_scored for result in results))
         generated = amount(sum(result.tokens_generated for result in results))
-        console.print(Text(f"all tasks: {scored} tokens scored, {generated} generated"))
-    console.print(Text(f"run folder: {_line(run_dir)}"), soft_wrap=True)
+        yield Text(f"all tasks: {scored} tokens scored, {generated} generated")
 
 
 def _one_task(result: TaskResult) -> RenderableType:

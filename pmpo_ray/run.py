@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,10 +30,12 @@ from pmpo_ray.evaluation.examining import Answering, Choosing, Examiner, method_
 from pmpo_ray.evaluation.grading import RuleGrader
 from pmpo_ray.evaluation.statistics import compare, wilson_interval
 from pmpo_ray.jobs import Job, job_names, prepare_all
+from pmpo_ray.loops import run_to_end
 from pmpo_ray.objectives import batch_loss
 from pmpo_ray.placing import place, rewriter_model, scorer_model
 from pmpo_ray.protocols import Observer, ScoreClient
 from pmpo_ray.replica_log import logging_replicas
+from pmpo_ray.result import RunResult
 from pmpo_ray.rewriting import choose_style
 from pmpo_ray.score_memory import SCORES_KEPT, RememberingScorer, ScoreMemory, saving
 from pmpo_ray.search import SearchOutcome, SearchSetup, search_task, survivors_of
@@ -57,16 +59,6 @@ if TYPE_CHECKING:
     from actors.stats import PoolStats
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run came to: one result a task, in the configuration's order, and where everything is kept.
-    `failed` are the tasks that came to none, which did not keep the others from theirs."""
-
-    tasks: tuple[TaskResult, ...]
-    run_dir: str
-    failed: tuple[TaskFailure, ...] = ()
 
 
 def run_optimization(config: RunConfig, *, run_dir: str | None, observer: Observer) -> RunResult:
@@ -98,7 +90,7 @@ def run_optimization(config: RunConfig, *, run_dir: str | None, observer: Observ
             placed = place(config, there, own_machine=own_machine)
             run = _Run(config, store, memory, jobs, observer, cluster, placed)
             try:
-                results = asyncio.run(run.run())
+                results = run_to_end(run.run())
             except KeyboardInterrupt:
                 # Whoever tells the user about it has to say where to go on.
                 raise KeyboardInterrupt(store.location) from None

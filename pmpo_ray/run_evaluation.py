@@ -37,6 +37,7 @@ from pmpo_ray.evaluation.planning import (
 )
 from pmpo_ray.evaluation.summary import Summary, summarise
 from pmpo_ray.jobs import Job, prepare_all
+from pmpo_ray.loops import run_to_end
 from pmpo_ray.placing import Replica, place_roles
 from pmpo_ray.protocols import GenerateClient, Observer
 from pmpo_ray.run import ending_on_sigterm, fresh_run_dir
@@ -86,7 +87,7 @@ def run_evaluation(
                 return place_roles(roles, config.ray, there, own_machine=address == LOCAL)
 
             try:
-                examined = asyncio.run(_Evaluation(config, store, plans, observer, place).run())
+                examined = run_to_end(_Evaluation(config, store, plans, observer, place).run())
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(store.location) from None
         store.write_evaluation(examined)

@@ -1,0 +1,151 @@
+"""What a run came to, for scripts and notebooks.
+
+Invariants: a result says what its run folder tells and nothing else, so one that is loaded later says the
+same; the folder is read when it is first asked for, and once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pmpo_ray.types import ScoredCandidate, TaskFailure, TaskResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+    from pmpo_ray.history import RunHistory, TaskHistory
+
+_COLUMNS = ("task", "round", "id", "parent", "lineage", "operator", "status", "reason", "loss", "text")
+
+
+@dataclass(frozen=True, repr=False)
+class RunResult:
+    """What a run came to: one result a task, in the configuration's order, and where everything is kept.
+    `failed` are the tasks that came to none, which did not keep the others from theirs.
+
+    `result["tickets"]` is the result of one task. Whatever reads the run folder raises RunFolderError where
+    the folder is gone or damaged, or where one of several tasks has to be named.
+    """
+
+    tasks: tuple[TaskResult, ...]
+    run_dir: str
+    failed: tuple[TaskFailure, ...] = ()
+
+    def __getitem__(self, task: str) -> TaskResult:
+        """The result of the task with this name. Raises KeyError where there is none."""
+        for result in self.tasks:
+            if result.task == task:
+                return result
+        for failure in self.failed:
+            if failure.task == task:
+                raise KeyError(f"task {task!r} failed: {failure.reason}")
+        raise KeyError(f"no result of a task {task!r}; there are results of: {self._names()}")
+
+    @property
+    def best(self) -> str:
+        """The best instruction of a run of one task. Raises ValueError for any other run."""
+        if len(self.tasks) != 1 or self.failed:
+            raise ValueError(
+                f"not one task with a result: use result[TASK].best; there are results of: {self._names()}"
+            )
+        return self.tasks[0].best
+
+    @cached_property
+    def history(self) -> RunHistory:
+        """Everything that the run folder tells, as it was when this was first asked for."""
+        from pmpo_ray.history import load_history
+
+        return load_history(self.run_dir)
+
+    def candidates(self, task: str | None = None) -> tuple[ScoredCandidate, ...]:
+        """Every scored candidate of a task (None: of the only one), oldest first. Scores and losses by
+        example are there for the first and the best instruction alone."""
+        return tuple(self.history.task(task).candidates.values())
+
+    def parents(self, task: str | None = None) -> dict[str, str | None]:
+        """From the id of every scored candidate to that of the one it was made from, None for the start."""
+        return {scored.candidate.id: scored.candidate.parent for scored in self.candidates(task)}
+
+    def losses(self, task: str | None = None) -> tuple[float, ...]:
+        """The best training loss after each round, in nats, round 0 first."""
+        return self.history.task(task).losses
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a candidate, refused ones included, by task and age: task, round (in which it was made),
+        id, parent, lineage (the id of its first ancestor), operator, status (survivor of any round, dropped,
+        refused or failed), reason (why it was refused or failed), loss (NaN where there is none) and text."""
+        import pandas as pd
+
+        rows = [row for task in self.history.tasks for row in _rows(task)]
+        return pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"loss": "float64"})
+
+    def to_dict(self) -> dict[str, object]:
+        """The result as JSON can hold it: what `pmpo optimize --json` prints."""
+        from pmpo_ray.display import result_json
+
+        return result_json(self.tasks, self.run_dir, self.failed)
+
+    def report(self, path: str | None = None) -> str:
+        """Write the HTML report of the run to `path` (None: into the run folder). Gives back where it is."""
+        from pmpo_ray.report import write_report
+
+        return write_report(self.run_dir, path)
+
+    def _names(self) -> str:
+        return ", ".join(result.task for result in self.tasks) or "none"
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        what = f"{len(self.tasks)} tasks"
+        if len(self.tasks) == 1:
+            [task] = self.tasks
+            what = f"task {task.task!r}, loss {task.loss_before:.3f} to {task.loss_after:.3f}"
+        return f"<RunResult: {what}{failed}, in {self.run_dir!r}>"
+
+    def __rich__(self) -> RenderableType:
+        """What `pmpo optimize` prints at its end."""
+        from pmpo_ray.display import FinalTable
+
+        return FinalTable(self.tasks, self.run_dir)
+
+    def _repr_html_(self) -> str:
+        from pmpo_ray.notebook import result_html
+
+        return result_html(self.tasks, self.failed, self.run_dir)
+
+
+def _rows(task: TaskHistory) -> list[dict[str, object]]:
+    scored: list[dict[str, object]] = [
+        {
+            "task": task.task,
+            "round": one.candidate.round,
+            "id": one.candidate.id,
+            "parent": one.candidate.parent,
+            "lineage": one.candidate.lineage,
+            "operator": one.candidate.operator,
+            "status": "survivor" if one.candidate.id in task.survived else "dropped",
+            "reason": "",
+            "loss": one.loss,
+            "text": one.candidate.text,
+        }
+        for one in task.candidates.values()
+    ]
+    refused: list[dict[str, object]] = [
+        {
+            "task": task.task,
+            "round": number,
+            "id": refusal.id,
+            "parent": refusal.parent,
+            "lineage": refusal.lineage,
+            "operator": refusal.operator,
+            "status": refusal.status,
+            "reason": refusal.reason,
+            "loss": None,
+            "text": refusal.text,
+        }
+        for number, refusal in task.refusals
+    ]
+    return sorted([*scored, *refused], key=lambda row: str(row["id"]))

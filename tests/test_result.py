@@ -1,0 +1,237 @@
+"""What a run came to, in Python: the instruction, its history, tables, and how a notebook shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import threading
+from contextlib import closing
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pmpo_ray import RunResult, load_run
+from pmpo_ray.display import LiveTable, PlainLog, progress_display
+from pmpo_ray.errors import RunFolderError
+from pmpo_ray.loops import run_to_end
+from pmpo_ray.notebook import NotebookTable
+from pmpo_ray.types import Progress, TaskFailure
+from tests.runs import write_run
+
+TWO = {"grid": {"short": {"rounds": 1}, "long": {"rounds": 3}}}
+HOSTILE = "<script>alert(1)</script> '\"><img src=x> \u202e & \x1b[2J"
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A run of one task."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    write_run(folder)
+    return load_run(folder)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A run of two tasks."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    write_run(folder, **TWO)
+    return load_run(folder)
+
+
+def test_a_run_of_one_task_has_a_best_instruction(one: RunResult) -> None:
+    assert one.best == one["tickets"].best == one.tasks[0].best
+    assert one.best != one["tickets"].start
+
+
+def test_a_run_of_several_tasks_asks_which(two: RunResult) -> None:
+    assert two["tickets.long"].rounds == 3
+    with pytest.raises(ValueError, match=r"result\[TASK\]\.best.*tickets\.short, tickets\.long"):
+        _ = two.best
+    with pytest.raises(RunFolderError, match="name one of"):
+        two.losses()
+    assert len(two.losses("tickets.short")) == 2
+
+
+def test_a_task_without_a_result_is_a_key_error_that_says_why(one: RunResult) -> None:
+    failed = replace(one, failed=(TaskFailure("own", "too long"),))
+    with pytest.raises(KeyError, match="task 'own' failed: too long"):
+        failed["own"]
+    with pytest.raises(KeyError, match="there are results of: tickets"):
+        failed["navigate"]
+    with pytest.raises(ValueError, match="not one task"):
+        _ = failed.best
+
+
+def test_the_history_is_read_once_and_kept(one: RunResult) -> None:
+    assert one.history is one.history
+    assert one.history.tasks[0].best.candidate.text == one.best
+    assert one.losses() == one.history.tasks[0].losses
+    assert min(one.losses()) == one["tickets"].loss_after
+
+
+def test_every_candidate_but_the_start_has_a_parent_among_them(one: RunResult) -> None:
+    parents = one.parents()
+    assert list(parents) == [scored.candidate.id for scored in one.candidates()] == sorted(parents)
+    [start] = [name for name, parent in parents.items() if parent is None]
+    assert {parent for parent in parents.values() if parent} <= parents.keys()
+    assert start == one.candidates()[0].candidate.id
+
+
+def test_the_table_has_a_row_for_every_text_refused_ones_included(two: RunResult) -> None:
+    frame = two.to_pandas()
+    assert list(frame.columns) == [
+        *("task", "round", "id", "parent", "lineage", "operator", "status", "reason", "loss", "text"),
+    ]
+    for task in two.history.tasks:
+        rows = frame[frame["task"] == task.task]
+        assert list(rows["id"]) == sorted({*task.candidates, *(one.id for _, one in task.refusals)})
+        assert set(rows[rows["status"] == "survivor"]["id"]) == task.survived
+        best = rows[rows["id"] == task.best_id]
+        assert (best["text"].item(), best["loss"].item()) == (task.best.candidate.text, task.best.loss)
+    refused = frame[frame["status"] == "refused"]
+    assert len(refused) > 0
+    assert refused["loss"].isna().all()
+    assert refused["reason"].str.len().gt(0).all()
+    assert frame["loss"].dtype == "float64"
+
+
+def test_the_dictionary_is_json_and_the_same_for_a_loaded_run(one: RunResult) -> None:
+    document = json.loads(json.dumps(one.to_dict(), allow_nan=False))
+    assert document["run_dir"] == one.run_dir
+    assert document["tasks"][0]["best"] == one.best
+    assert load_run(one.run_dir) == one
+
+
+def test_an_unfinished_run_has_the_tasks_that_are_done(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", **TWO)
+    (tmp_path / "run" / "tasks" / "tickets.long" / "result.json").unlink()
+    result = load_run(tmp_path / "run")
+    assert [task.task for task in result.tasks] == ["tickets.short"]
+    assert len(result.losses("tickets.long")) == 4
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        load_run(tmp_path)
+
+
+def test_a_result_says_in_short_what_it_is(one: RunResult, two: RunResult) -> None:
+    assert repr(one).startswith("<RunResult: task 'tickets', loss 0.")
+    assert one.run_dir in repr(one)
+    assert repr(replace(two, failed=(TaskFailure("a", "b"),))) == (
+        f"<RunResult: 2 tasks, 1 failed, in {two.run_dir!r}>"
+    )
+
+
+def test_rich_prints_what_the_command_prints(two: RunResult) -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(two)
+    shown = stream.getvalue()
+    assert "instruction before" in shown
+    assert "tickets.short" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert "".join(shown.partition("run folder: ")[2].split()) == "".join(two.run_dir.split())
+
+
+class Reader(HTMLParser):
+    """Notes every tag and all text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_notebook_shows_texts_and_never_interprets_them(one: RunResult) -> None:
+    hostile = replace(
+        one,
+        tasks=(replace(one.tasks[0], task=HOSTILE, start=HOSTILE, best=f"better {HOSTILE}"),),
+        failed=(TaskFailure(HOSTILE, HOSTILE),),
+        run_dir=HOSTILE,
+    )
+    page = Reader(hostile._repr_html_())
+    assert page.tags <= {"table", "thead", "tbody", "tr", "th", "td", "div", "code", "i"}
+    assert page.text.count("<script>alert(1)</script> '\"><img src=x>") == 6
+    assert "\u202e" not in page.text
+    assert "\x1b" not in page.text
+    assert "30.0% → 37.5%" in page.text
+
+
+def test_the_display_suits_where_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_display(Console(force_jupyter=True)) as below:
+        assert isinstance(below, NotebookTable)
+    with progress_display(Console(force_terminal=True, force_jupyter=False, file=io.StringIO())) as live:
+        assert isinstance(live, LiveTable)
+    with progress_display(Console(force_terminal=False, force_jupyter=False)) as plain:
+        assert isinstance(plain, PlainLog)
+
+
+def test_a_notebook_sees_the_last_state_of_every_task() -> None:
+    pages: list[str] = []
+    with NotebookTable(pages.append) as table:
+        table(Progress("tickets", "scoring", 0, 3))
+        table(Progress(HOSTILE, "failed", 1, 3, losses=(2.5,), note=HOSTILE))
+        table(Progress("tickets", "done", 3, 3, losses=(2.0, 1.5)))
+    page = Reader(pages[-1])
+    assert page.tags <= {"pre", "span"}
+    assert "done" in page.text
+    assert "1.500" in page.text
+    assert "<script>alert(1)</script>" in page.text
+    assert "\x1b" not in page.text
+
+
+def test_a_notebook_without_any_progress_shows_nothing() -> None:
+    pages: list[str] = []
+    with NotebookTable(pages.append):
+        pass
+    assert pages == []
+
+
+async def answer(value: int) -> tuple[int, str]:
+    await asyncio.sleep(0)
+    if value < 0:
+        raise ValueError(f"{value} is below 0")
+    return value, threading.current_thread().name
+
+
+def test_work_runs_to_its_end_outside_of_an_event_loop() -> None:
+    assert run_to_end(answer(3)) == (3, threading.current_thread().name)
+
+
+async def test_work_runs_to_its_end_within_an_event_loop() -> None:
+    """As in a notebook's cell, whose own loop goes on afterwards."""
+    value, thread = run_to_end(answer(3))
+    assert value == 3
+    assert thread != threading.current_thread().name
+    with pytest.raises(ValueError, match="-1 is below 0"):
+        run_to_end(answer(-1))
+    assert await answer(4) == (4, threading.current_thread().name)
+
+
+def test_an_interrupt_ends_the_work_within_an_event_loop() -> None:
+    """As the button of a notebook does: it comes to the thread that waits."""
+    ended: list[str] = []
+
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append("work")
+
+    async def cell() -> None:
+        run_to_end(work())
+
+    with closing(asyncio.new_event_loop()) as loop, pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(cell())
+    assert ended == ["work"]
