@@ -7,19 +7,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmpo_ray.config import RunConfig
-from pmpo_ray.config_io import config_from_mapping, load_config
+from pmpo_ray.config_io import load_config
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
 
 if TYPE_CHECKING:
+    from pmpo_ray.inputs import Source
     from pmpo_ray.run_evaluation import EvaluationResult
 
 
 def optimize(
-    config: RunConfig | str | Path | None = None,
+    source: Source | None = None,
     /,
     *,
+    name: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    labels: Sequence[str] | None = None,
+    instruction: str | None = None,
+    description: str | None = None,
+    rounds: int | None = None,
+    max_tokens: int | None = None,
+    max_seconds: float | None = None,
     overrides: Sequence[str] = (),
     run_dir: str | Path | None = None,
     observer: Observer | None = None,
@@ -27,22 +35,42 @@ def optimize(
 ) -> RunResult:
     """Optimise instructions; the same run as `pmpo optimize`.
 
-    `config` is a RunConfig or the path of a YAML file, which `overrides` ("search.rounds=3") may change.
-    Without it, the keywords are the configuration's top-level keys:
-    `optimize(tasks=["tickets"], search={"rounds": 3})`. With `run_dir` alone, the run kept there goes on.
-    `observer` is told of every change; by default progress goes to the terminal.
+    `source` is what to optimise for: data (a DataFrame, a datasets.Dataset, a list of dicts, or the path of
+    a .csv, .jsonl, .json or .parquet file), a Task, the name of a registered task, or a list of tasks and
+    names:
 
-    Raises a PmpoError, whose text is one line, for everything that a caller can mend.
+        optimize(frame, model="HuggingFaceTB/SmolLM2-135M-Instruct", columns={"input": "question"}, rounds=5)
+
+    or a whole configuration: a RunConfig, or the path of a YAML file, which `overrides` ("search.rounds=3")
+    may change. Without it, the run kept in `run_dir` goes on.
+
+    `name`, `columns` (from input, target, negatives and weight to the data's own), `labels`, `instruction`
+    (the one to start from) and `description` say more of one task; `rounds`, `max_tokens` and `max_seconds`
+    bound its search. All other keywords are the configuration's top-level keys: `model="..."`, `seed=1`,
+    `scorer={"replicas": 2}`. Data from Python are kept in the run folder, so that the run can be continued
+    and evaluated without them. `observer` is told of every change; by default progress is shown.
+
+    Raises a PmpoError, whose text is one line, for everything that a caller can mend, and TypeError for
+    arguments that do not go together.
     """
     from pmpo_ray.display import progress_display
+    from pmpo_ray.inputs import TaskWords, requested
     from pmpo_ray.run import run_optimization
 
     folder = None if run_dir is None else str(run_dir)
-    resolved = _resolved(config, overrides, folder, settings)
+    bounds = {"rounds": rounds, "max_tokens": max_tokens, "max_seconds": max_seconds}
+    config, given = requested(
+        source,
+        TaskWords(name, columns, labels, instruction, description),
+        {key: value for key, value in bounds.items() if value is not None},
+        settings=settings,
+        overrides=overrides,
+        run_dir=folder,
+    )
     if observer is not None:
-        return run_optimization(resolved, run_dir=folder, observer=observer)
+        return run_optimization(config, run_dir=folder, observer=observer, given=given)
     with progress_display() as display:
-        return run_optimization(resolved, run_dir=folder, observer=display)
+        return run_optimization(config, run_dir=folder, observer=display, given=given)
 
 
 def evaluate(
@@ -81,20 +109,3 @@ def load_run(run_dir: str | Path, /) -> RunResult:
     store = RunStore.open(str(run_dir))
     found = map(store.read_task_result, job_names(load_config(None, (), str(run_dir))))
     return RunResult(tuple(result for result in found if result is not None), store.location)
-
-
-def _resolved(
-    config: RunConfig | str | Path | None,
-    overrides: Sequence[str],
-    run_dir: str | None,
-    settings: Mapping[str, object],
-) -> RunConfig:
-    if settings and (config is not None or overrides):
-        raise TypeError("give a configuration with overrides, or the configuration's keys, not both")
-    if isinstance(config, RunConfig):
-        if overrides:
-            raise TypeError("overrides change a YAML file; change a RunConfig with model_copy")
-        return config
-    if config is not None or (run_dir is not None and not settings):
-        return load_config(None if config is None else str(config), overrides, run_dir)
-    return config_from_mapping(settings, "optimize()")

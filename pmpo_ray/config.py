@@ -33,13 +33,15 @@ class ColumnsConfig(_Section):
 
 
 class TaskConfig(_Section):
-    """A task: a registered name alone, or own data from a file or a hub data set."""
+    """A task: a registered name alone, or own data from a file or a hub data set. `given` says that the data
+    were handed over in Python, and that the run folder keeps them."""
 
     name: str = Field(min_length=1)
     path: str | None = None
     hub: str | None = None
     hub_config: str | None = None
     hub_split: str = "train"
+    given: bool = False
     test_path: str | None = None
     columns: ColumnsConfig = ColumnsConfig()
     labels: tuple[str, ...] | None = None
@@ -55,6 +57,8 @@ class TaskConfig(_Section):
     def _one_source(self) -> TaskConfig:
         if self.path is not None and self.hub is not None:
             raise ValueError("give either path or hub, not both")
+        if self.given and not (self.path is self.hub is self.test_path is None):
+            raise ValueError("given=true stands for data of their own: leave out path, hub and test_path")
         return self
 
 

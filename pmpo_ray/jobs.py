@@ -5,12 +5,15 @@ Invariant: whatever can be known to be wrong with a task without a model is foun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from pmpo_ray.config import RunConfig, SearchConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.evaluation.examining import method_for
 from pmpo_ray.objectives import Objective, check_objective, make_objective, resolve_auto
+from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Split, Task
 
@@ -25,17 +28,41 @@ class Job:
     search: SearchConfig
 
 
-def job_names(config: RunConfig) -> list[str]:
-    """What the jobs of a configuration are called, in their order: as their tasks, or TASK.NAME for each
-    entry of the grid."""
-    return [_name(task.name, variant) for task in config.tasks for variant in config.searches()]
+def job_names(config: RunConfig, task: str | None = None) -> list[str]:
+    """What the jobs of a configuration, or of one task of it, are called, in their order: as their tasks, or
+    TASK.NAME for each entry of the grid."""
+    tasks = [settings.name for settings in config.tasks if task in (None, settings.name)]
+    return [_name(name, variant) for name in tasks for variant in config.searches()]
 
 
-def prepare_all(config: RunConfig) -> list[Job]:
-    """Every job of a configuration. Raises DataError or ConfigError for what cannot be done."""
+def given_tasks(config: RunConfig, location: str, handed: Mapping[str, Task]) -> dict[str, Task]:
+    """The tasks of a configuration whose data are given in Python, by name: those `handed` over now, else
+    those that the run folder at `location` keeps. Raises DataError for one that is in neither."""
+    wanted = [settings for settings in config.tasks if settings.given]
+    store = RunStore.open(location) if wanted and RunStore.exists(location) else None
+    found: dict[str, Task] = {}
+    for settings in wanted:
+        name = settings.name
+        task = handed.get(name) or (store.read_task(name) if store else None)
+        if task is None:
+            raise DataError(
+                f"task {name}: its data were given in Python and {location} does not keep them; call "
+                "optimize() with them, or name the run folder that does with --run-dir"
+            )
+        found[name] = replace(
+            task,
+            instruction=settings.instruction or task.instruction,
+            description=settings.description or task.description,
+        )
+    return found
+
+
+def prepare_all(config: RunConfig, given: Mapping[str, Task] = MappingProxyType({})) -> list[Job]:
+    """Every job of a configuration; `given` are its tasks, by name, whose data were given in Python. Raises
+    DataError or ConfigError for what cannot be done."""
     jobs = []
     for settings in config.tasks:
-        task = load_task(settings, config.data_dir, config.seed)
+        task = given.get(settings.name) or load_task(settings, config.data_dir, config.seed)
         split = split_task(task, config.split, config.seed)
         if config.evaluation.enabled:
             method_for(task, config.evaluation)

@@ -16,22 +16,23 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pmpo_ray.config import RunConfig
-from pmpo_ray.config_io import differences, dump_config, load_config
-from pmpo_ray.errors import DataError, EngineError, RunFolderError
+from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.evaluation.examining import Answering, Choosing, Examiner, method_for
 from pmpo_ray.evaluation.grading import RuleGrader
 from pmpo_ray.evaluation.statistics import compare, wilson_interval
-from pmpo_ray.jobs import Job, job_names, prepare_all
+from pmpo_ray.jobs import Job, given_tasks, prepare_all
 from pmpo_ray.loops import run_to_end
 from pmpo_ray.objectives import batch_loss
+from pmpo_ray.opening import fresh_run_dir, keep_given, open_store, other_data
 from pmpo_ray.placing import place, rewriter_model, scorer_model
 from pmpo_ray.protocols import Observer, ScoreClient
 from pmpo_ray.replica_log import logging_replicas
@@ -41,16 +42,14 @@ from pmpo_ray.score_memory import SCORES_KEPT, RememberingScorer, ScoreMemory, s
 from pmpo_ray.search import SearchOutcome, SearchSetup, search_task, survivors_of
 from pmpo_ray.store import (
     ClusterInfo,
-    Lease,
     Manifest,
     PoolUse,
     RunStore,
     data_hash,
     hold,
     installed_versions,
-    task_folder,
 )
-from pmpo_ray.types import Progress, RoundRecord, ScoredCandidate, TaskFailure, TaskResult
+from pmpo_ray.types import Progress, RoundRecord, ScoredCandidate, Task, TaskFailure, TaskResult
 
 if TYPE_CHECKING:
     from actors.clients import RewriterPool
@@ -61,18 +60,27 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def run_optimization(config: RunConfig, *, run_dir: str | None, observer: Observer) -> RunResult:
-    """Optimise every task of `config`, going on from `run_dir` where it holds an unfinished run.
+def run_optimization(
+    config: RunConfig,
+    *,
+    run_dir: str | None,
+    observer: Observer,
+    given: Mapping[str, Task] = MappingProxyType({}),
+) -> RunResult:
+    """Optimise every task of `config`, going on from `run_dir` where it holds an unfinished run. `given` are
+    the tasks, by name, whose data were given in Python; the run folder keeps them.
 
     Raises a PmpoError for everything a user can mend, also where every task failed, and KeyboardInterrupt
     after a clean end on Ctrl-C.
     """
     from actors.cluster import LOCAL, connected, offered_resources
 
-    jobs = prepare_all(config)
     location = run_dir or config.run_dir or fresh_run_dir(config)
+    given = given_tasks(config, location, given)
+    jobs = prepare_all(config, given)
     with hold(location) as lease:
-        store = _open_store(config, location, lease)
+        store = open_store(config, location, lease)
+        keep_given(config, store, given)
         memory = ScoreMemory(store.join_scores(SCORES_KEPT))
         for job in jobs:
             observer(Progress(job.task.name, "waiting", 0, job.search.rounds))
@@ -95,30 +103,6 @@ def run_optimization(config: RunConfig, *, run_dir: str | None, observer: Observ
                 # Whoever tells the user about it has to say where to go on.
                 raise KeyboardInterrupt(store.location) from None
     return RunResult(results, store.location, tuple(run.failures))
-
-
-def fresh_run_dir(config: RunConfig) -> str:
-    """A folder for a run that was given none."""
-    name = task_folder(config.tasks[0].name) if len(config.tasks) == 1 else f"{len(config.tasks)}-tasks"
-    return f"runs/{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
-
-
-def _open_store(config: RunConfig, location: str, lease: Lease) -> RunStore:
-    if not RunStore.exists(location):
-        return RunStore.create(location, dump_config(config), lease)
-    store = RunStore.open(location, lease)
-    kept = load_config(None, (), location)
-    changed = differences(kept, config)
-    if changed and not any(map(store.read_rounds, job_names(kept))):
-        # Nothing was made with the other configuration: the first try may have failed for what is mended now.
-        store.replace_config(dump_config(config))
-    elif changed:
-        raise RunFolderError(
-            f"{location} was made with another configuration: {', '.join(changed[:3])} "
-            f"{'differs' if len(changed) == 1 else 'differ'}; give another --run-dir, or continue with: "
-            f"pmpo optimize --run-dir {location}"
-        )
-    return store
 
 
 @contextmanager
@@ -206,10 +190,7 @@ class _Run:
         data = {job.task.name: data_hash(job.task.examples) for job in self._jobs}
         for name, kept in (earlier.data if earlier else {}).items():
             if data.get(name, kept) != kept and self._store.read_rounds(name):
-                raise RunFolderError(
-                    f"task {name}: its data are not those that the run in {self._store.location} began with; "
-                    "bring them back, or give another --run-dir"
-                )
+                raise other_data(name, self._store.location)
         return Manifest(
             versions=installed_versions(),
             scorer=None,

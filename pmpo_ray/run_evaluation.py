@@ -36,11 +36,12 @@ from pmpo_ray.evaluation.planning import (
     shots_of,
 )
 from pmpo_ray.evaluation.summary import Summary, summarise
-from pmpo_ray.jobs import Job, prepare_all
+from pmpo_ray.jobs import Job, given_tasks, prepare_all
 from pmpo_ray.loops import run_to_end
+from pmpo_ray.opening import fresh_run_dir
 from pmpo_ray.placing import Replica, place_roles
 from pmpo_ray.protocols import GenerateClient, Observer
-from pmpo_ray.run import ending_on_sigterm, fresh_run_dir
+from pmpo_ray.run import ending_on_sigterm
 from pmpo_ray.store import Lease, RunStore, hold, task_folder
 from pmpo_ray.types import Condition, Examined, Example, Outcome, Progress
 
@@ -76,7 +77,7 @@ def run_evaluation(
     is_run = not Path(source).is_file() and RunStore.exists(source)
     config = _config(source, overrides, is_run=is_run)
     location = source if is_run else run_dir or config.run_dir or fresh_run_dir(config)
-    jobs = prepare_all(config)
+    jobs = prepare_all(config, given_tasks(config, location, {}))
     with hold(location) as lease:
         store = _store(config, location, lease)
         plans = _plans(config, jobs, store, is_run=is_run)

@@ -6,6 +6,7 @@ Scores are only ever added: parts of them are joined in a new file before the ol
 
     config.yaml                      the resolved configuration; its presence makes a folder a run folder
     manifest.json                    versions, models, data hashes, seed, cluster, times, totals
+    tasks/<task>/data.parquet        the whole task, where its data were given in Python
     tasks/<task>/examples.parquet    the training examples, in the order of a round's losses
     tasks/<task>/round-0003.parquet  one row per candidate
     tasks/<task>/segments-0003.parquet
@@ -29,12 +30,12 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.store import documents, evaluations, replicas, rounds, scores, training
+from pmpo_ray.store import documents, evaluations, given, replicas, rounds, scores, training
 from pmpo_ray.store.documents import Manifest
 from pmpo_ray.store.folder import Folder, one_line
 from pmpo_ray.store.lease import LEASE_FILE, Lease
 from pmpo_ray.store.naming import task_folder
-from pmpo_ray.types import Examined, Example, Outcome, ReplicaCount, RoundRecord, TaskResult
+from pmpo_ray.types import Examined, Example, Outcome, ReplicaCount, RoundRecord, Task, TaskResult
 
 _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
@@ -142,6 +143,16 @@ class RunStore:
         content = self._folder.read(name)
         with self._decoding(name):
             return None if content is None else training.decode_training(content)
+
+    def write_task(self, task: Task) -> None:
+        """Keep a task whose data were given in Python."""
+        self._write(_data_name(task.name), given.encode_task(task))
+
+    def read_task(self, name: str) -> Task | None:
+        """The task of this name whose data were given in Python; None where none was kept."""
+        content = self._folder.read(_data_name(name))
+        with self._decoding(_data_name(name)):
+            return None if content is None else given.decode_task(content)
 
     def next_replicas(self) -> int:
         """The number under which a driver that starts now keeps its replica counts."""
@@ -319,6 +330,10 @@ def _replicas_name(number: int) -> str:
 
 def _training_name(task: str) -> str:
     return f"tasks/{task_folder(task)}/examples.parquet"
+
+
+def _data_name(task: str) -> str:
+    return f"tasks/{task_folder(task)}/data.parquet"
 
 
 def _outcomes_name(key: str) -> str:

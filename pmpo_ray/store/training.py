@@ -5,7 +5,8 @@ Always true: decoding gives the encoded examples exactly, in the order of a roun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,28 +25,31 @@ TRAINING_SCHEMA = pa.schema(
 
 
 def encode_training(examples: Sequence[Example]) -> bytes:
-    rows = [
-        {
-            "id": escape(example.id),
-            "input": escape(example.input),
-            "target": escape(example.target),
-            "negatives": [escape(negative) for negative in example.negatives],
-            "weight": example.weight,
-        }
-        for example in examples
-    ]
-    return to_parquet(pa.Table.from_pylist(rows, schema=TRAINING_SCHEMA))
+    return to_parquet(pa.Table.from_pylist(list(map(row_of, examples)), schema=TRAINING_SCHEMA))
 
 
 def decode_training(content: bytes) -> tuple[Example, ...]:
     """Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version."""
-    return tuple(
-        Example(
-            id=unescape(row["id"]),
-            input=unescape(row["input"]),
-            target=unescape(row["target"]),
-            negatives=tuple(unescape(negative) for negative in row["negatives"]),
-            weight=row["weight"],
-        )
-        for row in from_parquet(content, TRAINING_SCHEMA).to_pylist()
+    return tuple(map(example_of, from_parquet(content, TRAINING_SCHEMA).to_pylist()))
+
+
+def row_of(example: Example) -> dict[str, Any]:
+    """An example as a row of TRAINING_SCHEMA."""
+    return {
+        "id": escape(example.id),
+        "input": escape(example.input),
+        "target": escape(example.target),
+        "negatives": [escape(negative) for negative in example.negatives],
+        "weight": example.weight,
+    }
+
+
+def example_of(row: Mapping[str, Any]) -> Example:
+    """The example that `row_of` was given."""
+    return Example(
+        id=unescape(row["id"]),
+        input=unescape(row["input"]),
+        target=unescape(row["target"]),
+        negatives=tuple(unescape(negative) for negative in row["negatives"]),
+        weight=row["weight"],
     )

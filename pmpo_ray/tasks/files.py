@@ -142,3 +142,6 @@ _READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }
+
+SUFFIXES = frozenset(_READERS)
+"""How the names of data files end, in small letters."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pmpo_ray.errors import DataError
 from pmpo_ray.tasks.files import Record, one_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _REACH_SECONDS = 5.0
 
@@ -48,15 +51,22 @@ def read_hub(source: HubSource, advice: str) -> tuple[Record, ...]:
         )
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"hub data set {source}: cannot be loaded ({one_line(error)}); {advice}") from error
+    return tuple(
+        Record(values=row, where=f"hub data set {source} row {number}")
+        for number, row in enumerate(named_rows(table), start=1)
+    )
+
+
+def named_rows(table: Dataset) -> Iterator[dict[str, object]]:
+    """The rows of a data set, class labels as their names."""
+    import datasets
+
     names = {
         column: feature.names
         for column, feature in table.features.items()
         if isinstance(feature, datasets.ClassLabel)
     }
-    return tuple(
-        Record(values=_named(row, names), where=f"hub data set {source} row {number}")
-        for number, row in enumerate(table, start=1)
-    )
+    return (_named(row, names) for row in table)
 
 
 def _require_reachable(endpoint: str, source: HubSource, advice: str) -> None:

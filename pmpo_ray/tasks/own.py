@@ -32,10 +32,16 @@ MEAN_SEEN = 5
 def load_own(config: TaskConfig, seed: int) -> Task:
     """Load own data as a task. Raises DataError for data that cannot be used, ConfigError for labels that
     cannot."""
-    rows = tuple(row_from(record, config.columns) for record in _records(config))
-    test_rows: tuple[Row, ...] = ()
-    if config.test_path is not None:
-        test_rows = tuple(row_from(record, config.columns) for record in read_records(Path(config.test_path)))
+    test_records = () if config.test_path is None else read_records(Path(config.test_path))
+    return task_from(config, _records(config), test_records, seed)
+
+
+def task_from(
+    config: TaskConfig, records: Sequence[Record], test_records: Sequence[Record], seed: int
+) -> Task:
+    """The task that these records make. Errors as in `load_own`."""
+    rows = tuple(row_from(record, config.columns) for record in records)
+    test_rows = tuple(row_from(record, config.columns) for record in test_records)
     every = (*rows, *test_rows)
     kind = kind_of(config, every)
     labels = _labels(config, every) if kind == "labels" else ()
