@@ -28,7 +28,16 @@ class Job:
 def job_names(config: RunConfig) -> list[str]:
     """What the jobs of a configuration are called, in their order: as their tasks, or TASK.NAME for each
     entry of the grid."""
-    return [_name(task.name, variant) for task in config.tasks for variant in config.searches()]
+    return list(job_searches(config))
+
+
+def job_searches(config: RunConfig) -> dict[str, SearchConfig]:
+    """How each job of a configuration is searched, by its name."""
+    return {
+        _name(task.name, variant): search
+        for task in config.tasks
+        for variant, search in config.searches().items()
+    }
 
 
 def prepare_all(config: RunConfig) -> list[Job]:
