@@ -6,6 +6,7 @@ Invariants: as in `pmpo_ray.cli`, to which `add_to` adds them; a run folder is o
 from __future__ import annotations
 
 import json
+import os
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ _RUN = "A run folder: a path or s3://..."
 
 def add_to(app: typer.Typer) -> None:
     """Give `app` the commands of this module."""
-    for command in (show,):
+    for command in (show, compare):
         app.command()(command)
 
 
@@ -44,3 +45,27 @@ def show(
         show_overview(history, Console())
     else:
         show_task(history, chosen, Console())
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN_A", help=_RUN)],
+    second: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one.")],
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="TASK", help="Compare this task alone, with its texts.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two runs: losses where they can be compared, held-out accuracies, costs and settings."""
+    from pmpo_ray.comparing import compare_runs
+    from pmpo_ray.comparing_display import comparison_json, show_comparison
+    from pmpo_ray.history import load_history
+    from pmpo_ray.logs import Redaction
+
+    redact = Redaction(os.environ)
+    found = compare_runs(load_history(first), load_history(second), task=task, redact=redact)
+    if as_json:
+        print(json.dumps(comparison_json(found), allow_nan=False))
+        return
+    from rich.console import Console
+
+    show_comparison(found, Console())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.rule import Rule
@@ -26,18 +25,21 @@ from pmpo_ray.display import (
     spark,
     visible,
 )
-from pmpo_ray.evaluation.conditions import START
+from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.contenders import BASELINES
-from pmpo_ray.evaluation.statistics import LEVEL
 from pmpo_ray.evaluation.summary import Summary, summarise
 from pmpo_ray.evaluation.tables import show as show_tables
 from pmpo_ray.evaluation.tables import tables
 from pmpo_ray.history import RunHistory, TaskHistory
 from pmpo_ray.insight import (
+    Cost,
     OperatorCount,
     PieceKind,
     TaskState,
     analysed,
+    cost_of,
+    current_result,
+    current_results,
     hard_examples,
     operator_counts,
     state_of,
@@ -71,7 +73,7 @@ def has_many_tasks(history: RunHistory) -> bool:
 def show_overview(history: RunHistory, console: Console) -> None:
     """Print a line a task, in the configuration's order."""
     found = {task.task: task for task in history.tasks}
-    changed = significant([task.result for task in history.tasks if task.result is not None])
+    changed = significant(current_results(history))
     jobs = list(job_searches(history.config))
     wide = console.width >= _WIDE
     names = max(12, min(30 if wide else 14, max(map(len, jobs))))
@@ -99,8 +101,8 @@ def _overview_cells(task: TaskHistory | None, trend: int, *, changed: bool) -> l
     if task is None:
         return [Text("waiting", style=_STATES["waiting"]), *(Text("–") for _ in range(7))]
     state = state_of(task)
-    before = task.result.accuracy_before if task.result else None
-    after = task.result.accuracy_after if task.result else None
+    result = current_result(task)
+    before, after = (result.accuracy_before, result.accuracy_after) if result else (None, None)
     return [
         Text(state, style=_STATES[state]),
         Text(str(len(task.records) - 1)),
@@ -117,34 +119,34 @@ def show_task(history: RunHistory, task: TaskHistory, console: Console) -> None:
     """Print a task's page."""
     console.print(Rule(Text(in_line(task.task), style="bold"), align="left"))
     console.print(Text(_state(history, task)))
-    for part in (_instruction(task), _facts(task), _way(task), _importance(task), _hard(task)):
+    for part in (_instruction(task), _facts(history, task), _way(task), _importance(task), _hard(task)):
         console.print(Text())
         console.print(part)
     console.print(Text())
-    summary = held_out(history, task.task)
-    if summary is None:
-        console.print(Text("no evaluation yet; `pmpo evaluate` compares with free baselines", style="dim"))
-    else:
-        show_tables(tables(summary), console)
+    _show_held_out(history, task, console)
     console.print(Text())
     console.print(Text(_cost(task)))
     _show_run(history, console)
 
 
+def _show_held_out(history: RunHistory, task: TaskHistory, console: Console) -> None:
+    summary = held_out(history, task.task)
+    if summary is None:
+        console.print(Text("no evaluation yet; `pmpo evaluate` compares with free baselines", style="dim"))
+        return
+    show_tables(tables(summary), console)
+    if has_many_tasks(history):
+        console.print(Text("here p-values are not corrected for the number of tasks", style="dim"))
+    if any(row.name == BEST and row.instruction != task.best.candidate.text for row in summary.rows):
+        note = "its best is an earlier one; `pmpo evaluate` measures the one above"
+        console.print(Text(note, style="yellow"))
+
+
 def held_out(history: RunHistory, task: str) -> Summary | None:
-    """The run's evaluation as far as it is of one task; its p-values stay corrected for the number of all
-    tasks. None where the task was not evaluated."""
-    summary = summarise(history.evaluation, {START, *BASELINES})
-    rows = tuple(row for row in summary.rows if row.task == task)
-    places = {(row.model, row.shots) for row in rows}
-    found = replace(
-        summary,
-        rows=rows,
-        gains=tuple(gain for gain in summary.gains if gain.task == task),
-        overall=tuple(part for part in summary.overall if (part.model, part.shots) in places),
-        predictions=tuple(part for part in summary.predictions if part.task == task),
-    )
-    return found if rows else None
+    """The evaluation of one task, its p-values not corrected for the run's other tasks (to look at them all
+    would take seconds); None where there was none."""
+    own = [one for one in history.evaluation if one.condition.task == task]
+    return summarise(own, {START, *BASELINES}) if own else None
 
 
 def diff_text(before: str, after: str) -> Text:
@@ -166,8 +168,9 @@ def beginning(text: str, width: int) -> str:
 
 def _state(history: RunHistory, task: TaskHistory) -> str:
     finished = len(task.records) - 1
-    if task.result is not None and state_of(task) == "done":
-        return f"done after {finished} rounds (stopped by: {in_line(task.result.stopped)})"
+    result = current_result(task)
+    if result is not None:
+        return f"done after {finished} rounds (stopped by: {in_line(result.stopped)})"
     return f"running: {finished} rounds of {job_searches(history.config)[task.task].rounds} are finished"
 
 
@@ -180,16 +183,18 @@ def _instruction(task: TaskHistory) -> RenderableType:
     return Group(*parts, title, diff_text(start, best))
 
 
-def _facts(task: TaskHistory) -> RenderableType:
-    result = task.result
+def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
+    result = current_result(task)
     before, after = (result.accuracy_before, result.accuracy_after) if result else (None, None)
     table = _table("", "before", "after")
     table.add_row("training loss", loss_text(task.start.loss), Text(loss_text(task.best.loss), style="bold"))
     table.add_row("held-out accuracy", accuracy_text(before), Text(accuracy_text(after), style="bold"))
     if result is None or result.p_value is None:
         return table
-    verdict = "significant" if result.p_value < LEVEL else "NOT significant"
-    return Group(table, Text(f"the difference is {verdict} (p = {result.p_value:.2g})", style="dim"))
+    verdict = "significant" if task.task in significant(current_results(history)) else "NOT significant"
+    basis = ", corrected for the number of tasks" if has_many_tasks(history) else ""
+    note = f"p = {result.p_value:.2g}: the difference is {verdict}{basis}"
+    return Group(table, Text(note, style="dim"))
 
 
 def _way(task: TaskHistory) -> RenderableType:
@@ -257,18 +262,13 @@ def _hard(task: TaskHistory) -> RenderableType:
 
 
 def _cost(task: TaskHistory) -> str:
-    scored, generated, seconds = cost_of(task)
-    return f"this task: {amount(scored)} tokens scored, {amount(generated)} generated, {seconds:.0f} s"
+    return f"this task: {cost_text(cost_of(task))}"
 
 
-def cost_of(task: TaskHistory) -> tuple[int, int, float]:
-    """Tokens scored, tokens generated and seconds of a task so far."""
-    spent = (task.result,) if task.result is not None and state_of(task) == "done" else task.records
-    return (
-        sum(part.tokens_scored for part in spent),
-        sum(part.tokens_generated for part in spent),
-        sum(part.seconds for part in spent),
-    )
+def cost_text(cost: Cost) -> str:
+    """Tokens and seconds in words."""
+    scored, generated = amount(cost.tokens_scored), amount(cost.tokens_generated)
+    return f"{scored} tokens scored, {generated} generated, {cost.seconds:.0f} s"
 
 
 def _show_run(history: RunHistory, console: Console) -> None:
@@ -282,10 +282,8 @@ def _spent(manifest: Manifest) -> Iterator[str]:
     if manifest.ended is None:
         yield f"the run began {in_line(manifest.started)} and has not ended"
     else:
-        yield (
-            f"the run: {amount(manifest.tokens_scored)} tokens scored, {amount(manifest.tokens_generated)} "
-            f"generated, {manifest.seconds:.0f} s"
-        )
+        spent = Cost(manifest.tokens_scored, manifest.tokens_generated, manifest.seconds)
+        yield f"the run: {cost_text(spent)}"
     for role, use in manifest.pools.items():
         yield f"{in_line(role)}: replicas lost {use.lost}, calls made again {use.retries}"
 

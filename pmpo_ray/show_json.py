@@ -14,6 +14,9 @@ from pmpo_ray.evaluation.tables import summary_json
 from pmpo_ray.history import RunHistory, TaskHistory
 from pmpo_ray.insight import (
     analysed,
+    cost_of,
+    current_result,
+    current_results,
     hard_examples,
     operator_counts,
     refusal_counts,
@@ -22,7 +25,7 @@ from pmpo_ray.insight import (
     word_diff,
 )
 from pmpo_ray.jobs import job_searches
-from pmpo_ray.show import HARD_EXAMPLES, cost_of, held_out
+from pmpo_ray.show import HARD_EXAMPLES, held_out
 from pmpo_ray.types import Interval
 
 Document = dict[str, object]
@@ -31,7 +34,7 @@ Document = dict[str, object]
 def overview_json(history: RunHistory) -> Document:
     """All tasks in the configuration's order; of a task that waits, nothing but its name is known."""
     found = {task.task: task for task in history.tasks}
-    changed = significant([task.result for task in history.tasks if task.result is not None])
+    changed = significant(current_results(history))
     return {
         **_run(history),
         "tasks": [
@@ -43,13 +46,13 @@ def overview_json(history: RunHistory) -> Document:
 
 def task_json(history: RunHistory, task: TaskHistory) -> Document:
     """One task with how its best instruction came about."""
-    part = analysed(task)
+    part, result = analysed(task), current_result(task)
     summary = held_out(history, task.task)
     return {
         **_run(history),
         **_figures(task),
         "task": task.task,
-        "stopped": task.result.stopped if task.result is not None and state_of(task) == "done" else None,
+        "stopped": result.stopped if result is not None else None,
         "start": task.start.candidate.text,
         "diff": [asdict(piece) for piece in word_diff(task.start.candidate.text, task.best.candidate.text)],
         "lineage": [
@@ -96,8 +99,7 @@ def _run(history: RunHistory) -> Document:
 def _figures(task: TaskHistory | None) -> Document:
     if task is None:
         return {"state": "waiting", "rounds": None, "losses": [], "best": None, **_NOTHING}
-    result = task.result
-    scored, generated, seconds = cost_of(task)
+    result = current_result(task)
     return {
         "state": state_of(task),
         "rounds": len(task.records) - 1,
@@ -108,9 +110,7 @@ def _figures(task: TaskHistory | None) -> Document:
         "accuracy_before": interval_json(result.accuracy_before if result else None),
         "accuracy_after": interval_json(result.accuracy_after if result else None),
         "p_value": result.p_value if result else None,
-        "tokens_scored": scored,
-        "tokens_generated": generated,
-        "seconds": seconds,
+        **asdict(cost_of(task)),
     }
 
 
