@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
+from pmpo_ray import cli_reading
 from pmpo_ray.errors import PmpoError
 
 if TYPE_CHECKING:
@@ -322,3 +323,6 @@ def tasks(
     print(f"{'task':{width}}  {'rows':>6}  kind")
     for item in listings:
         print(f"{item.task:{width}}  {item.rows:>6}  {item.kind}")
+
+
+cli_reading.add_to(app)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -148,20 +148,20 @@ def dump_config(config: RunConfig) -> str:
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def differences(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
-    """Key paths whose values differ, in the order of the configuration, apart from those in CHANGEABLE."""
-    return tuple(_differing(old, new, ()))
+def differences(old: RunConfig, new: RunConfig, ignored: Container[str] = CHANGEABLE) -> tuple[str, ...]:
+    """Key paths whose values differ, in the order of the configuration, apart from those in `ignored`."""
+    return tuple(_differing(old, new, (), ignored))
 
 
-def _differing(old: Any, new: Any, path: KeyPath) -> Iterator[str]:
-    if dotted(path) in CHANGEABLE:
+def _differing(old: Any, new: Any, path: KeyPath, ignored: Container[str]) -> Iterator[str]:
+    if dotted(path) in ignored:
         return
     if isinstance(old, BaseModel) and isinstance(new, BaseModel):
         for key in type(old).model_fields:
-            yield from _differing(getattr(old, key), getattr(new, key), (*path, key))
+            yield from _differing(getattr(old, key), getattr(new, key), (*path, key), ignored)
     elif path == ("tasks",):
         for index, (one, other) in enumerate(zip_longest(old, new)):
-            yield from _differing(one, other, (*path, index))
+            yield from _differing(one, other, (*path, index), ignored)
     elif old != new:
         yield dotted(path)
 

@@ -147,10 +147,10 @@ def progress_table(tasks: Sequence[Progress], width: int, height: int) -> Render
 
 def _live_row(task: Progress, width: int) -> list[Text]:
     return [
-        Text(shortened(_line(task.task), width)),
+        Text(shortened(in_line(task.task), width)),
         Text(task.state, style=_STYLES.get(task.state, "cyan")),
         Text(f"{task.round}/{task.rounds}"),
-        Text(_loss(min(task.losses)) if task.losses else "–"),
+        Text(loss_text(min(task.losses)) if task.losses else "–"),
         Text(spark(task.losses), style="cyan"),
         Text(amount(task.tokens_scored)),
         Text(amount(task.tokens_generated)),
@@ -158,7 +158,9 @@ def _live_row(task: Progress, width: int) -> list[Text]:
 
 
 def _note(task: Progress) -> Text:
-    return Text(f"{_line(task.task)}: {_line(task.note)}", style="yellow", no_wrap=True, overflow="ellipsis")
+    return Text(
+        f"{in_line(task.task)}: {in_line(task.note)}", style="yellow", no_wrap=True, overflow="ellipsis"
+    )
 
 
 def _left_out(tasks: Sequence[Progress], shown: int) -> list[Text]:
@@ -188,10 +190,10 @@ class PlainLog:
         if self._quiet or self._last.get(progress.task) == now:
             return
         self._last[progress.task] = now
-        loss = f"  loss {_loss(min(progress.losses))}" if progress.losses else ""
-        note = f"  {_line(progress.note)}" if progress.note else ""
+        loss = f"  loss {loss_text(min(progress.losses))}" if progress.losses else ""
+        note = f"  {in_line(progress.note)}" if progress.note else ""
         line = (
-            f"[{self._clock() - self._start:6.0f}s] {_line(progress.task)}  "
+            f"[{self._clock() - self._start:6.0f}s] {in_line(progress.task)}  "
             f"round {progress.round}/{progress.rounds}  {progress.state}{loss}  "
             f"{amount(progress.tokens_scored)} scored  {amount(progress.tokens_generated)} generated{note}"
         )
@@ -227,14 +229,14 @@ class FinalTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from _final(self.results, options.max_width)
-        yield Text(f"run folder: {_line(self.run_dir)}", overflow="fold")
+        yield Text(f"run folder: {in_line(self.run_dir)}", overflow="fold")
 
 
 def final_table(results: Sequence[TaskResult], run_dir: str, console: Console) -> None:
     """Print a `FinalTable`, the path of the run folder on one line however long it is."""
     for part in _final(results, console.width):
         console.print(part)
-    console.print(Text(f"run folder: {_line(run_dir)}"), soft_wrap=True)
+    console.print(Text(f"run folder: {in_line(run_dir)}"), soft_wrap=True)
 
 
 def _final(results: Sequence[TaskResult], width: int) -> Iterator[RenderableType]:
@@ -253,14 +255,16 @@ def _one_task(result: TaskResult) -> RenderableType:
     facts = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for title in ("", "before", "after"):
         facts.add_column(title)
-    facts.add_row(Text("training loss"), Text(_loss(result.loss_before)), Text(_loss(result.loss_after)))
+    facts.add_row(
+        Text("training loss"), Text(loss_text(result.loss_before)), Text(loss_text(result.loss_after))
+    )
     facts.add_row(
         Text("held-out accuracy"),
-        Text(_accuracy(result.accuracy_before)),
-        Text(_accuracy(result.accuracy_after), style="bold"),
+        Text(accuracy_text(result.accuracy_before)),
+        Text(accuracy_text(result.accuracy_after), style="bold"),
     )
     spent = (
-        f"{result.rounds} rounds (stopped by: {_line(result.stopped)}), {result.seconds:.0f} s, "
+        f"{result.rounds} rounds (stopped by: {in_line(result.stopped)}), {result.seconds:.0f} s, "
         f"{amount(result.tokens_scored)} tokens scored, {amount(result.tokens_generated)} generated"
     )
     tested = result.accuracy_after or result.accuracy_before
@@ -269,7 +273,7 @@ def _one_task(result: TaskResult) -> RenderableType:
         verdict = "significant" if result.p_value < LEVEL else "NOT significant"
         basis += f"; the difference is {verdict} (p = {result.p_value:.2g})"
     return Group(
-        Rule(Text(_line(result.task), style="bold"), align="left"),
+        Rule(Text(in_line(result.task), style="bold"), align="left"),
         Text("instruction before", style="dim"),
         Text(visible(result.start)),
         Text(),
@@ -287,14 +291,14 @@ def _many_tasks(results: Sequence[TaskResult], width: int) -> Table:
     table.add_column("task", no_wrap=True, footer=Text("mean"))
     for title in ("loss", "after", "acc. %", "after", "scored", "gener.", "sec."):
         table.add_column(title, justify="right", no_wrap=True)
-    significant = _significant(results)
+    better_or_worse = significant(results)
     for result in results:
         table.add_row(
-            Text(shortened(_line(result.task), max(12, width - 63))),
-            Text(_loss(result.loss_before)),
-            Text(_loss(result.loss_after)),
-            Text(_percent(result.accuracy_before)),
-            Text(_percent(result.accuracy_after) + ("*" if result.task in significant else " ")),
+            Text(shortened(in_line(result.task), max(12, width - 63))),
+            Text(loss_text(result.loss_before)),
+            Text(loss_text(result.loss_after)),
+            Text(percent_text(result.accuracy_before)),
+            Text(percent_text(result.accuracy_after) + ("*" if result.task in better_or_worse else " ")),
             Text(amount(result.tokens_scored)),
             Text(amount(result.tokens_generated)),
             Text(f"{result.seconds:.0f}"),
@@ -310,7 +314,7 @@ def _many_tasks(results: Sequence[TaskResult], width: int) -> Table:
     return table
 
 
-def _significant(results: Sequence[TaskResult]) -> set[str]:
+def significant(results: Sequence[TaskResult]) -> set[str]:
     """The tasks whose accuracy changed significantly, their number allowed for."""
     tested = [(result.task, result.p_value) for result in results if result.p_value is not None]
     adjusted = holm([p_value for _, p_value in tested])
@@ -320,8 +324,8 @@ def _significant(results: Sequence[TaskResult]) -> set[str]:
 def _means(results: Sequence[TaskResult]) -> list[str]:
     return [
         "mean",
-        _loss(fmean(result.loss_before for result in results)),
-        _loss(fmean(result.loss_after for result in results)),
+        loss_text(fmean(result.loss_before for result in results)),
+        loss_text(fmean(result.loss_after for result in results)),
         _mean_accuracy([result.accuracy_before for result in results]),
         _mean_accuracy([result.accuracy_after for result in results]) + " ",
         amount(round(fmean(result.tokens_scored for result in results))),
@@ -345,7 +349,7 @@ def _instructions(results: Sequence[TaskResult]) -> RenderableType:
         after = "(unchanged)" if result.best == result.start else _excerpt(result.best)
         before = "" if len(starts) == 1 else f"before: {_excerpt(result.start)}\nafter: "
         cell = Text.assemble((before, "dim"), after)
-        table.add_row(Text(_line(result.task), overflow="fold"), cell)
+        table.add_row(Text(in_line(result.task), overflow="fold"), cell)
     table.caption = Text(f"Texts over {_EXCERPT} characters are cut; best.json has them whole.", style="dim")
     table.caption_justify = "left"
     if len(starts) > 1:
@@ -356,26 +360,28 @@ def _instructions(results: Sequence[TaskResult]) -> RenderableType:
 
 
 def _excerpt(text: str) -> str:
-    shown = _line(text)
+    shown = in_line(text)
     return shown if len(shown) <= _EXCERPT else f"{shown[: _EXCERPT - 1]}…"
 
 
-def _line(text: str) -> str:
+def in_line(text: str) -> str:
     """`text` made visible on one line."""
     return " ".join(visible(text).split())
 
 
-def _loss(loss: float) -> str:
+def loss_text(loss: float) -> str:
+    """A loss as tables show it."""
     return f"{loss:.3f}" if math.isfinite(loss) else "–"
 
 
-def _accuracy(interval: Interval | None) -> str:
+def accuracy_text(interval: Interval | None) -> str:
+    """An accuracy with its interval, where there is room for it."""
     if interval is None:
         return "not evaluated"
     return f"{interval.value * 100:.1f}% [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
 
 
-def _percent(interval: Interval | None) -> str:
+def percent_text(interval: Interval | None) -> str:
     if interval is None:
         return "–"
     ends = f"[{interval.low * 100:.0f},{interval.high * 100:.0f}]"
@@ -400,8 +406,8 @@ def _task_json(result: TaskResult) -> dict[str, object]:
     return {
         "task": result.task,
         "rounds": result.rounds,
-        "loss_before": _number(result.loss_before),
-        "loss_after": _number(result.loss_after),
+        "loss_before": json_number(result.loss_before),
+        "loss_after": json_number(result.loss_after),
         "accuracy_before": None if before is None else before.value,
         "accuracy_after": None if after is None else after.value,
         "p_value": result.p_value,
@@ -413,5 +419,6 @@ def _task_json(result: TaskResult) -> dict[str, object]:
     }
 
 
-def _number(value: float) -> float | None:
+def json_number(value: float) -> float | None:
+    """A number for JSON, which has none that is not finite."""
     return value if math.isfinite(value) else None

@@ -13,8 +13,8 @@ from difflib import SequenceMatcher
 from itertools import groupby, pairwise
 from typing import Literal
 
-from pmpo_ray.history import TaskHistory
-from pmpo_ray.types import Example, Operator, ScoredCandidate, SegmentImportance
+from pmpo_ray.history import RunHistory, TaskHistory
+from pmpo_ray.types import Example, Operator, ScoredCandidate, SegmentImportance, TaskResult
 
 PieceKind = Literal["same", "deleted", "inserted"]
 TaskState = Literal["done", "running", "waiting"]
@@ -68,6 +68,15 @@ class OperatorCount:
     survived: int
     refused: int
     failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a task took so far."""
+
+    tokens_scored: int
+    tokens_generated: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +152,31 @@ def _merged(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-def state_of(task: TaskHistory) -> TaskState:
-    """Whether a task is done. One that was done and went on since, for more rounds, runs."""
+def current_result(task: TaskHistory) -> TaskResult | None:
+    """What a task came to; None while it runs, also where it was done and goes on for more rounds."""
     done = task.result is not None and task.result.rounds == len(task.records) - 1
-    return "done" if done else "running"
+    return task.result if done else None
+
+
+def current_results(history: RunHistory) -> list[TaskResult]:
+    """What the tasks that are done came to."""
+    return [found for found in map(current_result, history.tasks) if found is not None]
+
+
+def state_of(task: TaskHistory) -> TaskState:
+    """Whether a task is done or runs."""
+    return "running" if current_result(task) is None else "done"
+
+
+def cost_of(task: TaskHistory) -> Cost:
+    """What a task took so far. Once it is done, this includes what picking the final instruction took."""
+    result = current_result(task)
+    spent = task.records if result is None else (result,)
+    return Cost(
+        tokens_scored=sum(part.tokens_scored for part in spent),
+        tokens_generated=sum(part.tokens_generated for part in spent),
+        seconds=sum(part.seconds for part in spent),
+    )
 
 
 def steps(task: TaskHistory, candidate: str) -> tuple[Step, ...]:

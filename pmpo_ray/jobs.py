@@ -31,8 +31,17 @@ class Job:
 def job_names(config: RunConfig, task: str | None = None) -> list[str]:
     """What the jobs of a configuration, or of one task of it, are called, in their order: as their tasks, or
     TASK.NAME for each entry of the grid."""
-    tasks = [settings.name for settings in config.tasks if task in (None, settings.name)]
-    return [_name(name, variant) for name in tasks for variant in config.searches()]
+    return list(job_searches(config, task))
+
+
+def job_searches(config: RunConfig, task: str | None = None) -> dict[str, SearchConfig]:
+    """How each job of a configuration, or of one task of it, is searched, by the job's name."""
+    return {
+        _name(settings.name, variant): search
+        for settings in config.tasks
+        if task in (None, settings.name)
+        for variant, search in config.searches().items()
+    }
 
 
 def given_tasks(config: RunConfig, location: str, handed: Mapping[str, Task]) -> dict[str, Task]:

@@ -142,7 +142,7 @@ def _cell(group: Sequence[Examined]) -> _Cell:
     columns = list(zip(*(one.outcomes for one in group), strict=True))
     outcomes = [outcome for one in group for outcome in one.outcomes]
     judged = condition.method == "judged"
-    values = tuple(fmean(_value(outcome, judged=judged) for outcome in column) for column in columns)
+    values = tuple(fmean(outcome_value(outcome, judged=judged) for outcome in column) for column in columns)
     losses = _means(columns, lambda outcome: outcome.loss)
     scores = [outcome.score for outcome in outcomes if outcome.score is not None and not judged]
     row = Row(
@@ -162,7 +162,7 @@ def _cell(group: Sequence[Examined]) -> _Cell:
     return _Cell(row, values, losses)
 
 
-def _value(outcome: Outcome, *, judged: bool) -> float:
+def outcome_value(outcome: Outcome, *, judged: bool) -> float:
     """What an outcome counts: 1 if right, or how far it is preferred."""
     return float(outcome.right) if not judged or outcome.score is None else outcome.score
 

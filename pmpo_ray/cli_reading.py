@@ -1,0 +1,71 @@
+"""The commands that tell and change nothing: show, compare and doctor.
+
+Invariants: as in `pmpo_ray.cli`, to which `add_to` adds them; a run folder is only read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+_RUN = "A run folder: a path or s3://..."
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give `app` the commands of this module."""
+    for command in (show, compare):
+        app.command()(command)
+
+
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN)],
+    task: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="Of a run of many tasks, the one to tell about.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a run's tasks, or how one task's best instruction came about. Works while the run goes on."""
+    from pmpo_ray.history import load_history
+    from pmpo_ray.show import has_many_tasks, show_overview, show_task
+    from pmpo_ray.show_json import overview_json, task_json
+
+    history = load_history(run)
+    chosen = None if task is None and has_many_tasks(history) else history.task(task)
+    if as_json:
+        document = overview_json(history) if chosen is None else task_json(history, chosen)
+        print(json.dumps(document, allow_nan=False))
+        return
+    from rich.console import Console
+
+    if chosen is None:
+        show_overview(history, Console())
+    else:
+        show_task(history, chosen, Console())
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN_A", help=_RUN)],
+    second: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one.")],
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="TASK", help="Compare this task alone, with its texts.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two runs: losses where they can be compared, held-out accuracies, costs and settings."""
+    from pmpo_ray.comparing import compare_runs
+    from pmpo_ray.comparing_display import comparison_json, show_comparison
+    from pmpo_ray.history import load_history
+    from pmpo_ray.logs import Redaction
+
+    redact = Redaction(os.environ)
+    found = compare_runs(load_history(first), load_history(second), task=task, redact=redact)
+    if as_json:
+        print(json.dumps(comparison_json(found), allow_nan=False))
+        return
+    from rich.console import Console
+
+    show_comparison(found, Console())
