@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ _RUN = "A run folder: a path or s3://..."
 
 def add_to(app: typer.Typer) -> None:
     """Give `app` the commands of this module."""
-    for command in (show, compare):
+    for command in (show, compare, doctor):
         app.command()(command)
 
 
@@ -69,3 +70,43 @@ def compare(
     from rich.console import Console
 
     show_comparison(found, Console())
+
+
+def doctor(
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="CONFIG", help="YAML file of a run. Without it, one of defaults is meant."),
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set any key, e.g. ray.address=auto. Repeatable."),
+    ] = None,
+    run_dir: Annotated[
+        str | None,
+        typer.Option("--run-dir", metavar="DIR", help="Where the run would go: a path or s3://..."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at what this machine and cluster offer to a run, and say what to do about what is missing.
+
+    Exit code 1: something that the configuration needs is missing.
+    """
+    from pmpo_ray.config_io import default_config, load_config
+    from pmpo_ray.doctor import examine
+    from pmpo_ray.logs import Redaction
+
+    settings = load_config(config, override or ()) if config is not None else default_config(override or ())
+    if run_dir is not None:
+        settings = settings.model_copy(update={"run_dir": run_dir})
+    found = [finding.redacted(Redaction(os.environ)) for finding in examine(settings, os.environ)]
+    complete = all(finding.state != "missing" for finding in found)
+    if as_json:
+        print(json.dumps({"complete": complete, "findings": [asdict(finding) for finding in found]}))
+    else:
+        from rich.console import Console
+
+        from pmpo_ray.doctor_display import show_findings
+
+        show_findings(found, Console())
+    if not complete:
+        raise typer.Exit(1)

@@ -131,10 +131,19 @@ def load_config(path: str | None, overrides: Sequence[str] = (), run_dir: str | 
             f"{source}: a configuration must be a mapping of keys to values, not {kind_of(value, ())}"
         )
     origins: Origins = {where: f"{source}:{line}" for where, line in document.lines.items()}
+    config = _overridden(value, overrides, source, origins)
+    return config if run_dir is None else config.model_copy(update={"run_dir": run_dir})
+
+
+def default_config(overrides: Sequence[str]) -> RunConfig:
+    """The configuration of a run that was told nothing but `overrides`. Raises ConfigError."""
+    return _overridden({}, overrides, "the defaults", {})
+
+
+def _overridden(value: dict[str, Any], overrides: Sequence[str], source: str, origins: Origins) -> RunConfig:
     for override in overrides:
         value = _override(value, origins, override)
-    config = _validated(value, source, origins)
-    return config if run_dir is None else config.model_copy(update={"run_dir": run_dir})
+    return _validated(value, source, origins)
 
 
 def config_from_mapping(mapping: Mapping[str, object], where: str) -> RunConfig:

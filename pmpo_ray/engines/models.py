@@ -19,7 +19,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pmpo_ray.engines.packaged_models import (
     PACKAGED,
@@ -27,6 +27,7 @@ from pmpo_ray.engines.packaged_models import (
     from_package,
     named_tokenizer_errors,
     one_line,
+    package_is_cached,
     quiet_transformers,
 )
 from pmpo_ray.errors import ModelError
@@ -42,6 +43,10 @@ _SAMPLES = 16
 _SAMPLE_BYTES = 64 << 10
 _SIDE_FILES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 _INDEX = "model.safetensors.index.json"
+
+
+Whereabouts = Literal["here", "on the hub", "in a package"]
+"""Where a model is before it is fetched: on this machine, or where it comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +79,13 @@ def resolve_model(
     path = _local_path(name)
     if path is not None:
         if revision is not None:
-            raise ModelError(f"model {name!r} is local and has no revisions; remove revision {revision!r}")
+            raise _no_revisions(name, revision)
         if path.is_dir():
             return ResolvedModel(name, path, _fingerprint(path))
         folder, sha256 = from_gguf(path, progress=progress)
         return ResolvedModel(name, folder, f"sha256:{sha256[:16]}")
 
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise ModelError(
-            f"model {name!r}: no such folder or GGUF file, and not a hub name (org/name); correct the name"
-        ) from error
+    _check_hub_name(name)
     cached = _from_hub_cache(name, revision, code=code, weights=weights)
     if cached is not None:
         return ResolvedModel(name, cached, cached.name)
@@ -99,8 +96,49 @@ def resolve_model(
     if name in PACKAGED and revision in (None, "main"):
         folder, sha256 = from_package(name, progress=progress)
         return ResolvedModel(name, folder, f"sha256:{sha256[:16]}")
+    raise _nowhere(name, revision)
+
+
+def whereabouts(name: str, *, revision: str | None = None, code: bool = False) -> Whereabouts:
+    """Where `resolve_model` would find the model `name`, without fetching anything.
+
+    Raises ModelError as `resolve_model` would.
+    """
+    path = _local_path(name)
+    if path is not None:
+        if revision is not None:
+            raise _no_revisions(name, revision)
+        return "here"
+    _check_hub_name(name)
+    packaged = name in PACKAGED and revision in (None, "main")
+    if _from_hub_cache(name, revision, code=code, weights=True) is not None:
+        return "here"
+    if _ask_hub(name, revision) is not None:
+        return "on the hub"
+    if not packaged:
+        raise _nowhere(name, revision)
+    return "here" if package_is_cached(name) else "in a package"
+
+
+def _no_revisions(name: str, revision: str) -> ModelError:
+    return ModelError(f"model {name!r} is local and has no revisions; remove revision {revision!r}")
+
+
+def _check_hub_name(name: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ModelError(
+            f"model {name!r}: no such folder or GGUF file, and not a hub name (org/name); correct the name"
+        ) from error
+
+
+def _nowhere(name: str, revision: str | None) -> ModelError:
     at = f" at revision {revision!r}" if revision is not None else ""
-    raise ModelError(
+    return ModelError(
         f"model {name!r}: no such folder or GGUF file, not in the local hub cache{at}, and the hub "
         f"can't be reached; give a local folder, a .gguf file, or one of the packaged models: "
         f"{', '.join(PACKAGED)}"

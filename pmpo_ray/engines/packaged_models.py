@@ -145,11 +145,24 @@ def one_line(error: BaseException | str) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def cache_root() -> Path:
+    """Where converted models are kept."""
+    return Path(os.environ.get("PMPO_CACHE_DIR") or platformdirs.user_cache_dir("pmpo_ray")) / "models"
+
+
+def package_is_cached(name: str) -> bool:
+    """Whether the packaged model `name` is there already, converted."""
+    return _cache_folder(name, PACKAGED[name].sha256).is_dir()
+
+
+def _cache_folder(name: str, sha256: str) -> Path:
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "--", name).strip(".-")[:80] or "model"
+    return cache_root() / f"{safe}-{sha256[:16]}"
+
+
 def _cached(name: str, sha256: str, build: Callable[[Path], Path]) -> Path:
     """The cache folder of `name` with this checksum; if absent, `build` makes it in a working folder."""
-    root = Path(os.environ.get("PMPO_CACHE_DIR") or platformdirs.user_cache_dir("pmpo_ray")) / "models"
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "--", name).strip(".-")[:80] or "model"
-    final = root / f"{safe}-{sha256[:16]}"
+    root, final = cache_root(), _cache_folder(name, sha256)
     if final.is_dir():
         return final
     try:

@@ -7,19 +7,16 @@ chosen offline mode (HF_HUB_OFFLINE=1), only the local cache is read.
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pmpo_ray.errors import DataError
+from pmpo_ray.reaching import http_status
 from pmpo_ray.tasks.files import Record, one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-_REACH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +67,8 @@ def named_rows(table: Dataset) -> Iterator[dict[str, object]]:
 
 
 def _require_reachable(endpoint: str, source: HubSource, advice: str) -> None:
-    request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 - the user's own hub endpoint
     try:
-        with urllib.request.urlopen(request, timeout=_REACH_SECONDS):  # noqa: S310
-            return
-    except urllib.error.HTTPError:
-        return  # an answer, if not a welcome one: the hub is there
+        http_status(endpoint)  # an answer, even if not a welcome one: the hub is there
     except OSError as error:
         raise DataError(
             f"hub data set {source}: {endpoint} cannot be reached ({one_line(error)}); {advice}"

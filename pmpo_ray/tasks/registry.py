@@ -51,6 +51,11 @@ def load_task(config: TaskConfig, data_dir: str | None, seed: int) -> Task:
     return assemble(draft, seed)
 
 
+def needs_hub(config: TaskConfig, data_dir: str | None) -> bool:
+    """Whether a task's data come from the public hub."""
+    return config.hub is not None or (config.path is None and data_dir is None and config.name != TICKETS)
+
+
 def list_tasks(data_dir: str | None) -> list[TaskListing]:
     """Every registered task, counted in the files under `data_dir` (a benchmark without its file there is
     left out), or with its published size where `data_dir` is None.
