@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pmpo_ray.callbacks import Callback
 from pmpo_ray.config import RunConfig
 from pmpo_ray.config_io import config_from_mapping, load_config
 from pmpo_ray.protocols import Observer
@@ -23,6 +24,7 @@ def optimize(
     overrides: Sequence[str] = (),
     run_dir: str | Path | None = None,
     observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: object,
 ) -> RunResult:
     """Optimise instructions; the same run as `pmpo optimize`.
@@ -30,7 +32,8 @@ def optimize(
     `config` is a RunConfig or the path of a YAML file, which `overrides` ("search.rounds=3") may change.
     Without it, the keywords are the configuration's top-level keys:
     `optimize(tasks=["tickets"], search={"rounds": 3})`. With `run_dir` alone, the run kept there goes on.
-    `observer` is told of every change; by default progress goes to the terminal.
+    `observer` is told of every change; by default progress goes to the terminal. `callbacks` are told of
+    rounds and results in a thread of their own.
 
     Raises a PmpoError, whose text is one line, for everything that a caller can mend.
     """
@@ -40,9 +43,9 @@ def optimize(
     folder = None if run_dir is None else str(run_dir)
     resolved = _resolved(config, overrides, folder, settings)
     if observer is not None:
-        return run_optimization(resolved, run_dir=folder, observer=observer)
+        return run_optimization(resolved, run_dir=folder, observer=observer, callbacks=callbacks)
     with progress_display() as display:
-        return run_optimization(resolved, run_dir=folder, observer=display)
+        return run_optimization(resolved, run_dir=folder, observer=display, callbacks=callbacks)
 
 
 def evaluate(
