@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pmpo_ray.callbacks import Callback
 from pmpo_ray.config_io import load_config
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
@@ -31,6 +32,7 @@ def optimize(
     overrides: Sequence[str] = (),
     run_dir: str | Path | None = None,
     observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: object,
 ) -> RunResult:
     """Optimise instructions; the same run as `pmpo optimize`.
@@ -48,7 +50,8 @@ def optimize(
     (the one to start from) and `description` say more of one task; `rounds`, `max_tokens` and `max_seconds`
     bound its search. All other keywords are the configuration's top-level keys: `model="..."`, `seed=1`,
     `scorer={"replicas": 2}`. Data from Python are kept in the run folder, so that the run can be continued
-    and evaluated without them. `observer` is told of every change; by default progress is shown.
+    and evaluated without them. `observer` is told of every change; by default progress is shown. `callbacks`
+    are told of rounds and results, in a thread of their own.
 
     Raises a PmpoError, whose text is one line, for everything that a caller can mend, and TypeError for
     arguments that do not go together.
@@ -68,9 +71,9 @@ def optimize(
         run_dir=folder,
     )
     if observer is not None:
-        return run_optimization(config, run_dir=folder, observer=observer, given=given)
+        return run_optimization(config, run_dir=folder, observer=observer, given=given, callbacks=callbacks)
     with progress_display() as display:
-        return run_optimization(config, run_dir=folder, observer=display, given=given)
+        return run_optimization(config, run_dir=folder, observer=display, given=given, callbacks=callbacks)
 
 
 def evaluate(

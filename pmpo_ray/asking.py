@@ -26,9 +26,9 @@ class UnansweredError(Exception):
 class Question(Generic[T]):
     """`function(*arguments)`, at work from now on in another process.
 
-    It has `seconds` from when the process has loaded the modules called `needs`, so that a slow machine is not
-    taken for one that does not answer. The function must be importable by name, and its arguments and answer
-    picklable. What it prints goes to standard error. Errors that it expects are part of its answer.
+    It has `seconds` from when the process has loaded the modules called `needs`, so that a slow machine is
+    not taken for one that does not answer. The function must be importable by name, and its arguments and
+    answer picklable. What it prints goes to standard error. Errors that it expects are part of its answer.
     """
 
     def __init__(

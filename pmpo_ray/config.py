@@ -285,6 +285,49 @@ class RayConfig(_Section):
     idle_timeout: float = Field(default=60.0, ge=0)
 
 
+class MlflowConfig(_Section):
+    """A run in MLflow. `uri` None: what MLFLOW_TRACKING_URI names, else MLflow's own default."""
+
+    uri: str | None = None
+    experiment: str = Field(default="pmpo", min_length=1)
+    register_prompts: bool = True
+
+    @field_validator("uri")
+    @classmethod
+    def _without_password(cls, value: str | None) -> str | None:
+        # What is here is kept in the run folder, and the message must not show it either.
+        if value is not None and "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError("must hold no credentials; give such an address in MLFLOW_TRACKING_URI")
+        return value
+
+
+class WandbConfig(_Section):
+    """A run in Weights & Biases. What is None is for wandb's own variables and settings to say."""
+
+    project: str = Field(default="pmpo", min_length=1)
+    entity: str | None = None
+    mode: Literal["online", "offline", "disabled"] | None = None
+
+
+class TensorboardConfig(_Section):
+    """A run in TensorBoard. `log_dir` None: the folder tensorboard in the run folder."""
+
+    log_dir: str | None = None
+
+
+class TrackingConfig(_Section):
+    """Where a run is shown while it goes on; nowhere by default. `true` stands for a section of defaults."""
+
+    mlflow: MlflowConfig | None = None
+    wandb: WandbConfig | None = None
+    tensorboard: TensorboardConfig | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class RunConfig(_Section):
     """One run: which tasks, which models, how to search, where to keep the result. With a `grid` every task
     is optimised once for each of its entries, which change `search`, over the same pools."""
@@ -299,6 +342,7 @@ class RunConfig(_Section):
     split: SplitConfig = SplitConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     ray: RayConfig = RayConfig()
+    tracking: TrackingConfig = TrackingConfig()
     run_dir: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 

@@ -16,7 +16,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -33,6 +33,7 @@ CHANGEABLE: Mapping[str, str] = {
     "run_dir": "the folder may have been moved, or be named by another path",
     "data_dir": "the same data may lie elsewhere on another machine",
     "ray": "where the work runs does not change its outcome",
+    "tracking": "who follows a run does not change its outcome",
     "scorer.replicas": "how many replicas share the work does not change its outcome",
     "scorer.min_replicas": "how many replicas share the work does not change its outcome",
     "scorer.tensor_parallel": "a share of a machine, not a setting of the method",
@@ -364,7 +365,7 @@ def key_paths(section: type[BaseModel] = RunConfig, prefix: str = "") -> tuple[s
         found.append(f"{prefix}{name}")
         nested = _section_in(field.annotation)
         if nested is not None:
-            listed = ".N" if get_args(field.annotation) else ""
+            listed = ".N" if get_origin(field.annotation) is tuple else ""
             found.extend(key_paths(nested, f"{prefix}{name}{listed}."))
     return tuple(found)
 

@@ -1,7 +1,8 @@
 """What this machine and its cluster offer to a run, looked at before there is one.
 
 Invariants: nothing is downloaded, no Ray is started, and nothing is written but a small file where the run
-folder would be, which is removed again; all that is asked is asked at once, and given up where no answer comes.
+folder would be, which is removed again; all that is asked is asked at once, and given up where no answer
+comes.
 """
 
 from __future__ import annotations

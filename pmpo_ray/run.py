@@ -23,7 +23,9 @@ from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
+from pmpo_ray.callbacks import Callback, RunStart, dispatching
 from pmpo_ray.config import RunConfig
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.evaluation.examining import Answering, Choosing, Examiner, method_for
@@ -49,10 +51,11 @@ from pmpo_ray.store import (
     hold,
     installed_versions,
 )
+from pmpo_ray.tracking import trackers
 from pmpo_ray.types import Progress, RoundRecord, ScoredCandidate, Task, TaskFailure, TaskResult
 
 if TYPE_CHECKING:
-    from actors.clients import RewriterPool
+    from actors.clients import RewriterPool, ScorerPool
     from actors.pools import Pools
     from actors.resources import Plan
     from actors.stats import PoolStats
@@ -66,9 +69,11 @@ def run_optimization(
     run_dir: str | None,
     observer: Observer,
     given: Mapping[str, Task] = MappingProxyType({}),
+    callbacks: Sequence[Callback] = (),
 ) -> RunResult:
     """Optimise every task of `config`, going on from `run_dir` where it holds an unfinished run. `given` are
-    the tasks, by name, whose data were given in Python; the run folder keeps them.
+    the tasks, by name, whose data were given in Python; the run folder keeps them. `callbacks` are told of
+    the run after the trackers of the configuration.
 
     Raises a PmpoError for everything a user can mend, also where every task failed, and KeyboardInterrupt
     after a clean end on Ctrl-C.
@@ -78,6 +83,7 @@ def run_optimization(
     location = run_dir or config.run_dir or fresh_run_dir(config)
     given = given_tasks(config, location, given)
     jobs = prepare_all(config, given)
+    followers = (*trackers(config.tracking, location), *callbacks)
     with hold(location) as lease:
         store = open_store(config, location, lease)
         keep_given(config, store, given)
@@ -96,13 +102,19 @@ def run_optimization(
             there = offered_resources()
             cluster = ClusterInfo(address, len(there.nodes), there.cpus, there.gpus)
             placed = place(config, there, own_machine=own_machine)
-            run = _Run(config, store, memory, jobs, observer, cluster, placed)
             try:
-                results = run_to_end(run.run())
+                with dispatching(followers) as followed:
+                    run = _Run(config, store, memory, jobs, observer, followed, cluster, placed)
+                    finished = False
+                    try:
+                        run_to_end(run.run())
+                        finished = True
+                    finally:
+                        followed.on_run_end(run.result, finished)
             except KeyboardInterrupt:
                 # Whoever tells the user about it has to say where to go on.
                 raise KeyboardInterrupt(store.location) from None
-    return RunResult(results, store.location, tuple(run.failures))
+    return run.result
 
 
 @contextmanager
@@ -135,6 +147,7 @@ class _Run:
         memory: ScoreMemory,
         jobs: Sequence[Job],
         observer: Observer,
+        followed: Callback,
         cluster: ClusterInfo,
         placed: Plan,
     ) -> None:
@@ -145,14 +158,22 @@ class _Run:
         self._memory = memory
         self._jobs = jobs
         self._observer = observer
+        self._followed = followed
         self._cluster = cluster
         self._plan = placed
         self._results: dict[str, TaskResult] = {}
         self._metrics = Metrics()
         self._seen: dict[str, Progress] = {}
-        self.failures: list[TaskFailure] = []
+        self._failures: list[TaskFailure] = []
 
-    async def run(self) -> tuple[TaskResult, ...]:
+    @property
+    def result(self) -> RunResult:
+        """What the run has come to so far."""
+        names = [job.task.name for job in self._jobs if job.task.name in self._results]
+        done = tuple(self._results[name] for name in names)
+        return RunResult(done, self._store.location, tuple(self._failures))
+
+    async def run(self) -> None:
         from actors.pools import running_pools
 
         began = time.monotonic()
@@ -163,6 +184,7 @@ class _Run:
             await asyncio.to_thread(self._store.write_manifest, manifest)
             if scorer.info.fallback:
                 _log.warning("slow scorer: %s", scorer.info.fallback)
+            self._followed.on_run_start(await asyncio.to_thread(self._start, manifest.id, scorer, rewriter))
             driver = await asyncio.to_thread(self._store.next_replicas)
             # Within the pools: the last scores are saved whatever ends the tasks, then the actors end.
             async with (
@@ -172,10 +194,10 @@ class _Run:
             ):
                 await self._all_tasks(RememberingScorer(scorer, scorer.info, self._memory), rewriter)
             used = {name: _use(stats()) for name, stats in pools.stats.items()}
-        results = tuple(self._results[job.task.name] for job in self._jobs if job.task.name in self._results)
+        results = self.result.tasks
         finished = replace(
             manifest,
-            ended=None if self.failures else _now(),
+            ended=None if self._failures else _now(),
             tokens_scored=sum(result.tokens_scored for result in results),
             tokens_generated=sum(result.tokens_generated for result in results),
             seconds=manifest.seconds + time.monotonic() - began,
@@ -183,7 +205,6 @@ class _Run:
         )
         await asyncio.to_thread(self._store.write_summary, results)
         await asyncio.to_thread(self._store.write_manifest, finished)
-        return results
 
     def _manifest(self) -> Manifest:
         earlier = self._store.read_manifest()
@@ -200,7 +221,15 @@ class _Run:
             cluster=None,
             started=earlier.started if earlier else _now(),
             seconds=earlier.seconds if earlier else 0.0,
+            id=earlier.id if earlier and earlier.id else uuid4().hex,
         )
+
+    def _start(self, run_id: str, scorer: ScorerPool, rewriter: RewriterPool) -> RunStart:
+        names = tuple(job.task.name for job in self._jobs)
+        stored = {name: self._store.count_rounds(name) for name in names}
+        resumed = {name: count for name, count in stored.items() if count}
+        location = self._store.location
+        return RunStart(run_id, location, self._config, names, scorer.info, rewriter.info, resumed)
 
     @asynccontextmanager
     async def _published(self, pools: Pools) -> AsyncIterator[None]:
@@ -236,7 +265,9 @@ class _Run:
             await self._one_task(job, scorer, rewriter)
         except (EngineError, DataError) as error:
             name = job.task.name
-            self.failures.append(TaskFailure(name, str(error)))
+            failure = TaskFailure(name, str(error))
+            self._failures.append(failure)
+            self._followed.on_task_failed(failure)
             last = self._seen.get(name, Progress(name, "waiting", 0, job.search.rounds))
             self._observe(replace(last, state="failed", note=str(error)))
             return error
@@ -259,6 +290,7 @@ class _Run:
             await asyncio.to_thread(self._store.write_round, record)
             kept.append(record.slim())
             await asyncio.to_thread(self._store.write_best, name, kept)
+            self._followed.on_round(record)
 
         setup = SearchSetup(
             task=job.task,
@@ -287,6 +319,7 @@ class _Run:
             result = await self._evaluated(job, result, losses, scorer, rewriter)
         await asyncio.to_thread(self._store.write_task_result, name, result)
         self._results[name] = result
+        self._followed.on_task_end(result)
 
     async def _picked(
         self, job: Job, outcome: SearchOutcome, scorer: ScoreClient

@@ -6,7 +6,7 @@ import json
 import re
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -16,7 +16,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pmpo_ray import optimize
-from pmpo_ray.config import EndpointConfig, ReplicaConfig, RunConfig, SearchConfig, TaskConfig
+from pmpo_ray.config import (
+    EndpointConfig,
+    MlflowConfig,
+    ReplicaConfig,
+    RunConfig,
+    SearchConfig,
+    TaskConfig,
+    TensorboardConfig,
+    TrackingConfig,
+)
 from pmpo_ray.config_io import (
     CHANGEABLE,
     config_from_mapping,
@@ -369,11 +378,44 @@ def test_differences_are_key_paths() -> None:
     assert differences(old, old) == ()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "mlflow", "tensorboard"),
+    [
+        ([], None, None),
+        (["tracking.mlflow=true", "tracking.tensorboard={}"], MlflowConfig(), TensorboardConfig()),
+        (["tracking.mlflow={uri: x}", "tracking.mlflow=false"], None, None),
+        (["tracking.tensorboard.log_dir=logs"], None, TensorboardConfig(log_dir="logs")),
+        (["tracking={mlflow: true}", "tracking.mlflow=null"], None, None),
+    ],
+)
+def test_a_tracker_is_switched_on_by_true_or_a_key_of_it(
+    tmp_path: Path,
+    overrides: list[str],
+    mlflow: MlflowConfig | None,
+    tensorboard: TensorboardConfig | None,
+) -> None:
+    tracking = load(tmp_path, "", *overrides).tracking
+    assert tracking == TrackingConfig(mlflow=mlflow, tensorboard=tensorboard)
+
+
+def test_complaints_about_trackers_name_the_key_and_hide_credentials(tmp_path: Path) -> None:
+    assert complaint(tmp_path, "tracking: {wandb: {projekt: x}}\n") == (
+        "run.yaml:1: tracking.wandb.projekt: unknown key; did you mean tracking.wandb.project?"
+    )
+    assert complaint(tmp_path, "tracking: {mlflow: 1}\n") == (
+        "run.yaml:1: tracking.mlflow: should be a section with keys of its own, not 1"
+    )
+    text = complaint(tmp_path, "", "tracking.mlflow.uri=postgresql://me:hush@host/db")
+    assert "must hold no credentials" in text
+    assert "hush" not in text
+
+
 def test_what_may_change_between_start_and_resume_does_not_count() -> None:
     new = config_from_mapping(
         {
             "run_dir": "r",
             "data_dir": "d",
+            "tracking": {"mlflow": True, "wandb": {"project": "other"}},
             "ray": {"address": "auto", "num_cpus": 3, "num_gpus": 1, "start_timeout": 1},
             "scorer": {"replicas": 2, "cpus": 2, "gpus": 1, "memory_gb": 3, "threads": 4},
             "rewriter": {"replicas": 2, "cpus": 2, "gpus": 1, "memory_gb": 3, "threads": 4},
@@ -422,6 +464,7 @@ def field_at(path: str) -> FieldInfo:
             section = TaskConfig
         elif part != "tasks":
             kind = section.model_fields[part].annotation
+            kind = next(iter(get_args(kind)), kind)  # a section that may be missing
             assert isinstance(kind, type)
             assert issubclass(kind, BaseModel)
             section = kind

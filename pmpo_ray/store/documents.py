@@ -53,7 +53,8 @@ class Manifest:
     """What a run was made with and what it came to. `versions` maps distributions to versions, `data` maps
     tasks to their `data_hash`; `started` and `ended` are ISO 8601 times, `ended` None while the run is not
     finished; tokens and seconds are totals over all tasks. `scorer`, `rewriter` and `cluster` are None until
-    known. `pools` is by role, of the driver that finished the run."""
+    known. `pools` is by role, of the driver that finished the run. `id` stays with the run wherever its
+    folder goes; it is empty in a folder of an earlier version."""
 
     versions: Mapping[str, str]
     scorer: EngineInfo | None
@@ -67,6 +68,7 @@ class Manifest:
     tokens_generated: int = 0
     seconds: float = 0.0
     pools: Mapping[str, PoolUse] = field(default_factory=dict)
+    id: str = ""
 
 
 def installed_versions() -> dict[str, str]:

@@ -129,9 +129,12 @@ class RunStore:
 
         Raises RunFolderError, naming the file, if a round is missing, damaged, or of another task.
         """
+        return tuple(self._read_round(task, number) for number in range(self.count_rounds(task)))
+
+    def count_rounds(self, task: str) -> int:
+        """The number of rounds of a task, round 0 among them; 0 for a task that has not started."""
         found = [_ROUND.fullmatch(name) for name in self._folder.names(f"tasks/{task_folder(task)}")]
-        numbers = {int(match[1]) for match in found if match}
-        return tuple(self._read_round(task, number) for number in range(max(numbers, default=-1) + 1))
+        return max((int(match[1]) for match in found if match), default=-1) + 1
 
     def write_training(self, task: str, examples: Sequence[Example]) -> None:
         """Keep a task's training examples, for readers of its rounds."""
