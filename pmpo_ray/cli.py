@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
+from pmpo_ray.cli_export import export
 from pmpo_ray.errors import PmpoError
 
 if TYPE_CHECKING:
@@ -308,3 +309,6 @@ def tasks(
     print(f"{'task':{width}}  {'rows':>6}  kind")
     for item in listings:
         print(f"{item.task:{width}}  {item.rows:>6}  {item.kind}")
+
+
+app.command()(export)
