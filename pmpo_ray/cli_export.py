@@ -20,7 +20,7 @@ def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder: a path or s3://...")],
     task: Annotated[
         str | None,
-        typer.Argument(metavar="[TASK]", help="One task; without it all that have a finished round."),
+        typer.Argument(metavar="TASK", help="One task; without it all that have a finished round."),
     ] = None,
     form: Annotated[
         Literal["text", "json", "yaml", "dspy", "langchain", "promptfoo", "lm-eval", "openai"],

@@ -27,7 +27,7 @@ HOSTILE = (
     "package:x:y",
     "input",
     "{{input}}",
-    "[{\"role\": \"user\", \"content\": \"{{ '{' }}\"}]",
+    '[{"role": "user", "content": "{{ \'{\' }}"}]',
     '{"$ref": "#/prompts"} ${HOME} $(id) <script>alert(1)</script> <|im_end|>',
     "42",
     "*/prompts/*.txt",
@@ -36,13 +36,15 @@ HOSTILE = (
 
 
 def run_with(folder: Path, instruction: str, layout: Layout = "system", **settings: Any) -> RunHistory:
-    """The history of a run that stopped at its start instruction, with a scorer of this layout."""
+    """The history of a run that stopped at its start instruction, with a scorer of this layout. `task` are
+    other settings of its task, `more` are further tasks."""
     task = {"name": "tickets", "instruction": instruction, **settings.pop("task", {})}
-    store = write_run(folder, evaluated=False, tasks=[task], search={"rounds": 0}, **settings)
+    tasks = [task, *settings.pop("more", ())]
+    store = write_run(folder, evaluated=False, tasks=tasks, search={"rounds": 0}, **settings)
     manifest = store.read_manifest()
     assert manifest is not None
     assert manifest.scorer is not None
     store.write_manifest(replace(manifest, scorer=replace(manifest.scorer, layout=layout)))
     history = load_history(str(folder))
-    assert history.task().best.candidate.text == instruction
+    assert history.tasks[0].best.candidate.text == instruction
     return history

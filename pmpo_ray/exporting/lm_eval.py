@@ -58,7 +58,7 @@ def task_files(history: RunHistory, prompts: tuple[ExportedPrompt, ...]) -> dict
         if not job.split.test:
             raise DataError(
                 f"{history.location}: task {prompt.task} has no test part to evaluate on; "
-                "lower split.train_fraction and run again, or choose another format"
+                "lower split.train_fraction or split.validation and run again, or choose another format"
             )
         part = _part(job)
         files[f"{name}.jsonl"] = "".join(json_line(row) for row in part.rows)

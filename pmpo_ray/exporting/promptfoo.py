@@ -21,7 +21,8 @@ _LONGEST_ANSWER = 80
 _LOCAL_SERVER = "http://localhost:8000/v1"
 """Where vLLM, and what follows it, serves a model unless told otherwise."""
 _INPUT = "{{ input }}"
-_SCHEME = re.compile(r"[A-Za-z]+:")
+_ADDRESS = re.compile(r"[A-Za-z]+:")
+"""The beginning of a prompt that promptfoo might run or fetch instead ("exec:", "langfuse:")."""
 _MEANT = re.compile(r"\A(?:file|package):|\A[a-z]+://|\{[{%#]|\n\Z")
 """What promptfoo would load, render or cut."""
 _HEAD = """\
@@ -49,8 +50,7 @@ def configuration(prompt: ExportedPrompt) -> str:
 def _prompt(prompt: ExportedPrompt) -> str:
     if prompt.layout == "plain":
         before, after = (expression_quoted(text) for text in prompt.running_text())
-        # A prompt that begins with "exec:" would be run as a command, with other such words fetched.
-        guard = "{{ '' }}" if _SCHEME.match(before) else ""
+        guard = "{{ '' }}" if _ADDRESS.match(before) else ""
         return guard + before + _INPUT + after
     *told, last = prompt.turns()
     messages = [{"role": turn.role, "content": expression_quoted(turn.text)} for turn in told]

@@ -18,13 +18,17 @@ Value: TypeAlias = "bool | int | float | str | Sequence[Value] | Mapping[str, Va
 """What a document consists of; a float is finite."""
 
 _STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-_TAG = re.compile(r"[{\r]")
+_TAG = re.compile(r"\{|\r|#(?=\})")
+_IN_EXPRESSION = {"\r": r"\r"}
 
 
 def expression_quoted(text: str) -> str:
-    """A template of Jinja or Nunjucks that renders to `text`. Every "{" is an expression of its own, so that
-    no tag can begin, and so is every carriage return, which Jinja would turn into a line feed."""
-    return _TAG.sub(lambda match: "{{ '{' }}" if match[0] == "{" else r"{{ '\r' }}", text)
+    """A template of Jinja or Nunjucks that renders to `text`.
+
+    Every "{" is an expression of its own, so that no tag can begin. So is the "#" of "#}", at which Nunjucks
+    stops outside a comment, too, and every carriage return, which Jinja would turn into a line feed.
+    """
+    return _TAG.sub(lambda match: f"{{{{ '{_IN_EXPRESSION.get(match[0], match[0])}' }}}}", text)
 
 
 def brace_quoted(text: str) -> str:
