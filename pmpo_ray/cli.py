@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 import typer
 
 from pmpo_ray import cli_reading
+from pmpo_ray.cli_export import export
 from pmpo_ray.errors import PmpoError
 
 if TYPE_CHECKING:
@@ -289,20 +290,6 @@ def _show_evaluation(result: EvaluationResult, form: Literal["text", "markdown",
 
 
 @app.command()
-def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder: a path or s3://...")],
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to; without it, RUN/report.html."),
-    ] = None,
-) -> None:
-    """Write a run as one HTML file to look at, which needs no network; finished or not."""
-    from pmpo_ray.report import write_report
-
-    print(write_report(run, output))
-
-
-@app.command()
 def tasks(
     data_dir: Annotated[
         str | None,
@@ -326,3 +313,4 @@ def tasks(
 
 
 cli_reading.add_to(app)
+app.command()(export)

@@ -1,6 +1,7 @@
-"""The commands that tell and change nothing: show, compare and doctor.
+"""The commands that tell and change nothing: show, report, compare and doctor.
 
-Invariants: as in `pmpo_ray.cli`, to which `add_to` adds them; a run folder is only read.
+Invariants: as in `pmpo_ray.cli`, to which `add_to` adds them; of a run folder only
+report.html is written.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _RUN = "A run folder: a path or s3://..."
 
 def add_to(app: typer.Typer) -> None:
     """Give `app` the commands of this module."""
-    for command in (show, compare, doctor):
+    for command in (show, report, compare, doctor):
         app.command()(command)
 
 
@@ -46,6 +47,19 @@ def show(
         show_overview(history, Console())
     else:
         show_task(history, chosen, Console())
+
+
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN)],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to; without it, RUN/report.html."),
+    ] = None,
+) -> None:
+    """Write a run as one HTML file to look at, which needs no network; finished or not."""
+    from pmpo_ray.report import write_report
+
+    print(write_report(run, output))
 
 
 def compare(

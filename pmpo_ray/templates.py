@@ -32,6 +32,8 @@ _SYSTEM, _INPUT, _ANSWER = "PMPOSLOTSYSTEM", "PMPOSLOTINPUT", "PMPOSLOTANSWER"
 PLAIN_INPUT = "Input: "
 PLAIN_OUTPUT = "\nOutput:"
 PLAIN_END = "\n\n"
+USER_GAP = "\n\n"
+"""Between the instruction and the input where both stand in the user's turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class PromptEncoder:
     def _chat_parts(self) -> ChatParts:
         system = self.layout == "system"
         first = [{"role": "system", "content": _SYSTEM}] if system else []
-        content = _INPUT if system else f"{_SYSTEM}\n\n{_INPUT}"
+        content = _INPUT if system else f"{_SYSTEM}{USER_GAP}{_INPUT}"
         first.append({"role": "user", "content": content})
         turn = [*first, {"role": "assistant", "content": _ANSWER}]
         following = [*turn, {"role": "user", "content": _INPUT + "NEXT"}]

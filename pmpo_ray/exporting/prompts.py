@@ -1,0 +1,145 @@
+"""The prompt that a search optimised, as parts that every tool can be given.
+
+Always true: turns and running text are those of `pmpo_ray.templates`, in the layout that the run's scorer
+had; every text can be written as UTF-8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from pmpo_ray.config import RunConfig
+from pmpo_ray.errors import DataError
+from pmpo_ray.history import RunHistory, TaskHistory
+from pmpo_ray.jobs import Job, given_tasks, job_names, prepare_all
+from pmpo_ray.store import data_hash
+from pmpo_ray.templates import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT, USER_GAP, Layout
+from pmpo_ray.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedPrompt:
+    """A task's best instruction with what stands around it. `url` is the address of the model's server,
+    None where it has none of its own; `local` says that the run loaded the model itself."""
+
+    history: TaskHistory
+    layout: Layout
+    model: str
+    local: bool
+    url: str | None
+    shots: tuple[Example, ...]
+
+    @property
+    def task(self) -> str:
+        return self.history.task
+
+    @property
+    def instruction(self) -> str:
+        return self.history.best.candidate.text
+
+    def turns(self) -> tuple[Turn, ...]:
+        """The messages of a chat. The last one is the user's: the input goes behind its text, which is empty
+        where the input stands alone."""
+        told: list[Turn] = []
+        head = ""
+        if self.layout == "system":
+            told.append(Turn("system", self.instruction))
+        else:
+            head = self.instruction + USER_GAP
+        for shot in self.shots:
+            told += [Turn("user", head + shot.input), Turn("assistant", shot.target)]
+            head = ""
+        return (*told, Turn("user", head))
+
+    def running_text(self) -> tuple[str, str]:
+        """What stands before and after the input in the text that a base model goes on with. Its answer
+        begins with a blank."""
+        shown = "".join(
+            f"{PLAIN_INPUT}{shot.input}{PLAIN_OUTPUT} {shot.target}{PLAIN_END}" for shot in self.shots
+        )
+        return f"{self.instruction}{PLAIN_END}{shown}{PLAIN_INPUT}", PLAIN_OUTPUT
+
+
+def prompts_of(
+    history: RunHistory, tasks: Sequence[TaskHistory], *, shots: bool
+) -> tuple[ExportedPrompt, ...]:
+    """The prompts of some tasks of a run, with their shots if they are wanted.
+
+    Raises DataError or ConfigError where the run showed shots that cannot be read any more, DataError for an
+    instruction that is no Unicode text.
+    """
+    for task in tasks:
+        _check_unicode(task)
+    jobs = jobs_of(history, [task.task for task in tasks]) if shots and history.config.split.shots else {}
+    scorer = history.manifest.scorer if history.manifest is not None else None
+    config = history.config.scorer
+    remote = config.engine == "openai" or (scorer is not None and scorer.engine == "openai")
+    return tuple(
+        ExportedPrompt(
+            history=task,
+            layout=_layout(scorer.layout if scorer is not None else config.layout),
+            model=scorer.model if scorer is not None else config.model or history.config.model,
+            local=not remote,
+            url=config.endpoint.url if remote else None,
+            shots=jobs[task.task].split.shots if task.task in jobs else (),
+        )
+        for task in tasks
+    )
+
+
+def jobs_of(history: RunHistory, names: Sequence[str]) -> Mapping[str, Job]:
+    """The tasks called `names` with their data, as the run prepared them.
+
+    Raises DataError or ConfigError where the data cannot be read, DataError where they are others than the
+    run saw.
+    """
+    config = history.config
+    needed = tuple(task for task in config.tasks if _called(config, task.name) & set(names))
+    try:
+        chosen = config.model_copy(update={"tasks": needed})
+        given = given_tasks(chosen, history.location, {})
+        jobs = {job.task.name: job for job in prepare_all(chosen, given)}
+    except DataError as error:
+        raise DataError(
+            f"{history.location}: this export needs the data of its tasks, and {error}"
+        ) from error
+    for name in names:
+        known = history.manifest.data.get(name) if history.manifest is not None else None
+        if known is not None and known != data_hash(jobs[name].task.examples):
+            raise DataError(
+                f"{history.location}: the data of task {name} have changed since the run; restore them, or "
+                "export with --format text, which needs none"
+            )
+    return jobs
+
+
+def _called(config: RunConfig, task: str) -> set[str]:
+    """What the jobs of one task are called."""
+    only = tuple(settings for settings in config.tasks if settings.name == task)
+    return set(job_names(config.model_copy(update={"tasks": only})))
+
+
+def _layout(named: str) -> Layout:
+    # A run that was cut off before its model was loaded does not know; most chat models have a system turn.
+    return cast(Layout, named) if named in ("system", "user", "plain") else "system"
+
+
+def _check_unicode(task: TaskHistory) -> None:
+    for scored in (task.start, task.best):
+        try:
+            scored.candidate.text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"task {task.task}: candidate {scored.candidate.id} holds half a surrogate pair, which no "
+                "file can hold; write the instruction as valid Unicode and run again"
+            ) from error
