@@ -57,8 +57,9 @@ class Callback(Protocol):
 
     def on_round(self, record: RoundRecord) -> None:
         """A round of a task is finished and stored; in order within a task, in any order between tasks.
-        Rounds that an earlier process stored are not told again. The candidates come with their batch
-        losses; losses and scores by example are in the run folder alone."""
+        Rounds that an earlier process stored are not told again, nor is the one that an interruption came
+        behind. The candidates come with their batch losses; losses and scores by example are in the run
+        folder alone."""
 
     def on_task_end(self, result: TaskResult) -> None:
         """A task is finished and evaluated. A continued run tells its finished tasks once more."""
@@ -160,7 +161,8 @@ class _Dispatcher(Callback):
         try:
             event.call(callback)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's code may raise anything
-            self._callbacks.remove(callback)
+            # By identity: a callback may call itself equal to another.
+            self._callbacks = [other for other in self._callbacks if other is not callback]
             kind = type(error).__name__
-            _log.warning("%s: %s raised %s: %s; it is not called any more", name, event.method, kind, error)
+            _log.warning("%s is not called any more: %s raised %s: %s", name, event.method, kind, error)
             _log.debug("%s: %s", name, event.method, exc_info=error)

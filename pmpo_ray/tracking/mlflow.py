@@ -138,8 +138,7 @@ class MlflowTracker(Callback):
         )
 
     def _register(self, child: str, result: TaskResult) -> None:
-        """Put the best instruction into the prompt registry and link it with its run, unless an earlier
-        process of this run has."""
+        """Put the best instruction into the prompt registry, unless an earlier process of this run has."""
         text = sendable(result.best)
         digest = hashlib.sha256(text.encode()).hexdigest()
         if self._client.get_run(child).data.tags.get(_DIGEST) == digest:
@@ -152,6 +151,5 @@ class MlflowTracker(Callback):
             commit_message=_LITERAL,
             tags={**numbers, "task": sendable(result.task), _RUN: self._start.id, "mlflow_run": child},
         )
-        self._client.link_prompt_version_to_run(child, prompt)
         self._client.set_tag(child, "prompt", prompt.uri)
         self._client.set_tag(child, _DIGEST, digest)
