@@ -10,16 +10,14 @@ from actors.resources import ClusterResources
 from pmpo_ray.config import RayConfig
 from pmpo_ray.errors import ResourceError
 
-WORKS = "works"
-
 
 def inspect_own() -> str:
-    """WORKS where a Ray of this machine's own can be used, else why not."""
+    """Why no Ray can be started on this machine, empty where one can."""
     try:
         import actors.cluster  # noqa: F401
     except (ImportError, OSError) as error:
         return _one_line(error)
-    return WORKS
+    return ""
 
 
 def inspect_cluster(address: str) -> ClusterResources | str:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-STARTING_SECONDS = 60.0
+STARTING_SECONDS = 120.0
 """For a process to start and load its modules, which a busy machine may take long for."""
 
 
@@ -26,7 +26,7 @@ class UnansweredError(Exception):
 class Question(Generic[T]):
     """`function(*arguments)`, at work from now on in another process.
 
-    It has `seconds` from when the process has loaded the modules called `needs`, so that a slow machine is
+    It has `seconds` from when the process has loaded the modules called `needs`, so that a busy machine is
     not taken for one that does not answer. The function must be importable by name, and its arguments and
     answer picklable. What it prints goes to standard error. Errors that it expects are part of its answer.
     """
@@ -43,13 +43,13 @@ class Question(Generic[T]):
         # The other end is then the process's alone, and closed with it.
         sending.close()
         self._seconds = seconds
-        self._given_up = time.monotonic() + STARTING_SECONDS
+        self._started = time.monotonic()
 
     def answer(self) -> T:
         """The answer. Raises UnansweredError where none came in time, or the process ended without one."""
         try:
-            began: float = self._next(self._given_up)
-            found: T = self._next(began + self._seconds)
+            ready: float = self._next(self._started, STARTING_SECONDS)
+            found: T = self._next(ready, self._seconds)
         except EOFError:
             self._process.join()
             raise UnansweredError(f"the check ended with exit code {self._process.exitcode}") from None
@@ -57,10 +57,10 @@ class Question(Generic[T]):
             self._process.kill()
         return found
 
-    def _next(self, until: float) -> Any:
+    def _next(self, since: float, seconds: float) -> Any:
         """What the process sends next: when it was ready, then the answer."""
-        if not self._answers.poll(max(0.0, until - time.monotonic())):
-            raise UnansweredError(f"no answer within {self._seconds:g} s")
+        if not self._answers.poll(max(0.0, since + seconds - time.monotonic())):
+            raise UnansweredError(f"no answer within {seconds:g} s")
         return self._answers.recv()
 
 

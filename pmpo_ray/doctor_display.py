@@ -21,7 +21,7 @@ def show_findings(found: Sequence[Finding], console: Console) -> None:
     """Print a line a finding, what to do below it, and what they come to."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)
-    table.add_column(max_width=28, overflow="fold")
+    table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in found:
         said = Text(in_line(finding.found))

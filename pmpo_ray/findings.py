@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
-from actors.resources import ClusterResources, asked_for, check_fits, plan
 from pmpo_ray.config import EndpointConfig, ReplicaConfig, RunConfig
-from pmpo_ray.engines.inspection import GpuReport, ModelReport
+from pmpo_ray.engines.inspection import GpuReport, HubReport, Model, ModelReport
 from pmpo_ray.errors import ConfigError, ResourceError
 from pmpo_ray.machine import Machine
 from pmpo_ray.placing import rewriter_model, scorer_model
 from pmpo_ray.tasks.inspection import TaskReport
 
+if TYPE_CHECKING:
+    from actors.resources import ClusterResources
+
 State = Literal["ok", "warning", "missing"]
 
 GIGABYTE = 10**9
-REFUSED = 400
+_CLUSTER = "start it, or correct ray.address or RAY_ADDRESS, or leave them out to use this machine alone"
+_REFUSED = 400
 """From this status on, a server's answer is a refusal."""
 _LOW_DISK = 2 * GIGABYTE
 _NEEDED = ("torch", "transformers", "ray", "datasets", "pyarrow")
@@ -60,11 +64,13 @@ def of_machine(machine: Machine) -> Finding:
     return Finding("machine", "ok", f"{cores}, {machine.memory_bytes / GIGABYTE:.1f} GB of memory to use")
 
 
-def of_gpus(report: GpuReport | str) -> Finding:
-    """The GPUs of this machine; `report` is a text where torch could not be asked."""
+def of_gpus(report: GpuReport | str, *, needed: bool) -> Finding:
+    """The GPUs of this machine; `report` is a text where torch could not be asked. torch is `needed` where a
+    model is loaded."""
     if isinstance(report, str) or report.problem:
         why = report if isinstance(report, str) else report.problem
-        return Finding("GPUs", "missing", f"torch does not work: {why}", "install it anew: pip install torch")
+        advice = "install it anew: pip install --force-reinstall torch"
+        return Finding("GPUs", "missing" if needed else "warning", f"torch does not work: {why}", advice)
     if report.gpus:
         each = ", ".join(f"{gpu.name} ({gpu.memory_bytes / GIGABYTE:.0f} GB)" for gpu in report.gpus)
         driver = f"driver {report.driver or 'unknown'}, torch for CUDA {report.cuda or 'unknown'}"
@@ -86,18 +92,17 @@ def of_cluster(address: str | None, found: ClusterResources | str) -> Finding:
     not work."""
     where = f"the cluster at {address}" if address else "a Ray of the run's own on this machine"
     if isinstance(found, str):
-        advice = (
-            "start the cluster, or correct ray.address or RAY_ADDRESS, or leave them out to use this machine"
-            if address
-            else "install it: pip install 'ray[default]'"
-        )
-        return Finding("Ray", "missing", f"{where}: {found}", advice)
+        why, advice = _parted(found)
+        install = "install it: pip install 'ray[default]'"
+        return Finding("Ray", "missing", f"{where}: {why}", advice or (_CLUSTER if address else install))
     nodes = "" if address is None else f" on {len(found.nodes)} nodes"
     return Finding("Ray", "ok", f"{where}: {found.cpus:g} CPUs and {found.gpus:g} GPUs{nodes}")
 
 
 def of_replicas(config: RunConfig, there: ClusterResources) -> Finding:
     """Whether the replicas find a place."""
+    from actors.resources import asked_for, check_fits, plan
+
     try:
         roles = plan(config.scorer, config.rewriter, there, autoscaling=config.ray.autoscaling).roles
         if not config.ray.autoscaling:
@@ -146,7 +151,7 @@ def of_endpoint(
     if has_key or settings.api_key_env is None:
         return Finding(name, "ok", f"{url} answers")
     found = f"{url} answers; the variable {settings.api_key_env} with its key is not set"
-    if f".{url.split('/')[2]}".endswith(".openai.com"):
+    if f".{urlsplit(url).hostname}".endswith(".openai.com"):
         return Finding(name, grave, found, f"export {settings.api_key_env}=...")
     return Finding(name, "ok", f"{found}, which many servers do not want")
 
@@ -154,28 +159,30 @@ def of_endpoint(
 def of_model(name: str, report: ModelReport, *, own_machine: bool) -> Finding:
     """A model. Where replicas run elsewhere, what is here is no more than a hint: each node finds models for
     itself."""
-    what = f"model {name}"
     if report.place == "here":
-        return Finding(what, "ok", "is on this machine")
+        return Finding("model", "ok", f"{name} is on this machine")
     if report.place is None:
-        return from_error(what, report.problem, "missing" if own_machine else "warning")
+        return from_error("model", report.problem, "missing" if own_machine else "warning")
     fetch = f"from pmpo_ray.engines.models import resolve_model as get; get({name!r})"
     advice = f"nothing, or to have it before the run: python -c {shlex.quote(fetch)}"
-    return Finding(
-        what, "warning", f"not here yet: it is {report.place} and fetched when a run starts", advice
-    )
+    found = f"{name} is not here yet: it is {report.place}, and is fetched when a run starts"
+    return Finding("model", "warning", found, advice)
 
 
-def of_hub(endpoint: str, answer: int | str, *, needed: bool) -> Finding:
-    """The hub, by the status that it answers with, or why it does not; `needed` where something is not
-    here."""
-    if isinstance(answer, int) and answer < REFUSED:
-        return Finding("hub", "ok", f"{endpoint} answers")
-    why = answer if isinstance(answer, str) else f"it answers with status {answer}"
+def hub_answers(report: HubReport) -> bool:
+    """Whether the hub can be used."""
+    return isinstance(report.answer, int) and report.answer < _REFUSED
+
+
+def of_hub(report: HubReport, *, needed: bool) -> Finding:
+    """The hub; `needed` where something is not here."""
+    if hub_answers(report):
+        return Finding("hub", "ok", f"{report.endpoint} answers")
+    why = report.answer if isinstance(report.answer, str) else f"it answers with status {report.answer}"
     if not needed:
-        return Finding("hub", "ok", f"{endpoint} cannot be used ({why}), and is not needed")
+        return Finding("hub", "ok", f"{report.endpoint} cannot be used ({why}), and is not needed")
     advice = "go online, or bring models and data here: folders as model names, and data_dir"
-    return Finding("hub", "warning", f"{endpoint} cannot be used ({why})", advice)
+    return Finding("hub", "warning", f"{report.endpoint} cannot be used ({why})", advice)
 
 
 def of_storage(location: str, problem: str, *, lasting: bool) -> Finding:
@@ -192,9 +199,7 @@ def of_storage(location: str, problem: str, *, lasting: bool) -> Finding:
 def of_tasks(config: RunConfig, report: TaskReport | str, *, hub: bool) -> Finding:
     """The tasks of a configuration; `hub` tells whether the hub can be reached."""
     if isinstance(report, str):
-        return Finding(
-            "tasks", "warning", f"not made ready: {report}", "try it with fewer tasks: --set tasks=[...]"
-        )
+        return Finding("tasks", "warning", f"not made ready: {report}", "look at the disk that they are on")
     if report.wrong:
         return from_error("tasks", report.wrong)
     if report.not_cached and hub:
@@ -220,13 +225,15 @@ def of_disk(places: Mapping[str, int]) -> Finding:
 
 def from_error(name: str, error: str, state: State = "missing") -> Finding:
     """What the text of one of the project's errors says."""
-    return Finding(name, state, *_parted(error))
+    found, advice = _parted(error)
+    return Finding(name, state, found, advice or "look into it")
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """What is wrong, and what to do: an error's text has both on its line."""
-    found, _, advice = text.partition("; ")
-    return found, advice or "correct it"
+    """What is wrong, and what to do: an error's text has both on its line. What to do is empty where the text
+    does not say it."""
+    before, semicolon, after = text.rpartition("; ")
+    return (before, after) if semicolon else (text, "")
 
 
 def replicas(config: RunConfig) -> dict[str, ReplicaConfig]:
@@ -254,8 +261,8 @@ def endpoints(config: RunConfig) -> dict[str, EndpointConfig]:
     return found
 
 
-def models(config: RunConfig) -> Sequence[tuple[str, str | None, bool]]:
-    """The models that are loaded somewhere, each once: name, revision, and whether with its code."""
+def models(config: RunConfig) -> list[Model]:
+    """The models that are loaded somewhere, each once."""
     named = {"scorer": scorer_model(config), "rewriter": rewriter_model(config)}
     asked = [
         (named[role], replica.revision, replica.trust_remote_code)

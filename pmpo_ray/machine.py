@@ -51,8 +51,8 @@ def free_disk(path: Path) -> int:
 
 
 def existing(path: Path) -> Path:
-    """`path`, or the nearest folder above it that there is."""
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    """`path`, or the nearest folder above it that there is, as far as this process can see."""
+    return next(folder for folder in (path, *path.absolute().parents) if os.access(folder, os.F_OK))
 
 
 def _folders(controller: str, membership: Path, cgroups: Path) -> Iterator[Path]:

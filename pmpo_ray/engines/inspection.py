@@ -6,6 +6,7 @@ Invariants: nothing is computed, fetched or changed; importing this module does 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pmpo_ray.engines.packaged_models import one_line
 from pmpo_ray.errors import ModelError
 from pmpo_ray.reaching import ask_status
 
+Model = tuple[str, str | None, bool]
+"""A model's name, its revision, and whether the code that comes with it is wanted."""
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -63,16 +66,25 @@ class ModelReport:
     problem: str = ""
 
 
-def inspect_model(name: str, revision: str | None, code: bool) -> ModelReport:
-    """Where a run would find a model."""
+@dataclass(frozen=True, slots=True)
+class HubReport:
+    """The hub's address, the status that it answers with or why it does not, and where models are."""
+
+    endpoint: str
+    answer: int | str
+    models: tuple[ModelReport, ...]
+
+
+def inspect_hub(models: Sequence[Model]) -> HubReport:
+    """Ask the hub whether it answers, and where a run would find each of `models`."""
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+
+    answer = "offline mode is set by HF_HUB_OFFLINE" if HF_HUB_OFFLINE else ask_status(ENDPOINT)
+    return HubReport(ENDPOINT, answer, tuple(_where(*model) for model in models))
+
+
+def _where(name: str, revision: str | None, code: bool) -> ModelReport:
     try:
         return ModelReport(whereabouts(name, revision=revision, code=code))
     except ModelError as error:
         return ModelReport(None, str(error))
-
-
-def inspect_hub() -> tuple[str, int | str]:
-    """The hub's address, and the status that it answers with or why it does not."""
-    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
-
-    return ENDPOINT, "offline mode is set by HF_HUB_OFFLINE" if HF_HUB_OFFLINE else ask_status(ENDPOINT)
