@@ -63,7 +63,11 @@ def path_of(thing: object, key: str) -> str:
             "import path of what is made already"
         )
     path = f"{thing.__module__}:{thing.__qualname__}"
-    if not is_import_path(path) or imported(path, key) is not thing:
+    try:
+        found = imported(path, key) if is_import_path(path) else None
+    except ConfigError:
+        found = None
+    if found is not thing:
         raise ConfigError(
             f"{key}: {thing.__qualname__} is not what its module, script or notebook calls so; define "
             "it there at the top level"
