@@ -23,6 +23,7 @@ from actors.scaling import Bounds
 from actors.scorer import ScorerActor
 from actors.stats import PoolStats
 from pmpo_ray.config import RayConfig, ReplicaConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.extending import carried
 from pmpo_ray.types import EngineInfo, Example, ExampleScore, GenerateRequest, GenerateResult, ScoreResult
 
 Examples = tuple[Example, ...]
@@ -156,7 +157,8 @@ async def start_scorer_pool(
     config: ScorerConfig, model: str, plan: ReplicaPlan, settings: RayConfig
 ) -> ScorerPool:
     """Scorer replicas of `model` on the connected cluster, the first one ready. Errors as in `Pool.start`."""
-    launcher = RayLauncher(ScorerActor, (placed_config(config, plan), model), plan)
+    factory = carried(config.engine, "scorer.engine")
+    launcher = RayLauncher(ScorerActor, (placed_config(config, plan), model, factory), plan)
     pool, info = await started(pool_spec("scorer", launcher, plan, settings, slots=1))
     return ScorerPool(pool, info, config.chunk_examples)
 
@@ -166,7 +168,8 @@ async def start_rewriter_pool(
 ) -> RewriterPool:
     """Rewriter replicas of `model` on the connected cluster, the first one ready. Errors as in
     `Pool.start`."""
-    launcher = RayLauncher(RewriterActor, (placed_config(config, plan), model), plan)
+    factory = carried(config.engine, "rewriter.engine")
+    launcher = RayLauncher(RewriterActor, (placed_config(config, plan), model, factory), plan)
     pool, info = await started(pool_spec("rewriter", launcher, plan, settings, slots=config.batch))
     return RewriterPool(pool, info)
 

@@ -16,14 +16,16 @@ from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult
 class RewriterActor:
     """One rewriter replica."""
 
-    def __init__(self, config: RewriterConfig, model: str) -> None:
+    def __init__(self, config: RewriterConfig, model: str, factory: object | None = None) -> None:
+        """`factory` makes an engine of the user's own that cannot be imported here."""
         self._config = config
         self._model = model
+        self._factory = factory
         self._engine: AsyncGenerator | None = None
 
     async def start(self) -> EngineInfo:
         """Create the engine, which loads the model. Raises the engine's PmpoError."""
-        self._engine = await open_generator(self._config, self._model)
+        self._engine = await open_generator(self._config, self._model, self._factory)
         return self._engine.info()
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:

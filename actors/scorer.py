@@ -16,14 +16,16 @@ from pmpo_ray.types import EngineInfo, Example, ScoreRequest, ScoreResult
 class ScorerActor:
     """One scorer replica."""
 
-    def __init__(self, config: ScorerConfig, model: str) -> None:
+    def __init__(self, config: ScorerConfig, model: str, factory: object | None = None) -> None:
+        """`factory` makes an engine of the user's own that cannot be imported here."""
         self._config = config
         self._model = model
+        self._factory = factory
         self._engine: AsyncScorer | None = None
 
     async def start(self) -> EngineInfo:
         """Create the engine, which loads the model. Raises the engine's PmpoError."""
-        self._engine = await open_scorer(self._config, self._model)
+        self._engine = await open_scorer(self._config, self._model, self._factory)
         return self._engine.info()
 
     async def score(

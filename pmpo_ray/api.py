@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,11 @@ from pmpo_ray.callbacks import Callback
 from pmpo_ray.config_io import load_config
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
+from pmpo_ray.types import ExampleScore
 
 if TYPE_CHECKING:
     from pmpo_ray.inputs import Source
+    from pmpo_ray.proposing import OperatorLike
     from pmpo_ray.run_evaluation import EvaluationResult
 
 
@@ -29,6 +31,8 @@ def optimize(
     rounds: int | None = None,
     max_tokens: int | None = None,
     max_seconds: float | None = None,
+    objective: str | Callable[[ExampleScore], float] | None = None,
+    operators: Sequence[OperatorLike] | None = None,
     overrides: Sequence[str] = (),
     run_dir: str | Path | None = None,
     observer: Observer | None = None,
@@ -38,8 +42,8 @@ def optimize(
     """Optimise instructions; the same run as `pmpo optimize`.
 
     `source` is what to optimise for: data (a DataFrame, a datasets.Dataset, a list of dicts, or the path of
-    a .csv, .jsonl, .json or .parquet file), a Task, the name of a registered task, or a list of tasks and
-    names:
+    a .csv, .jsonl, .json or .parquet file), a Task, a function that makes a Task or rows, the name of a
+    registered task, or a list of several:
 
         optimize(frame, model="HuggingFaceTB/SmolLM2-135M-Instruct", columns={"input": "question"}, rounds=5)
 
@@ -53,6 +57,12 @@ def optimize(
     and evaluated without them. `observer` is told of every change; by default progress is shown. `callbacks`
     are told of rounds and results, in a thread of their own.
 
+    Parts of your own: `objective` is the name of a loss or a function from an ExampleScore to one;
+    `operators` are what proposes instructions, "rewrite" and classes or functions (see pmpo_ray.proposing);
+    `scorer={"engine": MyScorer}` is a class or function that makes an engine from a ScorerConfig and a model.
+    The configuration names each by its import path, so each has to stand at the top level of a module, a
+    script or a notebook.
+
     Raises a PmpoError, whose text is one line, for everything that a caller can mend, and TypeError for
     arguments that do not go together.
     """
@@ -61,11 +71,17 @@ def optimize(
     from pmpo_ray.run import run_optimization
 
     folder = None if run_dir is None else str(run_dir)
-    bounds = {"rounds": rounds, "max_tokens": max_tokens, "max_seconds": max_seconds}
+    search = {
+        "rounds": rounds,
+        "max_tokens": max_tokens,
+        "max_seconds": max_seconds,
+        "objective": objective,
+        "operators": operators,
+    }
     config, given = requested(
         source,
         TaskWords(name, columns, labels, instruction, description),
-        {key: value for key, value in bounds.items() if value is not None},
+        {key: value for key, value in search.items() if value is not None},
         settings=settings,
         overrides=overrides,
         run_dir=folder,

@@ -10,7 +10,17 @@ import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from pmpo_ray.extending import is_import_path
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -33,7 +43,8 @@ class ColumnsConfig(_Section):
 
 
 class TaskConfig(_Section):
-    """A task: a registered name alone, or own data from a file or a hub data set. `given` says that the data
+    """A task: a registered name alone, or own data from a file, a hub data set, or a function, which returns
+    a Task or rows. `given` says that the data
     were handed over in Python, and that the run folder keeps them."""
 
     name: str = Field(min_length=1)
@@ -41,6 +52,7 @@ class TaskConfig(_Section):
     hub: str | None = None
     hub_config: str | None = None
     hub_split: str = "train"
+    function: str | None = None
     given: bool = False
     test_path: str | None = None
     columns: ColumnsConfig = ColumnsConfig()
@@ -57,8 +69,13 @@ class TaskConfig(_Section):
     def _one_source(self) -> TaskConfig:
         if self.path is not None and self.hub is not None:
             raise ValueError("give either path or hub, not both")
-        if self.given and not (self.path is self.hub is self.test_path is None):
-            raise ValueError("given=true stands for data of their own: leave out path, hub and test_path")
+        own = self.path is self.hub is self.test_path is None
+        if self.given and not (own and self.function is None):
+            raise ValueError("given=true has its own data: leave out path, hub, function and test_path")
+        if self.function is not None and not own:
+            raise ValueError("a function makes all of the data: leave out path, hub and test_path")
+        if self.function is not None and not is_import_path(self.function):
+            raise ValueError(f"function: {self.function!r:.80} should be module:name")
         return self
 
 
@@ -121,7 +138,16 @@ class EndpointConfig(_Section):
         return value
 
 
-Engine = Literal["auto", "transformers", "vllm", "openai", "simulated"]
+ENGINES = ("auto", "transformers", "vllm", "openai", "simulated")
+
+
+def _engine(value: str) -> str:
+    if value not in ENGINES and not is_import_path(value):
+        raise ValueError(f"should be {', '.join(ENGINES)}, or module:name for an engine of your own")
+    return value
+
+
+Engine = Annotated[str, AfterValidator(_engine)]
 
 
 class ReplicaConfig(_Section):
@@ -143,6 +169,16 @@ class ReplicaConfig(_Section):
     threads: Positive | None = None
     vllm: VllmConfig = VllmConfig()
     endpoint: EndpointConfig = EndpointConfig()
+
+    @property
+    def own_engine(self) -> bool:
+        """Whether the engine is the user's, by its import path."""
+        return is_import_path(self.engine)
+
+    @property
+    def serves_both_roles(self) -> bool:
+        """Whether one replica of this engine can score and rewrite."""
+        return self.engine != "openai" and not self.own_engine
 
     @model_validator(mode="after")
     def _at_least_no_more_than_at_most(self) -> Self:
@@ -181,7 +217,8 @@ class RewriterConfig(ReplicaConfig):
 
 
 class SearchConfig(_Section):
-    """The method's settings (paper: 20 rounds, 3 hard examples, 4 variants, one lineage)."""
+    """The method's settings (paper: 20 rounds, 3 hard examples, 4 variants, one lineage). `operators` are
+    what proposes instructions; masking is a setting of its own."""
 
     rounds: NonNegative = 20
     hard_examples: Positive = 3
@@ -194,6 +231,7 @@ class SearchConfig(_Section):
     max_segments: Positive = 5
     hard_case_selection: bool = True
     objective: str = "auto"
+    operators: tuple[str, ...] = ("rewrite",)
     beta: float = Field(default=1.0, gt=0)
     per_token: bool = False
     meta_prompt: Literal["auto", "long", "short"] = "auto"
@@ -203,6 +241,18 @@ class SearchConfig(_Section):
     target_loss: float | None = None
     max_tokens: Positive | None = None
     max_seconds: float | None = Field(default=None, gt=0)
+
+    @field_validator("operators")
+    @classmethod
+    def _rewriting_or_own(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for operator in value:
+            if operator != "rewrite" and not is_import_path(operator):
+                raise ValueError(
+                    f"{operator!r:.80} should be rewrite, or module:name of an operator of your own"
+                )
+        if len(set(value)) < len(value):
+            raise ValueError("an operator is named twice; name each once")
+        return value
 
 
 class EvaluatorConfig(_Section):
@@ -387,7 +437,9 @@ class RunConfig(_Section):
                 f"rewriter.{changed[0]} has no effect with scorer.role=both, where the scorer's replicas "
                 "rewrite; leave it out"
             )
-        if self.scorer.role == "both" and self.scorer.engine == "openai":
+        if self.scorer.role == "both" and self.scorer.own_engine:
+            raise ValueError("scorer.role=both: an engine of your own has one role; leave out the role")
+        if self.scorer.role == "both" and not self.scorer.serves_both_roles:
             raise ValueError(
                 "scorer.role=both: an endpoint is no replica of this run; give scorer and rewriter the same "
                 "endpoint.url instead"

@@ -10,12 +10,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import FunctionType
 from typing import TypeAlias, TypeGuard
 
 from pmpo_ray.config import RunConfig
 from pmpo_ray.config_io import config_from_mapping, load_config
+from pmpo_ray.extending import path_of, with_paths
 from pmpo_ray.tasks.files import SUFFIXES
 from pmpo_ray.tasks.given import Rows, checked, is_rows, task_of_rows
+from pmpo_ray.tasks.registry import with_functions
 from pmpo_ray.types import Task
 
 Source: TypeAlias = RunConfig | str | Path | Task | Rows | Sequence[str | Task]
@@ -57,10 +60,11 @@ def requested(
     Raises ConfigError or DataError for what is wrong in them, and TypeError for arguments that do not go
     together.
     """
+    settings, search = _named(settings), _named(search)
     if source is None or _is_configuration(source):
         for word in words.said():
             raise TypeError(f"{word} is said of data or of the name of a task in the first argument")
-        return _configured(source, search, settings, overrides, run_dir), {}
+        return with_functions(_configured(source, search, settings, overrides, run_dir)), {}
     if overrides:
         raise TypeError("overrides change a YAML file; give the configuration's keys as keywords")
     if "tasks" in settings:
@@ -72,7 +76,12 @@ def requested(
         for settings, data in zip(config.tasks, handed, strict=True)
         if data is not None
     }
-    return config, given
+    return with_functions(config), given
+
+
+def _named(settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings with import paths in the place of functions and classes."""
+    return {key: with_paths(value, key) for key, value in settings.items()}
 
 
 def _is_configuration(source: Source) -> TypeGuard[RunConfig | str | Path]:
@@ -113,7 +122,7 @@ def _tasks(source: Source, words: TaskWords) -> tuple[list[dict[str, object]], l
     """The configuration of every task, and beside it what was handed over for it."""
     if is_rows(source):
         return [{"name": OWN_NAME, "given": True, **words.said()}], [source]
-    sources = [source] if isinstance(source, str | Path | Task) else source
+    sources = [source] if isinstance(source, str | Path | Task | FunctionType) else source
     if not isinstance(sources, list | tuple):
         raise TypeError(f"a {type(source).__name__} is nothing to optimise for; see help(pmpo_ray.optimize)")
     if len(sources) != 1:
@@ -126,11 +135,15 @@ def _tasks(source: Source, words: TaskWords) -> tuple[list[dict[str, object]], l
 def _task(source: object) -> dict[str, object]:
     if isinstance(source, Task):
         return {"name": source.name, "given": True}
+    if isinstance(source, FunctionType):
+        return {"name": source.__name__, "function": path_of(source, "optimize()")}
     if isinstance(source, str | Path) and _ends_in(source, SUFFIXES):
         return {"name": Path(source).stem, "path": str(source)}
     if isinstance(source, str):
         return {"name": source}
-    raise TypeError(f"a {type(source).__name__} is no task; give the name of a task, a data file, or a Task")
+    raise TypeError(
+        f"a {type(source).__name__} is no task; give the name of a task, a data file, a Task or a function"
+    )
 
 
 def _ends_in(source: object, suffixes: Iterable[str]) -> bool:

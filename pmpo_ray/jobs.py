@@ -13,6 +13,7 @@ from pmpo_ray.config import RunConfig, SearchConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.evaluation.examining import method_for
 from pmpo_ray.objectives import Objective, check_objective, make_objective, resolve_auto
+from pmpo_ray.proposing import REWRITE, Proposer, load_proposers
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Split, Task
@@ -26,6 +27,7 @@ class Job:
     split: Split
     objective: Objective
     search: SearchConfig
+    proposers: Mapping[str, Proposer]
 
 
 def job_names(config: RunConfig, task: str | None = None) -> list[str]:
@@ -77,8 +79,10 @@ def prepare_all(config: RunConfig, given: Mapping[str, Task] = MappingProxyType(
             method_for(task, config.evaluation)
         for variant, search in config.searches().items():
             objective = _objective(task, split, search)
+            proposers = load_proposers([name for name in search.operators if name != REWRITE])
             # Of one task all variants see the same parts.
-            jobs.append(Job(replace(task, name=_name(task.name, variant)), split, objective, search))
+            named = replace(task, name=_name(task.name, variant))
+            jobs.append(Job(named, split, objective, search, proposers))
     return jobs
 
 

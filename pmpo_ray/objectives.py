@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
 from pmpo_ray.errors import ConfigError, DataError
+from pmpo_ray.extending import imported, is_import_path
 from pmpo_ray.types import AnswerScore, Example, ExampleScore
 
 
@@ -53,12 +54,28 @@ def register_objective(name: str, factory: ObjectiveFactory) -> None:
 
 
 def make_objective(name: str, *, beta: float, per_token: bool) -> Objective:
-    """The objective of that name. Raises ConfigError if there is none ("auto" must be resolved first)."""
+    """The objective of that name or import path, for which the settings play no part. Raises ConfigError if
+    there is none ("auto" must be resolved first)."""
+    if is_import_path(name):
+        return _own(name)
     factory = _factories.get(name)
     if factory is None:
         known = ", ".join(["auto", *_factories])
-        raise ConfigError(f"search.objective: unknown objective {name!r}; use one of {known}")
+        raise ConfigError(
+            f"search.objective: unknown objective {name!r}; use one of {known}, or module:name for your own"
+        )
     return factory(beta=beta, per_token=per_token)
+
+
+def _own(path: str) -> Objective:
+    """The user's own objective: an Objective, or the loss itself, a function of an ExampleScore."""
+    found = imported(path, "search.objective")
+    if isinstance(found, Objective):
+        return replace(found, name=path)
+    if not callable(found) or isinstance(found, type):
+        raise ConfigError(f"search.objective: {path} is neither a function nor an Objective")
+    loss: Callable[[ExampleScore], float] = found
+    return Objective(path, lambda score: float(loss(score)))
 
 
 def resolve_auto(examples: Sequence[Example]) -> str:

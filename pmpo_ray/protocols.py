@@ -16,7 +16,7 @@ Error semantics, the same everywhere:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pmpo_ray.types import (
     EngineInfo,
@@ -30,6 +30,7 @@ from pmpo_ray.types import (
 )
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Computes log p(answer | instruction, input) in forward passes, without decoding."""
 
@@ -44,6 +45,7 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
 class Generator(Protocol):
     """Answers prompts by sampling."""
 
@@ -57,6 +59,7 @@ class Generator(Protocol):
         ...
 
 
+@runtime_checkable
 class AsyncScorer(Protocol):
     """A `Scorer` on an event loop."""
 
@@ -71,6 +74,7 @@ class AsyncScorer(Protocol):
         ...
 
 
+@runtime_checkable
 class AsyncGenerator(Protocol):
     """A `Generator` on an event loop."""
 

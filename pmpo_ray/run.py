@@ -305,6 +305,7 @@ class _Run:
             keep=keep,
             observer=self._observe,
             clock=time.monotonic,
+            proposers=job.proposers,
         )
         outcome = await search_task(setup, kept.copy())
         picked, tokens = await self._picked(job, outcome, scorer)

@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pmpo_ray.config import RewriterConfig, SearchConfig
@@ -19,16 +19,17 @@ from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.gate import normalise, refusal_reason
 from pmpo_ray.masking import mask_prompt, parse_masked, rule_segments, without
 from pmpo_ray.objectives import Objective, batch_loss
-from pmpo_ray.population import candidate_id, hardest, select_survivors, stop_reason
+from pmpo_ray.population import hardest, select_survivors, stop_reason
+from pmpo_ray.proposing import REWRITE, ProposalContext, Proposer, proposed
 from pmpo_ray.protocols import GenerateClient, Observer, ScoreClient
 from pmpo_ray.rewriting import Style, parse_rewrite, rewrite_prompt, rewrite_shots
+from pmpo_ray.round import CountedRewriter, Round, refusal_of
 from pmpo_ray.seeds import seed_of
 from pmpo_ray.types import (
     Candidate,
     GenerateRequest,
     Operator,
     Progress,
-    Refusal,
     RoundRecord,
     ScoredCandidate,
     Segment,
@@ -44,7 +45,7 @@ _MASK_TOKENS_PER_CHAR = 0.5
 @dataclass(frozen=True, slots=True)
 class SearchSetup:
     """Everything a search needs. `keep` stores a finished round before the next one begins; `clock` gives
-    seconds."""
+    seconds; `proposers` are operators of the user's own, by name."""
 
     task: Task
     split: Split
@@ -58,6 +59,7 @@ class SearchSetup:
     keep: Callable[[RoundRecord], Awaitable[None]]
     observer: Observer
     clock: Callable[[], float]
+    proposers: Mapping[str, Proposer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +80,8 @@ class SearchOutcome:
         return survivors_of(self.records[-1])[0]
 
 
-@dataclass(slots=True)
-class _Round:
-    """A round in the making."""
-
-    number: int
-    began: float
-    parents: tuple[ScoredCandidate, ...]
-    children: list[ScoredCandidate] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-    segments: list[SegmentImportance] = field(default_factory=list)
-    tokens_scored: int = 0
-    tokens_generated: int = 0
-    ids: int = 0
-
-    def next_id(self) -> str:
-        self.ids += 1
-        return candidate_id(self.number, self.ids - 1)
+_Proposals = tuple[ScoredCandidate, str, list[tuple[str, str]]]
+"""A parent, the name of an operator, and what it proposed: each (text, "") or ("", why there is none)."""
 
 
 def survivors_of(record: RoundRecord) -> tuple[ScoredCandidate, ...]:
@@ -159,24 +146,24 @@ class _Search:
 
     async def _first_round(self) -> RoundRecord:
         self._report("scoring", 0)
-        now = _Round(0, self._setup.clock(), ())
+        now = Round(0, self._setup.clock(), ())
         name = now.next_id()
         seed = Candidate(name, self._setup.task.instruction, None, name, "seed", 0)
         now.children.append(await self._score(seed, now))
         return self._record(now)
 
     async def _next_round(self) -> RoundRecord:
-        now = _Round(len(self._records), self._setup.clock(), survivors_of(self._records[-1]))
+        now = Round(len(self._records), self._setup.clock(), survivors_of(self._records[-1]))
         if self._setup.settings.masking != "off":
             self._report("masking", now.number, now)
             await self._analyse(now)
         self._report("rewriting", now.number, now)
-        rewrites = await self._rewrite(now)
+        rewrites, proposals = await asyncio.gather(self._rewrite(now), self._propose(now))
         self._report("scoring", now.number, now)
-        await self._score_all(rewrites, now)
+        await self._score_all([*rewrites, *self._admitted(proposals, now)], now)
         return self._record(now)
 
-    def _record(self, now: _Round) -> RoundRecord:
+    def _record(self, now: Round) -> RoundRecord:
         settings = self._setup.settings
         survivors = select_survivors(
             now.parents, now.children, size=settings.population, max_siblings=settings.max_siblings
@@ -193,13 +180,13 @@ class _Search:
             seconds=self._setup.clock() - now.began,
         )
 
-    def _rounds_left(self, now: _Round) -> int:
+    def _rounds_left(self, now: Round) -> int:
         """This round and those after it: what waits for its work."""
         return self._setup.settings.rounds - now.number + 1
 
     # Scoring
 
-    async def _score(self, candidate: Candidate, now: _Round) -> ScoredCandidate:
+    async def _score(self, candidate: Candidate, now: Round) -> ScoredCandidate:
         split = self._setup.split
         scores = await self._setup.scorer.score(
             candidate.text, split.train, split.shots, rounds_left=self._rounds_left(now)
@@ -208,7 +195,7 @@ class _Search:
         losses = tuple(self._setup.objective(score) for score in scores)
         return ScoredCandidate(candidate, scores, losses, batch_loss(losses, self._weights))
 
-    async def _score_all(self, candidates: Sequence[Candidate], now: _Round) -> list[ScoredCandidate]:
+    async def _score_all(self, candidates: Sequence[Candidate], now: Round) -> list[ScoredCandidate]:
         """Score candidates together; one that can't be scored is kept as failed, with the reason."""
         tasks = [asyncio.ensure_future(self._score(candidate, now)) for candidate in candidates]
         try:
@@ -219,7 +206,7 @@ class _Search:
         scored = []
         for candidate, outcome in zip(candidates, outcomes, strict=True):
             if isinstance(outcome, EngineError | DataError):
-                now.refusals.append(_refusal(candidate, str(outcome), failed=True))
+                now.refusals.append(refusal_of(candidate, str(outcome), failed=True))
             elif isinstance(outcome, BaseException):
                 raise outcome
             else:
@@ -229,7 +216,7 @@ class _Search:
 
     # Mask analysis (TIM)
 
-    async def _analyse(self, now: _Round) -> None:
+    async def _analyse(self, now: Round) -> None:
         """dL_j of every unit of every parent that was not analysed in an earlier round."""
         fresh = [parent for parent in now.parents if parent.candidate.id not in self._analysed]
         split = await asyncio.gather(*(self._segments(parent, now) for parent in fresh))
@@ -253,7 +240,7 @@ class _Search:
                 now.segments.append(SegmentImportance(parent.candidate.id, index, segment, change))
         self._sift_masked(now)
 
-    def _sift_masked(self, now: _Round) -> None:
+    def _sift_masked(self, now: Round) -> None:
         """Of the masked texts that were just scored, keep those that can stand as instructions."""
         kept = []
         for scored in now.children:
@@ -263,7 +250,7 @@ class _Search:
                 kept.append(scored)
         now.children = kept
 
-    async def _segments(self, parent: ScoredCandidate, now: _Round) -> tuple[Segment, ...]:
+    async def _segments(self, parent: ScoredCandidate, now: Round) -> tuple[Segment, ...]:
         settings, text = self._setup.settings, parent.candidate.text
         if settings.masking == "model":
             request = GenerateRequest(
@@ -288,26 +275,21 @@ class _Search:
 
     # Rewriting (BCA)
 
-    async def _rewrite(self, now: _Round) -> list[Candidate]:
+    async def _rewrite(self, now: Round) -> list[Candidate]:
         """New texts that passed the gate; what it refused is asked for again, `reasks` times at most."""
         settings = self._setup.settings
         wanted = [
             (parent, index, settings.variants)
             for parent in now.parents
-            for index in hardest(
-                parent.losses,
-                self._setup.split.train,
-                settings.hard_examples,
-                seed_key=f"{self._setup.seed}/{self._setup.task.name}/{now.number}/{parent.candidate.id}",
-                by_loss=settings.hard_case_selection,
-            )
+            if REWRITE in settings.operators
+            for index in self._hardest(parent, now)
         ]
         accepted: list[Candidate] = []
         for attempt in range(settings.reasks + 1):
             asked = [self._ask(parent, index, n, attempt, now) for parent, index, n in wanted]
             refused = []
             for (parent, index, _), texts in zip(wanted, await asyncio.gather(*asked), strict=True):
-                passed = [self._admit(parent, text, reason, now) for text, reason in texts]
+                passed = [self._admit(parent, text, reason, REWRITE, now) for text, reason in texts]
                 accepted += [candidate for candidate in passed if candidate is not None]
                 if missing := passed.count(None):
                     refused.append((parent, index, missing))
@@ -316,8 +298,18 @@ class _Search:
                 break
         return accepted
 
+    def _hardest(self, parent: ScoredCandidate, now: Round) -> tuple[int, ...]:
+        settings = self._setup.settings
+        return hardest(
+            parent.losses,
+            self._setup.split.train,
+            settings.hard_examples,
+            seed_key=f"{self._setup.seed}/{self._setup.task.name}/{now.number}/{parent.candidate.id}",
+            by_loss=settings.hard_case_selection,
+        )
+
     async def _ask(
-        self, parent: ScoredCandidate, index: int, n: int, attempt: int, now: _Round
+        self, parent: ScoredCandidate, index: int, n: int, attempt: int, now: Round
     ) -> list[tuple[str, str]]:
         """n replies for one hard example: each as (text, "") or (reply, reason for its refusal)."""
         setup, example = self._setup, self._setup.split.train[index]
@@ -351,12 +343,51 @@ class _Search:
             for reply, sample in zip(replies, answer.samples, strict=True)
         ]
 
-    def _importances(self, parent: ScoredCandidate, now: _Round) -> tuple[SegmentImportance, ...]:
+    def _importances(self, parent: ScoredCandidate, now: Round) -> tuple[SegmentImportance, ...]:
         name = parent.candidate.id
         return self._analysed.get(name) or tuple(row for row in now.segments if row.candidate == name)
 
-    def _admit(self, parent: ScoredCandidate, text: str, reason: str, now: _Round) -> Candidate | None:
-        child = self._child(parent, text, "rewrite", now)
+    # Operators of the user's own
+
+    async def _propose(self, now: Round) -> list[_Proposals]:
+        asked = [(name, parent) for parent in now.parents for name in self._setup.proposers]
+        answers = await asyncio.gather(
+            *(
+                proposed(name, self._setup.proposers[name], self._context(parent, name, now))
+                for name, parent in asked
+            )
+        )
+        return [(parent, name, texts) for (name, parent), texts in zip(asked, answers, strict=True)]
+
+    def _admitted(self, proposals: Sequence[_Proposals], now: Round) -> list[Candidate]:
+        """Those that pass the gate; after the rewrites, so that ids do not depend on who was done first."""
+        passed = [
+            self._admit(parent, text, reason, name, now)
+            for parent, name, texts in proposals
+            for text, reason in texts
+        ]
+        return [candidate for candidate in passed if candidate is not None]
+
+    def _context(self, parent: ScoredCandidate, name: str, now: Round) -> ProposalContext:
+        setup = self._setup
+        return ProposalContext(
+            description=setup.task.description,
+            parent=parent,
+            examples=setup.split.train,
+            hardest=tuple(setup.split.train[index] for index in self._hardest(parent, now)),
+            importances=self._importances(parent, now),
+            rewriter=CountedRewriter(setup.rewriter, now, self._rounds_left(now)),
+            max_chars=setup.settings.max_instruction_chars,
+            round=now.number,
+            seed=seed_of(setup.seed, setup.task.name, now.number, parent.candidate.id, name),
+        )
+
+    # What becomes of a text
+
+    def _admit(
+        self, parent: ScoredCandidate, text: str, reason: str, operator: Operator, now: Round
+    ) -> Candidate | None:
+        child = self._child(parent, text, operator, now)
         why = reason or refusal_reason(
             text,
             known=self._known,
@@ -365,16 +396,16 @@ class _Search:
             allowed=parent.candidate.text,
         )
         if why:
-            now.refusals.append(_refusal(child, why))
+            now.refusals.append(refusal_of(child, why))
             return None
         self._known[normalise(text)] = child.id
         return child
 
-    def _child(self, parent: ScoredCandidate, text: str, operator: Operator, now: _Round) -> Candidate:
+    def _child(self, parent: ScoredCandidate, text: str, operator: Operator, now: Round) -> Candidate:
         origin = parent.candidate
         return Candidate(now.next_id(), text, origin.id, origin.lineage, operator, now.number)
 
-    def _report(self, state: State, number: int, now: _Round | None = None) -> None:
+    def _report(self, state: State, number: int, now: Round | None = None) -> None:
         self._setup.observer(
             Progress(
                 task=self._setup.task.name,
@@ -387,15 +418,3 @@ class _Search:
                 + (now.tokens_generated if now else 0),
             )
         )
-
-
-def _refusal(candidate: Candidate, reason: str, *, failed: bool = False) -> Refusal:
-    return Refusal(
-        id=candidate.id,
-        text=candidate.text,
-        parent=candidate.parent or candidate.id,
-        lineage=candidate.lineage,
-        operator=candidate.operator,
-        reason=reason,
-        status="failed" if failed else "refused",
-    )

@@ -14,7 +14,10 @@ Kind = Literal["options", "labels", "text", "pairs"]
 """What the targets of a task are: options listed in each input, labels from a closed set,
 free text, or preferred/dispreferred pairs."""
 
-Operator = Literal["seed", "rewrite", "mask_drop"]
+Operator = str
+"""What made a candidate: one of OPERATORS, or the name of an operator of the user's own."""
+OPERATORS = ("seed", "rewrite", "mask_drop")
+"""The operators that come along."""
 Status = Literal["survivor", "dropped", "refused", "failed"]
 
 

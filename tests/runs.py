@@ -135,6 +135,7 @@ async def _searched(store: RunStore, config: RunConfig, job: Job) -> TaskResult:
         keep=keep,
         observer=lambda _: None,
         clock=lambda: float(next(ticks)),
+        proposers=job.proposers,
     )
     outcome = await search_task(setup)
     result = TaskResult(

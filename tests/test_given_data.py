@@ -243,7 +243,7 @@ def test_arguments_that_do_not_go_together_are_a_mistake_in_the_script(
 
 
 def test_given_data_leave_no_room_for_others() -> None:
-    with pytest.raises(ConfigError, match="leave out path, hub and test_path"):
+    with pytest.raises(ConfigError, match="leave out path, hub, function and test_path"):
         asked(None, tasks=[{"name": "x", "given": True, "path": "a.csv"}])
 
 

@@ -109,7 +109,7 @@ example_scores = st.builds(
 @st.composite
 def records(draw: st.DrawFn) -> RoundRecord:
     ids = draw(st.lists(any_text, min_size=1, max_size=4, unique=True))
-    operators = st.sampled_from(["seed", "rewrite", "mask_drop"])
+    operators = st.sampled_from(["seed", "rewrite", "mask_drop", "Shorten"])
     number = draw(st.integers(0, 10_000))
     candidates = tuple(
         draw(

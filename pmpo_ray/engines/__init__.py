@@ -48,8 +48,9 @@ def create_generator(config: RewriterConfig, model: str) -> Generator:
     raise ConfigError("rewriter.engine: this engine needs an event loop; use pmpo_ray.engines.open_generator")
 
 
-async def open_scorer(config: ScorerConfig, model: str) -> AsyncScorer:
-    """The scorer that `config.engine` names, of any kind, with `model` loaded or its server found.
+async def open_scorer(config: ScorerConfig, model: str, factory: object | None = None) -> AsyncScorer:
+    """The scorer that `config.engine` names, of any kind, with `model` loaded or its server found. `factory`
+    makes it where the engine is the user's own and cannot be imported here.
 
     Raises ConfigError, ModelError or ResourceError where that cannot be had, and EndpointError where a server
     does not answer.
@@ -64,14 +65,18 @@ async def open_scorer(config: ScorerConfig, model: str) -> AsyncScorer:
         from pmpo_ray.engines.openai_scorer import OpenAIScorer
 
         return await OpenAIScorer.open(config, model)
+    if engine == "own":
+        from pmpo_ray.engines.own import open_own_scorer
+
+        return await open_own_scorer(config, model, factory)
     from pmpo_ray.engines.threaded import ThreadedScorer
 
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
     return ThreadedScorer(await _in(thread, lambda: create_scorer(config, model)), thread)
 
 
-async def open_generator(config: RewriterConfig, model: str) -> AsyncGenerator:
-    """The generator that `config.engine` names, of any kind. Errors as in `open_scorer`."""
+async def open_generator(config: RewriterConfig, model: str, factory: object | None = None) -> AsyncGenerator:
+    """The generator that `config.engine` names, of any kind. `factory` and errors as in `open_scorer`."""
     engine = await asyncio.to_thread(choose_engine, config, model)
     if engine == "vllm":
         from pmpo_ray.engines.vllm_engine import VllmEngine
@@ -82,6 +87,10 @@ async def open_generator(config: RewriterConfig, model: str) -> AsyncGenerator:
         from pmpo_ray.engines.openai_generator import OpenAIGenerator
 
         return await OpenAIGenerator.open(config, model)
+    if engine == "own":
+        from pmpo_ray.engines.own import open_own_generator
+
+        return await open_own_generator(config, model, factory)
     from pmpo_ray.engines.threaded import ThreadedGenerator
 
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewriter")

@@ -11,11 +11,11 @@ requests as they come.
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal
+from typing import Literal, cast
 
 from pmpo_ray.config import ReplicaConfig, RewriterConfig
 
-Chosen = Literal["transformers", "vllm", "openai", "simulated"]
+Chosen = Literal["transformers", "vllm", "openai", "simulated", "own"]
 
 LARGEST_SHARE = 0.7
 """Of a replica's part of a GPU: weights beyond that leave too little to score trees beside them."""
@@ -24,8 +24,10 @@ LARGEST_SHARE = 0.7
 def choose_engine(config: ReplicaConfig, model: str) -> Chosen:
     """The engine of a replica in this process. Raises ModelError where the model's size has to be looked at
     and cannot be."""
+    if config.own_engine:
+        return "own"
     if config.engine != "auto":
-        return config.engine
+        return cast(Chosen, config.engine)
     if config.tensor_parallel > 1:
         return "vllm"
     if not vllm_installed() or not _on_gpu(config):

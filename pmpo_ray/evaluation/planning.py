@@ -133,6 +133,6 @@ def engines_for(
         return scorer, None
     if "likelihood" not in methods:
         return None, rewriter
-    if "openai" in (scorer.engine, rewriter.engine):
+    if not (scorer.serves_both_roles and rewriter.serves_both_roles):
         return scorer, rewriter
     return scorer.model_copy(update={"role": "both"}), rewriter

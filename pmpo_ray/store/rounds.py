@@ -7,6 +7,7 @@ record's order; the values of the whole round stand as JSON in the schema's meta
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, get_args
 
 import pyarrow as pa
@@ -16,7 +17,6 @@ from pmpo_ray.types import (
     AnswerScore,
     Candidate,
     ExampleScore,
-    Operator,
     Refusal,
     RoundRecord,
     ScoredCandidate,
@@ -63,7 +63,7 @@ SEGMENT_SCHEMA = pa.schema(
 )
 
 _STATUSES = frozenset(get_args(Status))
-_OPERATORS = frozenset(get_args(Operator))
+_OPERATOR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _Row = dict[str, Any]
 
 
@@ -113,11 +113,10 @@ def decode_round(content: bytes, segments: tuple[SegmentImportance, ...]) -> Rou
     if header.pop("format") != FORMAT:
         raise ValueError("it is of another format version")
     rows = table.to_pylist()
-    if (
-        not {row["status"] for row in rows} <= _STATUSES
-        or not {row["operator"] for row in rows} <= _OPERATORS
-    ):
-        raise ValueError("it has a status or an operator of another version")
+    if not {row["status"] for row in rows} <= _STATUSES:
+        raise ValueError("it has a status of another version")
+    if not all(_OPERATOR.fullmatch(row["operator"]) for row in rows):
+        raise ValueError("it has an operator that is no name")
     scored_rows = [row for row in rows if row["status"] in ("survivor", "dropped")]
     ranked = sorted((row for row in scored_rows if row["rank"] is not None), key=lambda row: int(row["rank"]))
     return RoundRecord(

@@ -1,4 +1,4 @@
-"""Data that are given in Python: tables, lists of rows, and whole tasks.
+"""Data that are given in Python: tables, lists of rows, whole tasks, and functions that make either.
 
 Invariant: rows become examples as those of a data file do, with the same errors, which name the row (counted
 from 1); what a table calls missing is missing.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast, get_args
 
-from pmpo_ray.config import TaskConfig
-from pmpo_ray.errors import DataError
+from pmpo_ray.config import ColumnsConfig, TaskConfig
+from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.tasks.files import Record
 from pmpo_ray.tasks.hub import named_rows
 from pmpo_ray.tasks.own import task_from
@@ -38,6 +39,29 @@ def task_of_rows(config: TaskConfig, data: Rows, seed: int) -> Task:
     """The task that rows make, as rows of a file would. Raises DataError for data that cannot be used, and
     ConfigError for labels that cannot."""
     return task_from(config, records_of(config.name, data), (), seed)
+
+
+def task_of_function(config: TaskConfig, function: object, seed: int) -> Task:
+    """The task that a function of the user's makes: a Task, which takes the name from the configuration and
+    the instruction and description where it has some, or `Rows`, or dicts one after the other. Errors as in
+    `task_of_rows`; what the function raises is let through."""
+    where = f"task {config.name!r}: function"
+    if not callable(function):
+        raise ConfigError(f"{where}: {config.function} is no function; name one that returns a Task or rows")
+    made = function()
+    if isinstance(made, Task):
+        if config.labels is not None or config.columns != ColumnsConfig():
+            raise ConfigError(f"{where} returns a whole Task, which labels and columns say nothing of")
+        said = replace(
+            made,
+            name=config.name,
+            instruction=config.instruction or made.instruction,
+            description=config.description or made.description,
+        )
+        return checked(said)
+    if not is_rows(made) and not isinstance(made, Iterator):
+        raise DataError(f"{where} gave a {type(made).__name__}; return a Task or rows, or yield dicts")
+    return task_of_rows(config, list(made) if isinstance(made, Iterator) else made, seed)
 
 
 def records_of(name: str, rows: Rows) -> tuple[Record, ...]:

@@ -7,21 +7,28 @@ that is not registered loads only with data of its own.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
+from typing import TypeVar
 
-from pmpo_ray.config import ColumnsConfig, TaskConfig
+from pmpo_ray.config import ColumnsConfig, RunConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
+from pmpo_ray.extending import imported, path_of
 from pmpo_ray.tasks.assembly import Draft, assemble
 from pmpo_ray.tasks.bbh import BBH
 from pmpo_ray.tasks.benchmarks import BENCHMARKS, Benchmark
+from pmpo_ray.tasks.given import task_of_function
 from pmpo_ray.tasks.own import load_own
 from pmpo_ray.tasks.rows import Row
 from pmpo_ray.types import Kind, Task
 
+Made = TypeVar("Made", bound=FunctionType)
+
 TICKETS = "tickets"
 _REGISTERED: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*BBH, *BENCHMARKS)}
+_functions: dict[str, FunctionType] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,41 @@ class TaskListing:
     kind: Kind
 
 
+def task(name: str) -> Callable[[Made], Made]:
+    """Register a function as the task `name`, for `optimize(name)`: it takes no argument and returns a Task,
+    or rows as dicts (or yields them). Decorate it at the top level of a module, script or notebook.
+
+    Raises ConfigError for a name that is taken by another.
+    """
+
+    def register(function: Made) -> Made:
+        earlier = _functions.get(name, function)
+        same = (earlier.__module__, earlier.__qualname__) == (function.__module__, function.__qualname__)
+        if not same or name == TICKETS or name in _REGISTERED:
+            raise ConfigError(f"task {name!r} is registered already; choose another name")
+        _functions[name] = function
+        return function
+
+    return register
+
+
+def with_functions(config: RunConfig) -> RunConfig:
+    """`config` with the import paths of registered functions, so that it says all by itself."""
+    tasks = tuple(
+        settings.model_copy(
+            update={"function": path_of(_functions[settings.name], f"task {settings.name!r}")}
+        )
+        if settings.name in _functions and not _has_data(settings)
+        else settings
+        for settings in config.tasks
+    )
+    return config.model_copy(update={"tasks": tasks})
+
+
+def _has_data(config: TaskConfig) -> bool:
+    return bool(config.given or config.path or config.hub or config.function)
+
+
 def load_task(config: TaskConfig, data_dir: str | None, seed: int) -> Task:
     """Load a task with its negatives: own data where `path` or `hub` is set, else a registered benchmark,
     from files under `data_dir` or, where that is None, from the public hub.
@@ -43,6 +85,9 @@ def load_task(config: TaskConfig, data_dir: str | None, seed: int) -> Task:
     """
     if config.path is not None or config.hub is not None:
         return load_own(config, seed)
+    function = _function(config)
+    if function is not None:
+        return task_of_function(config, function, seed)
     benchmark = _REGISTERED.get(config.name)
     if benchmark is None and config.name != TICKETS:
         raise ConfigError(_unknown(config.name))
@@ -72,6 +117,12 @@ def list_tasks(data_dir: str | None) -> list[TaskListing]:
         )
     present = [b for b in _REGISTERED.values() if (folder / b.examples.file).is_file()]
     return listings + [TaskListing(b.name, len(b.examples.read(data_dir)), b.kind) for b in present]
+
+
+def _function(config: TaskConfig) -> object | None:
+    if config.function is not None:
+        return imported(config.function, f"task {config.name!r}: function")
+    return _functions.get(config.name)
 
 
 def _draft(benchmark: Benchmark, config: TaskConfig, data_dir: str | None) -> Draft:
@@ -116,7 +167,7 @@ def _refuse_data_settings(config: TaskConfig) -> None:
 
 
 def _unknown(name: str) -> str:
-    known = [TICKETS, *_REGISTERED]
+    known = [TICKETS, *_REGISTERED, *_functions]
     # A subtask is often named without its folder.
     by_last_part = {task.rpartition("/")[2]: task for task in known}
     close = [
@@ -125,5 +176,5 @@ def _unknown(name: str) -> str:
     meant = f"did you mean {' or '.join(close)}? " if close else ""
     return (
         f"task {name!r} is not registered; {meant}"
-        "run `pmpo tasks` for all names, or add path or hub for data of your own"
+        "run `pmpo tasks` for all names, or add path, hub or function for data of your own"
     )

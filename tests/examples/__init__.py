@@ -1,0 +1,1 @@
+"""Parts of one's own: an example of each kind."""
