@@ -21,7 +21,6 @@ from pmpo_ray.display import (
     loss_text,
     percent_text,
     shortened,
-    significant,
     spark,
     visible,
 )
@@ -30,6 +29,7 @@ from pmpo_ray.evaluation.contenders import BASELINES
 from pmpo_ray.evaluation.summary import Summary, summarise
 from pmpo_ray.evaluation.tables import show as show_tables
 from pmpo_ray.evaluation.tables import tables
+from pmpo_ray.held_out import NOTHING, HeldOut, held_out_results
 from pmpo_ray.history import RunHistory, TaskHistory
 from pmpo_ray.insight import (
     Cost,
@@ -39,7 +39,6 @@ from pmpo_ray.insight import (
     analysed,
     cost_of,
     current_result,
-    current_results,
     hard_examples,
     operator_counts,
     state_of,
@@ -73,7 +72,7 @@ def has_many_tasks(history: RunHistory) -> bool:
 def show_overview(history: RunHistory, console: Console) -> None:
     """Print a line a task, in the configuration's order."""
     found = {task.task: task for task in history.tasks}
-    changed = significant(current_results(history))
+    held = held_out_results(history)
     jobs = list(job_searches(history.config))
     wide = console.width >= _WIDE
     names = max(12, min(30 if wide else 14, max(map(len, jobs))))
@@ -82,7 +81,7 @@ def show_overview(history: RunHistory, console: Console) -> None:
     for column in table.columns[:-1]:
         column.no_wrap = True
     for name in jobs:
-        cells = _overview_cells(found.get(name), 10 if wide else 6, changed=name in changed)
+        cells = _overview_cells(found.get(name), held.get(name, NOTHING), 10 if wide else 6)
         table.add_row(Text(shortened(in_line(name), names)), *cells)
     console.print(table)
     console.print(
@@ -96,13 +95,13 @@ def show_overview(history: RunHistory, console: Console) -> None:
     _show_run(history, console)
 
 
-def _overview_cells(task: TaskHistory | None, trend: int, *, changed: bool) -> list[Text]:
+def _overview_cells(task: TaskHistory | None, held: HeldOut, trend: int) -> list[Text]:
     """What follows a task's name; None for a task without a finished round."""
     if task is None:
         return [Text("waiting", style=_STATES["waiting"]), *(Text("–") for _ in range(7))]
     state = state_of(task)
-    result = current_result(task)
-    before, after = (result.accuracy_before, result.accuracy_after) if result else (None, None)
+    before, after = held.before, held.after
+    changed = held.verdict in ("better", "worse")
     return [
         Text(state, style=_STATES[state]),
         Text(str(len(task.records) - 1)),
@@ -184,16 +183,17 @@ def _instruction(task: TaskHistory) -> RenderableType:
 
 
 def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
-    result = current_result(task)
-    before, after = (result.accuracy_before, result.accuracy_after) if result else (None, None)
+    held = held_out_results(history).get(task.task, NOTHING)
     table = _table("", "before", "after")
     table.add_row("training loss", loss_text(task.start.loss), Text(loss_text(task.best.loss), style="bold"))
-    table.add_row("held-out accuracy", accuracy_text(before), Text(accuracy_text(after), style="bold"))
-    if result is None or result.p_value is None:
+    table.add_row(
+        "held-out accuracy", accuracy_text(held.before), Text(accuracy_text(held.after), style="bold")
+    )
+    if held.p_value is None:
         return table
-    verdict = "significant" if task.task in significant(current_results(history)) else "NOT significant"
+    verdict = "significant" if held.verdict in ("better", "worse") else "NOT significant"
     basis = ", corrected for the number of tasks" if has_many_tasks(history) else ""
-    note = f"p = {result.p_value:.2g}: the difference is {verdict}{basis}"
+    note = f"p = {held.p_value:.2g}: the difference is {verdict}{basis}"
     return Group(table, Text(note, style="dim"))
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from pmpo_ray.display import json_number, significant
+from pmpo_ray.display import json_number
 from pmpo_ray.evaluation.tables import summary_json
+from pmpo_ray.held_out import NOTHING, HeldOut, held_out_results
 from pmpo_ray.history import RunHistory, TaskHistory
 from pmpo_ray.insight import (
     analysed,
     cost_of,
     current_result,
-    current_results,
     hard_examples,
     operator_counts,
     refusal_counts,
@@ -34,11 +34,11 @@ Document = dict[str, object]
 def overview_json(history: RunHistory) -> Document:
     """All tasks in the configuration's order; of a task that waits, nothing but its name is known."""
     found = {task.task: task for task in history.tasks}
-    changed = significant(current_results(history))
+    held = held_out_results(history)
     return {
         **_run(history),
         "tasks": [
-            {**_figures(found.get(name)), "task": name, "significant": name in changed}
+            {**_figures(found.get(name), held.get(name, NOTHING)), "task": name}
             for name in job_searches(history.config)
         ],
     }
@@ -50,7 +50,7 @@ def task_json(history: RunHistory, task: TaskHistory) -> Document:
     summary = held_out(history, task.task)
     return {
         **_run(history),
-        **_figures(task),
+        **_figures(task, held_out_results(history).get(task.task, NOTHING)),
         "task": task.task,
         "stopped": result.stopped if result is not None else None,
         "start": task.start.candidate.text,
@@ -96,10 +96,16 @@ def _run(history: RunHistory) -> Document:
     }
 
 
-def _figures(task: TaskHistory | None) -> Document:
+def _figures(task: TaskHistory | None, held: HeldOut) -> Document:
     if task is None:
-        return {"state": "waiting", "rounds": None, "losses": [], "best": None, **_NOTHING}
-    result = current_result(task)
+        return {
+            "state": "waiting",
+            "rounds": None,
+            "losses": [],
+            "best": None,
+            "significant": False,
+            **_NOTHING,
+        }
     return {
         "state": state_of(task),
         "rounds": len(task.records) - 1,
@@ -107,9 +113,10 @@ def _figures(task: TaskHistory | None) -> Document:
         "best": task.best.candidate.text,
         "loss_before": json_number(task.start.loss),
         "loss_after": json_number(task.best.loss),
-        "accuracy_before": interval_json(result.accuracy_before if result else None),
-        "accuracy_after": interval_json(result.accuracy_after if result else None),
-        "p_value": result.p_value if result else None,
+        "accuracy_before": interval_json(held.before),
+        "accuracy_after": interval_json(held.after),
+        "p_value": held.p_value,
+        "significant": held.verdict in ("better", "worse"),
         **asdict(cost_of(task)),
     }
 

@@ -129,7 +129,9 @@ def test_a_run_of_many_tasks_has_a_line_a_task(finished: Path) -> None:
     best = history.task("tickets").best
     assert first.startswith("tickets done")
     assert f"{history.task('tickets').start.loss:.3f} {best.loss:.3f}" in first
-    assert "30.0 37.5 [31,44] *" in first
+    # What `pmpo evaluate` measured counts; before it, what the run measured at its end.
+    assert "37.7 62.8 [58,67] *" in first
+    assert "30.0 37.5 [31,44] *" in overview(replace(history, evaluation=()))[1]
     assert best.candidate.text[:20] in first
     assert second.startswith("second  done")
 
@@ -152,7 +154,12 @@ def test_27_tasks_fit_80_columns(finished: Path) -> None:
     many = replace(
         history,
         config=simulated_config(tasks=names),
-        tasks=tuple(replace(history.task("tickets"), task=name) for name in names),
+        tasks=tuple(
+            replace(task, task=name, result=replace(task.result, task=name) if task.result else None)
+            for task in (history.task("tickets"),)
+            for name in names
+        ),
+        evaluation=(),
     )
     lines = overview(many, width=80)
     rows = [line for line in lines if " done " in line]
@@ -237,7 +244,7 @@ def test_the_json_holds_all_and_cuts_nothing(finished: Path) -> None:
     kept = [piece["text"] for piece in document["diff"] if piece["kind"] != "deleted"]
     assert "".join(kept) == task.best.candidate.text
     assert [step["operator"] for step in document["lineage"]] == ["seed", "mask_drop"]
-    assert document["accuracy_after"]["n"] == 200
+    assert document["accuracy_after"]["n"] == 430
     assert document["evaluation"]["rows"][0]["task"] == "tickets"
     assert {row["task"] for row in document["evaluation"]["rows"]} == {"tickets"}
     assert document["pools"]["scorer"]["lost"] == 1

@@ -18,11 +18,11 @@ from statistics import fmean
 
 from pmpo_ray.config_io import dump_config
 from pmpo_ray.display import amount, visible
+from pmpo_ray.held_out import NOTHING, HeldOut, held_out_results
 from pmpo_ray.history import RunHistory, TaskHistory
 from pmpo_ray.insight import HardExample, Piece, analysed, hard_examples, word_diff
 from pmpo_ray.logs import Redaction
 from pmpo_ray.report import charts
-from pmpo_ray.report.held_out import NOTHING, HeldOut, held_out
 from pmpo_ray.report.lineage import Node, lineage_tree
 from pmpo_ray.types import Example, ExampleScore, Interval, ScoredCandidate
 
@@ -117,7 +117,7 @@ class PageView:
 
 def page_view(history: RunHistory) -> PageView:
     """What the page shows of a run."""
-    held, _ = held_out(history)
+    held = held_out_results(history)
     tasks = tuple(
         _task_view(number, task, held.get(task.task, NOTHING)) for number, task in enumerate(history.tasks)
     )

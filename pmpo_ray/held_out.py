@@ -1,20 +1,21 @@
 """What was measured on held-out examples, task by task: from the run's evaluation, else from its own end.
 
-Invariant: a verdict is about the best instruction against the start, on the same examples, and corrected for
-the number of tasks.
+Invariant: a verdict is about the instruction that is the best now against the start, on the same examples,
+and corrected for the number of tasks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.contenders import BASELINES
 from pmpo_ray.evaluation.statistics import LEVEL, holm
-from pmpo_ray.evaluation.summary import Gain, Row, Summary, summarise
+from pmpo_ray.evaluation.summary import Gain, Row, summarise
 from pmpo_ray.history import RunHistory
+from pmpo_ray.insight import current_results
 from pmpo_ray.types import Interval
 
 Verdict = Literal["better", "worse", "not significant", "not evaluated"]
@@ -37,14 +38,13 @@ class HeldOut:
 NOTHING = HeldOut(None, None, None, "not evaluated")
 
 
-def held_out(history: RunHistory) -> tuple[Mapping[str, HeldOut], Summary | None]:
-    """The held-out results by task, and the summary of the evaluation where there was one. Of several models
-    or numbers of shots the first is the one that verdicts are about."""
+def held_out_results(history: RunHistory) -> Mapping[str, HeldOut]:
+    """The held-out results by task, of tasks that have some. Of several models or numbers of shots the first
+    is the one that verdicts are about; an evaluation from before the run went on to another best has none."""
     found = _of_results(history)
-    if not history.evaluation:
-        return found, None
     summary = summarise(history.evaluation, {START, *BASELINES})
     first = summary.rows[0] if summary.rows else None
+    best = {task.task: task.best.candidate.text for task in history.tasks}
     for task in dict.fromkeys(row.task for row in summary.rows):
         rows = tuple(row for row in summary.rows if row.task == task)
         main = [row for row in rows if first and (row.model, row.shots) == (first.model, first.shots)]
@@ -55,6 +55,9 @@ def held_out(history: RunHistory) -> tuple[Mapping[str, HeldOut], Summary | None
             if first and gain.task == task and (gain.model, gain.shots) == (first.model, first.shots)
         }
         start = gains.get("start")
+        if any(row.name == BEST and row.instruction != best.get(task) for row in main):
+            found[task] = replace(found.get(task, NOTHING), rows=rows)
+            continue
         found[task] = HeldOut(
             before=named.get(START),
             after=named.get(BEST, named.get(START)),
@@ -64,11 +67,11 @@ def held_out(history: RunHistory) -> tuple[Mapping[str, HeldOut], Summary | None
             start=start,
             free=gains.get("free"),
         )
-    return found, summary
+    return found
 
 
 def _of_results(history: RunHistory) -> dict[str, HeldOut]:
-    results = [task.result for task in history.tasks if task.result is not None]
+    results = current_results(history)
     tested = [result for result in results if result.p_value is not None]
     adjusted = dict(
         zip(
