@@ -148,6 +148,12 @@ def test_object_storage_is_tried(s3: str) -> None:
     assert "check that the bucket exists" in found["run folder"].advice
 
 
+def test_storage_that_does_not_answer_is_named() -> None:
+    found = findings.of_storage("s3://runs/x", "no answer within 12 s", lasting=True)
+    assert (found.state, found.found) == ("missing", "s3://runs/x: no answer within 12 s")
+    assert found.advice
+
+
 def test_storage_on_a_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert inspect_storage(str(tmp_path / "a" / "b")) == ""
     assert list(tmp_path.iterdir()) == []
