@@ -189,7 +189,10 @@ def of_storage(location: str, problem: str, *, lasting: bool) -> Finding:
     """Where the run folder would be; `problem` is empty where a file was written, read and removed there. Not
     `lasting` is a disk that may go with the machine while a cluster works."""
     if problem:
-        return from_error("run folder", problem)
+        found, advice = _parted(problem)
+        if not advice:
+            found, advice = f"{location}: {problem}", "check the address, and the endpoint_override in it"
+        return Finding("run folder", "missing", found, advice)
     if not lasting:
         advice = "name a run folder on s3:// or gs:// where the machine may go before the run's end"
         return Finding("run folder", "warning", f"{location} is on this machine's disk alone", advice)
@@ -226,7 +229,7 @@ def of_disk(places: Mapping[str, int]) -> Finding:
 def from_error(name: str, error: str, state: State = "missing") -> Finding:
     """What the text of one of the project's errors says."""
     found, advice = _parted(error)
-    return Finding(name, state, found, advice or "look into it")
+    return Finding(name, state, found, advice or "try again; where it stays so, look at what is named")
 
 
 def _parted(text: str) -> tuple[str, str]:

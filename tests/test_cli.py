@@ -60,7 +60,12 @@ def pace(tokens_per_s: int) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["optimize", "--help"], ["tasks", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([name, "--help"] for name in ("optimize", "tasks", "show", "compare", "doctor")),
+    ],
 )
 def test_help_and_version_load_no_heavy_library(arguments: list[str]) -> None:
     program = (

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from pmpo_ray.history import TaskHistory, load_history
 from pmpo_ray.insight import (
+    Cost,
     HardExample,
     Piece,
     analysed,
+    cost_of,
     hard_examples,
     operator_counts,
     refusal_counts,
@@ -199,6 +201,20 @@ def test_a_task_is_done_once_it_has_a_result_for_its_last_round(tmp_path: Path) 
     assert state_of(replace(task, result=None)) == "running"
     assert task.result is not None
     assert state_of(replace(task, result=replace(task.result, rounds=1))) == "running"
+
+
+def test_a_task_costs_its_rounds_and_once_done_what_its_result_says(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    task = load_history(str(tmp_path / "run")).task()
+    assert task.result is not None
+    picked = replace(task.result, tokens_scored=task.result.tokens_scored + 7)
+    at_work = cost_of(replace(task, result=None))
+    assert at_work == Cost(
+        sum(record.tokens_scored for record in task.records),
+        sum(record.tokens_generated for record in task.records),
+        sum(record.seconds for record in task.records),
+    )
+    assert cost_of(replace(task, result=picked)) == replace(at_work, tokens_scored=at_work.tokens_scored + 7)
 
 
 def test_a_real_search_can_be_told_about(tmp_path: Path) -> None:
