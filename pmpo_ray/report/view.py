@@ -20,7 +20,7 @@ from pmpo_ray.config_io import dump_config
 from pmpo_ray.display import amount, visible
 from pmpo_ray.held_out import NOTHING, HeldOut, held_out_results
 from pmpo_ray.history import RunHistory, TaskHistory
-from pmpo_ray.insight import HardExample, Piece, analysed, hard_examples, word_diff
+from pmpo_ray.insight import HardExample, Piece, analysed, current_result, hard_examples, word_diff
 from pmpo_ray.logs import Redaction
 from pmpo_ray.report import charts
 from pmpo_ray.report.lineage import Node, lineage_tree
@@ -233,7 +233,7 @@ def _task_view(number: int, task: TaskHistory, held: HeldOut) -> TaskView:
     limit = charts.loss_limit(dots, task.losses)
     lineage = [scored.candidate.id for scored in task.lineage(task.best_id)]
     looked_at, segments = _segments(task)
-    result = task.result
+    result = current_result(task)
     scored_tokens = sum(record.tokens_scored for record in task.records)
     generated = sum(record.tokens_generated for record in task.records)
     main = [row for row in held.rows if (row.model, row.shots) == (held.rows[0].model, held.rows[0].shots)]
