@@ -59,7 +59,7 @@ def optimised(request: Request, name: str, model: str, config: Mapping[str, Any]
     if request.limit is not None:
         split = {"train_max": max(3, request.limit), **config.get("split", {})}
         whole |= {"split": split, "search": {"rounds": _SMALL_ROUNDS, **config.get("search", {})}}
-    file = folder / "settings.json"
+    file = folder / "settings.yaml"
     file.write_text(json.dumps(whole, indent=1), encoding="utf-8")
     optimize(file, run_dir=folder / "run", overrides=request.settings)
     return folder / "run"
