@@ -16,12 +16,12 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.in_process import InProcessScorer
 from benchmarks.scheduling.work import SHAPES, bbh_shaped
 from pmpo_ray.config import RewriterConfig, SearchConfig
 from pmpo_ray.config_io import config_from_mapping, dump_config
@@ -33,15 +33,12 @@ from pmpo_ray.store import Manifest, PoolUse, RunStore, installed_versions
 from pmpo_ray.types import (
     Condition,
     Examined,
-    Example,
-    ExampleScore,
     GenerateRequest,
     GenerateResult,
     Generation,
     Outcome,
     ReplicaCount,
     RoundRecord,
-    ScoreRequest,
     Split,
     Task,
     TaskResult,
@@ -138,7 +135,7 @@ async def _searched(store: RunStore, task: Task, rounds: int) -> TaskResult:
             settings=SearchConfig(rounds=rounds, hard_examples=HARD, variants=VARIANTS, masking="rules"),
             sampling=RewriterConfig(),
             seed=0,
-            scorer=_Scorer(),
+            scorer=InProcessScorer(),
             rewriter=_Rewriter(),
             keep=keep,
             observer=lambda _: None,
@@ -173,21 +170,6 @@ def _examined(result: TaskResult) -> list[Examined]:
         )
         for name, chance in chances.items()
     ]
-
-
-class _Scorer:
-    def __init__(self) -> None:
-        self._engine = SimulatedScorer("simulated")
-
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
-        return self._engine.score(ScoreRequest(instruction, tuple(examples), tuple(shots))).scores
 
 
 class _Rewriter:

@@ -66,8 +66,8 @@ def optimize(
     Raises a PmpoError, whose text is one line, for everything that a caller can mend, and TypeError for
     arguments that do not go together.
     """
-    from pmpo_ray.display import progress_display
     from pmpo_ray.inputs import TaskWords, requested
+    from pmpo_ray.progress import progress_display
     from pmpo_ray.run import run_optimization
 
     folder = None if run_dir is None else str(run_dir)
@@ -107,7 +107,7 @@ def evaluate(
     keywords are keys of `evaluation`: `evaluate("runs/x", baselines=["answer_only"], limit=100)`; `overrides`
     ("ray.address=auto") reach any other key. Raises a PmpoError for everything that a caller can mend.
     """
-    from pmpo_ray.display import progress_display
+    from pmpo_ray.progress import progress_display
     from pmpo_ray.run_evaluation import run_evaluation
 
     folder = None if run_dir is None else str(run_dir)

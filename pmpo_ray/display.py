@@ -8,12 +8,10 @@ drawing happens at a bounded rate.
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 from types import TracebackType
@@ -26,7 +24,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pmpo_ray.evaluation.statistics import LEVEL, holm
-from pmpo_ray.protocols import Observer
 from pmpo_ray.types import Interval, Progress, TaskFailure, TaskResult
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -201,23 +198,6 @@ class PlainLog:
             print(line, file=self._stream, flush=True)
         except BrokenPipeError:
             self._quiet = True
-
-
-@contextmanager
-def progress_display(console: Console | None = None) -> Iterator[Observer]:
-    """An observer that shows progress on `console` (None: standard error): a live table on a terminal, one
-    below the cell in a notebook, else a plain log on standard error."""
-    console = console or Console(stderr=True)
-    if console.is_jupyter:
-        from pmpo_ray.notebook import CellOutput, NotebookTable
-
-        with NotebookTable(CellOutput()) as below:
-            yield below
-    elif console.is_terminal and not console.is_dumb_terminal:
-        with LiveTable(console) as table:
-            yield table
-    else:
-        yield PlainLog(sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,14 +72,8 @@ def held_out_results(history: RunHistory) -> Mapping[str, HeldOut]:
 
 def _of_results(history: RunHistory) -> dict[str, HeldOut]:
     results = current_results(history)
-    tested = [result for result in results if result.p_value is not None]
-    adjusted = dict(
-        zip(
-            (result.task for result in tested),
-            holm([result.p_value for result in tested if result.p_value is not None]),
-            strict=True,
-        )
-    )
+    tested = {result.task: result.p_value for result in results if result.p_value is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     found = {}
     for result in results:
         before, after, p_value = result.accuracy_before, result.accuracy_after, adjusted.get(result.task)

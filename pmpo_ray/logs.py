@@ -25,7 +25,8 @@ from types import TracebackType
 from typing import Literal
 from urllib.parse import quote
 
-from pmpo_ray.display import progress_display, visible
+from pmpo_ray.display import visible
+from pmpo_ray.progress import progress_display
 from pmpo_ray.protocols import Observer
 from pmpo_ray.types import Progress
 

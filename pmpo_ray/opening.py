@@ -31,7 +31,7 @@ def open_store(config: RunConfig, location: str, lease: Lease) -> RunStore:
     store = RunStore.open(location, lease)
     kept = load_config(None, (), location)
     changed = differences(kept, config)
-    if changed and not any(map(store.read_rounds, job_names(kept))):
+    if changed and not any(map(store.count_rounds, job_names(kept))):
         # Nothing was made with the other configuration: the first try may have failed for what is mended now.
         store.replace_config(dump_config(config))
     elif changed:
@@ -48,7 +48,7 @@ def keep_given(config: RunConfig, store: RunStore, given: Mapping[str, Task]) ->
     others."""
     for name, task in given.items():
         kept = store.read_task(name)
-        if kept not in (None, task) and any(map(store.read_rounds, job_names(config, name))):
+        if kept not in (None, task) and any(map(store.count_rounds, job_names(config, name))):
             raise other_data(name, store.location)
         if kept != task:
             store.write_task(task)

@@ -210,7 +210,7 @@ class _Run:
         earlier = self._store.read_manifest()
         data = {job.task.name: data_hash(job.task.examples) for job in self._jobs}
         for name, kept in (earlier.data if earlier else {}).items():
-            if data.get(name, kept) != kept and self._store.read_rounds(name):
+            if data.get(name, kept) != kept and self._store.count_rounds(name):
                 raise other_data(name, self._store.location)
         return Manifest(
             versions=installed_versions(),

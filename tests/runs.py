@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.in_process import InProcessGenerator, InProcessScorer
 from pmpo_ray.config import RunConfig
 from pmpo_ray.config_io import config_from_mapping, dump_config
-from pmpo_ray.engines.simulated import SimulatedGenerator, SimulatedScorer
+from pmpo_ray.engines.simulated import SimulatedScorer
 from pmpo_ray.evaluation.statistics import wilson_interval
 from pmpo_ray.jobs import Job, prepare_all
 from pmpo_ray.search import SearchSetup, search_task
@@ -18,42 +17,14 @@ from pmpo_ray.store import ClusterInfo, Manifest, PoolUse, RunStore, data_hash, 
 from pmpo_ray.types import (
     Condition,
     Examined,
-    Example,
-    ExampleScore,
-    GenerateRequest,
-    GenerateResult,
     Outcome,
     ReplicaCount,
     RoundRecord,
-    ScoreRequest,
     TaskResult,
 )
 
 STARTED = 1_790_000_000.0
 ENGINE = {"engine": "simulated", "model": "simulated"}
-
-
-@dataclass
-class _Scorer:
-    engine: SimulatedScorer = field(default_factory=lambda: SimulatedScorer("simulated"))
-
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
-        return self.engine.score(ScoreRequest(instruction, tuple(examples), tuple(shots))).scores
-
-
-@dataclass
-class _Generator:
-    engine: SimulatedGenerator = field(default_factory=lambda: SimulatedGenerator("simulated"))
-
-    async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
-        return self.engine.generate([request])[0]
 
 
 def simulated_config(**settings: object) -> RunConfig:
@@ -130,8 +101,8 @@ async def _searched(store: RunStore, config: RunConfig, job: Job) -> TaskResult:
         settings=job.search,
         sampling=config.rewriter,
         seed=config.seed,
-        scorer=_Scorer(),
-        rewriter=_Generator(),
+        scorer=InProcessScorer(),
+        rewriter=InProcessGenerator(),
         keep=keep,
         observer=lambda _: None,
         clock=lambda: float(next(ticks)),

@@ -17,10 +17,11 @@ import pytest
 from rich.console import Console
 
 from pmpo_ray import RunResult, load_run
-from pmpo_ray.display import LiveTable, PlainLog, progress_display
+from pmpo_ray.display import LiveTable, PlainLog
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.loops import run_to_end
 from pmpo_ray.notebook import NotebookTable
+from pmpo_ray.progress import progress_display
 from pmpo_ray.types import Progress, TaskFailure
 from tests.runs import write_run
 

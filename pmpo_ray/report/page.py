@@ -15,10 +15,10 @@ from pathlib import Path
 
 import jinja2
 
-from pmpo_ray.display import visible
+from pmpo_ray.display import accuracy_text, loss_text, visible
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.history import RunHistory, load_history
-from pmpo_ray.report.view import OPERATORS, duration, page_view, percent
+from pmpo_ray.report.view import OPERATORS, duration, page_view
 from pmpo_ray.store import RunStore
 
 REPORT = "report.html"
@@ -69,19 +69,15 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {
         "visible": visible,
-        "loss": _loss,
+        "loss": loss_text,
         "signed": _signed,
         "points": _points,
         "p": _p,
-        "percent": percent,
+        "percent": accuracy_text,
         "duration": duration,
         "operator": _operator,
     }
     return environment.get_template("page.html")
-
-
-def _loss(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "–"
 
 
 def _signed(value: float) -> str:

@@ -24,7 +24,7 @@ from pmpo_ray.insight import HardExample, Piece, analysed, current_result, hard_
 from pmpo_ray.logs import Redaction
 from pmpo_ray.report import charts
 from pmpo_ray.report.lineage import Node, lineage_tree
-from pmpo_ray.types import Example, ExampleScore, Interval, ScoredCandidate
+from pmpo_ray.types import Example, ExampleScore, ScoredCandidate
 
 HARD_EXAMPLES = 5
 OPERATORS = {"seed": "start", "rewrite": "rewrite", "mask_drop": "part left out"}
@@ -365,10 +365,3 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def percent(interval: Interval | None) -> str:
-    """An accuracy with its interval."""
-    if interval is None:
-        return "–"
-    return f"{interval.value:.1%} [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"

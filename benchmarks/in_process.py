@@ -1,0 +1,35 @@
+"""The simulated engine as what a search awaits, in this process: for run folders that need no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pmpo_ray.engines.simulated import SimulatedGenerator, SimulatedScorer
+from pmpo_ray.types import Example, ExampleScore, GenerateRequest, GenerateResult, ScoreRequest
+
+
+class InProcessScorer:
+    """A ScoreClient around a simulated scorer."""
+
+    def __init__(self) -> None:
+        self._engine = SimulatedScorer("simulated")
+
+    async def score(
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        *,
+        rounds_left: int = 0,
+    ) -> tuple[ExampleScore, ...]:
+        return self._engine.score(ScoreRequest(instruction, tuple(examples), tuple(shots))).scores
+
+
+class InProcessGenerator:
+    """A GenerateClient around a simulated generator."""
+
+    def __init__(self) -> None:
+        self._engine = SimulatedGenerator("simulated")
+
+    async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
+        return self._engine.generate([request])[0]
