@@ -68,6 +68,8 @@ class Unit:
         """Hand `error` to the caller, unless the caller has gone."""
         if not self.future.done():
             self.future.set_exception(error)
+            # The error is for whoever awaits the unit; an interruption may come before anybody does.
+            self.future.exception()
 
 
 @dataclass(slots=True)
