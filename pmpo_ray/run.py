@@ -13,11 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +30,7 @@ from pmpo_ray.evaluation.examining import Answering, Choosing, Examiner, method_
 from pmpo_ray.evaluation.grading import RuleGrader
 from pmpo_ray.evaluation.statistics import compare, wilson_interval
 from pmpo_ray.jobs import Job, given_tasks, prepare_all
-from pmpo_ray.loops import run_to_end
+from pmpo_ray.loops import ending_on_sigterm, run_to_end
 from pmpo_ray.objectives import batch_loss
 from pmpo_ray.opening import fresh_run_dir, keep_given, open_store, other_data
 from pmpo_ray.placing import place, rewriter_model, scorer_model
@@ -115,26 +113,6 @@ def run_optimization(
                 # Whoever tells the user about it has to say where to go on.
                 raise KeyboardInterrupt(store.location) from None
     return run.result
-
-
-@contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM, by which schedulers end jobs, does what Ctrl-C does, even where that is ignored: scores are
-    saved and actors ended. Only the main thread can take signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: object) -> None:
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells have it for jobs in the background
-        raise KeyboardInterrupt
-    signal.raise_signal(signal.SIGINT)
 
 
 class _Run:

@@ -37,11 +37,10 @@ from pmpo_ray.evaluation.planning import (
 )
 from pmpo_ray.evaluation.summary import Summary, summarise
 from pmpo_ray.jobs import Job, given_tasks, prepare_all
-from pmpo_ray.loops import run_to_end
+from pmpo_ray.loops import ending_on_sigterm, run_to_end
 from pmpo_ray.opening import fresh_run_dir
 from pmpo_ray.placing import Replica, place_roles
 from pmpo_ray.protocols import GenerateClient, Observer
-from pmpo_ray.run import ending_on_sigterm
 from pmpo_ray.store import Lease, RunStore, hold, task_folder
 from pmpo_ray.types import Condition, Examined, Example, Outcome, Progress
 

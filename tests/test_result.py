@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
-import os
-import signal
-import threading
-from contextlib import closing
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +14,6 @@ from rich.console import Console
 from pmpo_ray import RunResult, load_run
 from pmpo_ray.display import LiveTable, PlainLog
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.loops import run_to_end
 from pmpo_ray.notebook import NotebookTable
 from pmpo_ray.progress import progress_display
 from pmpo_ray.types import Progress, TaskFailure
@@ -196,43 +190,3 @@ def test_a_notebook_without_any_progress_shows_nothing() -> None:
     with NotebookTable(pages.append):
         pass
     assert pages == []
-
-
-async def answer(value: int) -> tuple[int, str]:
-    await asyncio.sleep(0)
-    if value < 0:
-        raise ValueError(f"{value} is below 0")
-    return value, threading.current_thread().name
-
-
-def test_work_runs_to_its_end_outside_of_an_event_loop() -> None:
-    assert run_to_end(answer(3)) == (3, threading.current_thread().name)
-
-
-async def test_work_runs_to_its_end_within_an_event_loop() -> None:
-    """As in a notebook's cell, whose own loop goes on afterwards."""
-    value, thread = run_to_end(answer(3))
-    assert value == 3
-    assert thread != threading.current_thread().name
-    with pytest.raises(ValueError, match="-1 is below 0"):
-        run_to_end(answer(-1))
-    assert await answer(4) == (4, threading.current_thread().name)
-
-
-def test_an_interrupt_ends_the_work_within_an_event_loop() -> None:
-    """As the button of a notebook does: it comes to the thread that waits."""
-    ended: list[str] = []
-
-    async def work() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        try:
-            await asyncio.sleep(3600)
-        finally:
-            ended.append("work")
-
-    async def cell() -> None:
-        run_to_end(work())
-
-    with closing(asyncio.new_event_loop()) as loop, pytest.raises(KeyboardInterrupt):
-        loop.run_until_complete(cell())
-    assert ended == ["work"]
