@@ -125,7 +125,7 @@ def compare_runs(
 
 
 def _compared(a: RunHistory, b: RunHistory, one: TaskHistory, other: TaskHistory) -> TaskComparison:
-    first, second = _side(one), _side(other)
+    first, second = _side(a, one), _side(b, other)
     answers = _answers(_best_values(a.evaluation, one), _best_values(b.evaluation, other))
     paired = None
     if answers is not None:
@@ -140,10 +140,10 @@ def _corrected(tasks: Sequence[TaskComparison]) -> tuple[TaskComparison, ...]:
     return tuple(task if task.paired is None else replace(task, p_adjusted=next(adjusted)) for task in tasks)
 
 
-def _side(task: TaskHistory) -> Side:
+def _side(history: RunHistory, task: TaskHistory) -> Side:
     result = current_result(task)
     return Side(
-        state=state_of(task),
+        state=state_of(history, task),
         rounds=len(task.records) - 1,
         loss=task.best.loss,
         accuracy=result.accuracy_after if result is not None else None,

@@ -91,12 +91,14 @@ class TaskHistory:
 
 @dataclass(frozen=True)
 class RunHistory:
-    """A run as its folder tells it. `waiting` are the tasks without a finished round; `evaluation` is empty
-    where there was none; `replicas` holds the counts of each driver that worked on the run."""
+    """A run as its folder tells it. `at_work`: a driver holds the folder. `waiting` are the tasks without a
+    finished round; `evaluation` is empty where there was none; `replicas` holds the counts of each driver
+    that worked on the run."""
 
     location: str
     config: RunConfig
     manifest: Manifest | None
+    at_work: bool
     tasks: tuple[TaskHistory, ...]
     waiting: tuple[str, ...]
     evaluation: tuple[Examined, ...]
@@ -129,6 +131,8 @@ def load_history(location: str) -> RunHistory:
     """
     store = RunStore.open(location)
     config = load_config(None, (), location)
+    # Asked before the results are read: a run that ends meanwhile is not taken for one that stopped short.
+    at_work = store.is_held()
     tasks: list[TaskHistory] = []
     waiting: list[str] = []
     for name in job_names(config):
@@ -143,6 +147,7 @@ def load_history(location: str) -> RunHistory:
         location=store.location,
         config=config,
         manifest=store.read_manifest(),
+        at_work=at_work,
         tasks=tuple(tasks),
         waiting=tuple(waiting),
         evaluation=store.read_evaluation() or (),

@@ -17,7 +17,9 @@ from pmpo_ray.history import RunHistory, TaskHistory
 from pmpo_ray.types import Example, Operator, ScoredCandidate, SegmentImportance, TaskResult
 
 PieceKind = Literal["same", "deleted", "inserted"]
-TaskState = Literal["done", "running", "waiting"]
+TaskState = Literal["done", "running", "unfinished", "waiting"]
+"""A task that is not done is running where a driver works on its run, and unfinished where none does;
+"waiting" is one without a finished round."""
 
 # Scripts that are written without blanks count by the character; marks such as a rule of dashes as one word.
 _UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -153,7 +155,7 @@ def _merged(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
 
 
 def current_result(task: TaskHistory) -> TaskResult | None:
-    """What a task came to; None while it runs, also where it was done and goes on for more rounds."""
+    """What a task came to; None where it is not done, also where it was and goes on for more rounds."""
     done = task.result is not None and task.result.rounds == len(task.records) - 1
     return task.result if done else None
 
@@ -163,9 +165,11 @@ def current_results(history: RunHistory) -> list[TaskResult]:
     return [found for found in map(current_result, history.tasks) if found is not None]
 
 
-def state_of(task: TaskHistory) -> TaskState:
-    """Whether a task is done or runs."""
-    return "running" if current_result(task) is None else "done"
+def state_of(history: RunHistory, task: TaskHistory) -> TaskState:
+    """How far a task with a finished round is."""
+    if current_result(task) is not None:
+        return "done"
+    return "running" if history.at_work else "unfinished"
 
 
 def cost_of(task: TaskHistory) -> Cost:

@@ -7,6 +7,7 @@ harmful can be told without colours; a run at work is shown as far as it is.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 
 from rich.console import Console, Group, RenderableType
@@ -49,7 +50,12 @@ from pmpo_ray.jobs import job_searches
 from pmpo_ray.store import Manifest
 
 HARD_EXAMPLES = 3
-_STATES: Mapping[TaskState, str] = {"done": "green", "running": "cyan", "waiting": "dim"}
+_STATES: Mapping[TaskState, str] = {
+    "done": "green",
+    "running": "cyan",
+    "unfinished": "yellow",
+    "waiting": "dim",
+}
 _PIECES: Mapping[PieceKind, tuple[str, str, str]] = {
     "same": ("", "", ""),
     "deleted": ("[-", "-]", "red"),
@@ -81,7 +87,7 @@ def show_overview(history: RunHistory, console: Console) -> None:
     for column in table.columns[:-1]:
         column.no_wrap = True
     for name in jobs:
-        cells = _overview_cells(found.get(name), held.get(name, NOTHING), 10 if wide else 6)
+        cells = _overview_cells(history, found.get(name), held.get(name, NOTHING), 10 if wide else 6)
         table.add_row(Text(shortened(in_line(name), names)), *cells)
     console.print(table)
     console.print(
@@ -95,11 +101,11 @@ def show_overview(history: RunHistory, console: Console) -> None:
     _show_run(history, console)
 
 
-def _overview_cells(task: TaskHistory | None, held: HeldOut, trend: int) -> list[Text]:
+def _overview_cells(history: RunHistory, task: TaskHistory | None, held: HeldOut, trend: int) -> list[Text]:
     """What follows a task's name; None for a task without a finished round."""
     if task is None:
         return [Text("waiting", style=_STATES["waiting"]), *(Text("–") for _ in range(7))]
-    state = state_of(task)
+    state = state_of(history, task)
     before, after = held.before, held.after
     changed = held.verdict in ("better", "worse")
     return [
@@ -117,7 +123,7 @@ def _overview_cells(task: TaskHistory | None, held: HeldOut, trend: int) -> list
 def show_task(history: RunHistory, task: TaskHistory, console: Console) -> None:
     """Print a task's page."""
     console.print(Rule(Text(in_line(task.task), style="bold"), align="left"))
-    console.print(Text(_state(history, task)))
+    console.print(Text(_state(history, task)), soft_wrap=True)
     for part in (_instruction(task), _facts(history, task), _way(task), _importance(task), _hard(task)):
         console.print(Text())
         console.print(part)
@@ -170,7 +176,11 @@ def _state(history: RunHistory, task: TaskHistory) -> str:
     result = current_result(task)
     if result is not None:
         return f"done after {finished} rounds (stopped by: {in_line(result.stopped)})"
-    return f"running: {finished} rounds of {job_searches(history.config)[task.task].rounds} are finished"
+    so_far = f"{finished} rounds of {job_searches(history.config)[task.task].rounds} are finished"
+    if history.at_work:
+        return f"running: {so_far}"
+    where = shlex.quote(in_line(history.location))
+    return f"unfinished: {so_far}; continue with: pmpo optimize --run-dir {where}"
 
 
 def _instruction(task: TaskHistory) -> RenderableType:

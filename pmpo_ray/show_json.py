@@ -38,7 +38,7 @@ def overview_json(history: RunHistory) -> Document:
     return {
         **_run(history),
         "tasks": [
-            {**_figures(found.get(name), held.get(name, NOTHING)), "task": name}
+            {**_figures(history, found.get(name), held.get(name, NOTHING)), "task": name}
             for name in job_searches(history.config)
         ],
     }
@@ -50,7 +50,7 @@ def task_json(history: RunHistory, task: TaskHistory) -> Document:
     summary = held_out(history, task.task)
     return {
         **_run(history),
-        **_figures(task, held_out_results(history).get(task.task, NOTHING)),
+        **_figures(history, task, held_out_results(history).get(task.task, NOTHING)),
         "task": task.task,
         "stopped": result.stopped if result is not None else None,
         "start": task.start.candidate.text,
@@ -96,7 +96,7 @@ def _run(history: RunHistory) -> Document:
     }
 
 
-def _figures(task: TaskHistory | None, held: HeldOut) -> Document:
+def _figures(history: RunHistory, task: TaskHistory | None, held: HeldOut) -> Document:
     if task is None:
         return {
             "state": "waiting",
@@ -107,7 +107,7 @@ def _figures(task: TaskHistory | None, held: HeldOut) -> Document:
             **_NOTHING,
         }
     return {
-        "state": state_of(task),
+        "state": state_of(history, task),
         "rounds": len(task.records) - 1,
         "losses": [json_number(loss) for loss in task.losses],
         "best": task.best.candidate.text,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -26,6 +29,7 @@ from pmpo_ray.insight import (
     steps,
     word_diff,
 )
+from pmpo_ray.store import hold
 from pmpo_ray.types import (
     AnswerScore,
     Candidate,
@@ -196,11 +200,29 @@ def test_operators_and_refusals_are_counted() -> None:
 
 def test_a_task_is_done_once_it_has_a_result_for_its_last_round(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
-    task = load_history(str(tmp_path / "run")).task()
-    assert state_of(task) == "done"
-    assert state_of(replace(task, result=None)) == "running"
+    history = load_history(str(tmp_path / "run"))
+    task = history.task()
     assert task.result is not None
-    assert state_of(replace(task, result=replace(task.result, rounds=1))) == "running"
+    unfinished = replace(task, result=None), replace(task, result=replace(task.result, rounds=1))
+    for at_work, otherwise in ((True, "running"), (False, "unfinished")):
+        now = replace(history, at_work=at_work)
+        assert state_of(now, task) == "done"
+        assert {state_of(now, other) for other in unfinished} == {otherwise}
+
+
+def test_a_run_is_at_work_while_a_driver_holds_its_folder(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    folder = str(tmp_path / "run")
+    assert not load_history(folder).at_work
+    with hold(folder):
+        assert load_history(folder).at_work
+        lease = (tmp_path / "run" / "lease.json").read_bytes()
+    assert not load_history(folder).at_work
+    # A driver that was killed leaves its lease behind.
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / "run" / "lease.json").write_text(json.dumps(json.loads(lease) | {"pid": gone.pid}))
+    assert not load_history(folder).at_work
 
 
 def test_a_task_costs_its_rounds_and_once_done_what_its_result_says(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.history import load_history
 from pmpo_ray.report import render, write_report
-from pmpo_ray.store import RunStore
+from pmpo_ray.store import RunStore, hold
 from tests.runs import write_run
 
 
@@ -69,13 +69,15 @@ def test_nothing_in_it_comes_from_elsewhere(tmp_path: Path) -> None:
     assert links <= {"http://www.w3.org/2000/svg"}
 
 
-def test_a_run_that_goes_on_is_shown_as_far_as_it_got(tmp_path: Path) -> None:
+def test_a_run_that_is_not_done_is_shown_as_far_as_it_got(tmp_path: Path) -> None:
     store = write_run(tmp_path / "run", evaluated=False)
     for name in ("manifest.json", "summary.parquet", "tasks/tickets/result.json"):
         (tmp_path / "run" / name).unlink()
     page = render(load_history(store.location))
     assert "nothing was measured on held-out examples yet" in page
-    assert "still running" in page
+    assert "unfinished" in page
+    with hold(store.location):
+        assert "still running" in render(load_history(store.location))
     assert "its pools have not been counted yet" in page
 
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from pmpo_ray.config_io import dump_config
 from pmpo_ray.history import RunHistory, load_history
 from pmpo_ray.show import show_overview, show_task
 from pmpo_ray.show_json import overview_json, task_json
-from pmpo_ray.store import RunStore, task_folder
+from pmpo_ray.store import RunStore, hold, task_folder
 from pmpo_ray.types import (
     AnswerScore,
     Candidate,
@@ -85,14 +85,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def at_work(finished: Path, tmp_path: Path) -> Path:
-    """A run whose first task has no result yet, and whose second has not begun."""
+def stopped(finished: Path, tmp_path: Path) -> Path:
+    """A run whose first task has no result yet, and whose second has not begun; no driver works on it."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     (run / "tasks" / task_folder("tickets") / "result.json").unlink()
     shutil.rmtree(run / "tasks" / task_folder("second"))
     (run / "evaluation.parquet").unlink()
     return run
+
+
+@pytest.fixture
+def at_work(stopped: Path) -> Iterator[Path]:
+    """The same while a driver works on it."""
+    with hold(str(stopped)):
+        yield stopped
 
 
 def hostile_run(folder: Path) -> str:
@@ -146,6 +153,15 @@ def test_a_run_at_work_is_shown_as_far_as_it_is(at_work: Path) -> None:
     assert "running: 3 rounds of 3 are finished" in shown
     assert "not evaluated" in shown
     assert "no evaluation yet" in shown
+
+
+def test_a_run_that_stopped_short_says_how_to_go_on(stopped: Path) -> None:
+    history = load_history(str(stopped))
+    lines = overview(history)
+    assert lines[1].split()[:3] == ["tickets", "unfinished", "3"]
+    shown = page(history, "tickets")
+    advice = f"continue with: pmpo optimize --run-dir {stopped}"
+    assert f"unfinished: 3 rounds of 3 are finished; {advice}" in shown
 
 
 def test_27_tasks_fit_80_columns(finished: Path) -> None:

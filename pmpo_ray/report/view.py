@@ -20,7 +20,17 @@ from pmpo_ray.config_io import dump_config
 from pmpo_ray.display import amount, visible
 from pmpo_ray.held_out import NOTHING, HeldOut, held_out_results
 from pmpo_ray.history import RunHistory, TaskHistory
-from pmpo_ray.insight import HardExample, Piece, analysed, current_result, hard_examples, word_diff
+from pmpo_ray.insight import (
+    HardExample,
+    Piece,
+    TaskState,
+    analysed,
+    cost_of,
+    current_result,
+    hard_examples,
+    state_of,
+    word_diff,
+)
 from pmpo_ray.logs import Redaction
 from pmpo_ray.report import charts
 from pmpo_ray.report.lineage import Node, lineage_tree
@@ -66,7 +76,7 @@ class TaskView:
 
     anchor: str
     name: str
-    done: bool
+    state: TaskState
     stopped: str
     rounds: int
     scored: int
@@ -119,7 +129,8 @@ def page_view(history: RunHistory) -> PageView:
     """What the page shows of a run."""
     held = held_out_results(history)
     tasks = tuple(
-        _task_view(number, task, held.get(task.task, NOTHING)) for number, task in enumerate(history.tasks)
+        _task_view(history, number, task, held.get(task.task, NOTHING))
+        for number, task in enumerate(history.tasks)
     )
     redact = Redaction(os.environ)
     location = redact(history.location)
@@ -175,14 +186,13 @@ def _headline(tasks: Sequence[TaskView]) -> str:
 
 def _facts(history: RunHistory, tasks: Sequence[TaskView]) -> tuple[Fact, ...]:
     manifest = history.manifest
-    scored = sum(record.tokens_scored for task in history.tasks for record in task.records)
-    generated = sum(record.tokens_generated for task in history.tasks for record in task.records)
+    costs = [cost_of(task) for task in history.tasks]
     facts = [
         Fact(str(len(tasks)), "task" if len(tasks) == 1 else "tasks"),
         Fact(str(sum(task.scored for task in tasks)), "instructions scored"),
         Fact(str(sum(task.refused for task in tasks)), "refused or failed"),
-        Fact(amount(scored), "tokens scored"),
-        Fact(amount(generated), "tokens generated"),
+        Fact(amount(sum(cost.tokens_scored for cost in costs)), "tokens scored"),
+        Fact(amount(sum(cost.tokens_generated for cost in costs)), "tokens generated"),
     ]
     if manifest is not None and manifest.seconds:
         facts.append(Fact(duration(manifest.seconds), "wall-clock time"))
@@ -228,26 +238,25 @@ def _made_with(history: RunHistory) -> tuple[tuple[str, str], ...]:
     return tuple((visible(label), visible(value)) for label, value in rows)
 
 
-def _task_view(number: int, task: TaskHistory, held: HeldOut) -> TaskView:
+def _task_view(history: RunHistory, number: int, task: TaskHistory, held: HeldOut) -> TaskView:
     dots = _dots(task)
     limit = charts.loss_limit(dots, task.losses)
     lineage = [scored.candidate.id for scored in task.lineage(task.best_id)]
     looked_at, segments = _segments(task)
     result = current_result(task)
-    scored_tokens = sum(record.tokens_scored for record in task.records)
-    generated = sum(record.tokens_generated for record in task.records)
+    cost = cost_of(task)
     main = [row for row in held.rows if (row.model, row.shots) == (held.rows[0].model, held.rows[0].shots)]
     bars = [charts.Bar(visible(row.name), row.accuracy, row.name == "best") for row in main]
     return TaskView(
         anchor=f"task-{number}",
         name=visible(task.task),
-        done=result is not None,
+        state=state_of(history, task),
         stopped=visible(result.stopped) if result else "",
         rounds=len(task.records) - 1,
         scored=len(task.candidates),
         refused=len(task.refusals),
-        tokens=f"{amount(scored_tokens)} scored, {amount(generated)} generated",
-        seconds=sum(record.seconds for record in task.records),
+        tokens=f"{amount(cost.tokens_scored)} scored, {amount(cost.tokens_generated)} generated",
+        seconds=cost.seconds,
         start=task.start,
         best=task.best,
         held=held,

@@ -140,6 +140,16 @@ def hold(location: str, timing: Timing = _TIMING) -> Iterator[Lease]:
         yield lease
 
 
+def is_held(folder: Folder) -> bool:
+    """Whether a driver holds the folder, as far as can be told without watching it: one that vanished on
+    another machine seems to be there still."""
+    content = folder.read(LEASE_FILE)
+    if content is None:
+        return False
+    holder = _decode(content)
+    return holder is None or not _died_here(holder, _machine())
+
+
 def _lock(folder: Folder, path: Path) -> BaseFileLock | None:
     """The OS lock on `path`, or None where the file system has none."""
     lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
@@ -278,7 +288,7 @@ class StoredLease:
         if seen is None:
             return
         holder = _decode(seen)
-        if holder is None or not _died_here(holder, self._driver):
+        if holder is None or not _died_here(holder, self._driver.machine):
             _log.warning(
                 "%s was in use by %s: watching for up to %.0f s whether it still is",
                 self._folder.path(),
@@ -425,6 +435,6 @@ def _let_go(folder: Folder) -> RunFolderError:
     return RunFolderError(f"{folder.path()} is not held any more, so nothing is written; start the run again")
 
 
-def _died_here(holder: Driver, driver: Driver) -> bool:
-    """Whether `holder` was a process of `driver`'s machine, and is gone."""
-    return holder.machine is not None and holder.machine == driver.machine and not alive(holder.pid)
+def _died_here(holder: Driver, machine: str | None) -> bool:
+    """Whether `holder` was a process of this machine, and is gone."""
+    return holder.machine is not None and holder.machine == machine and not alive(holder.pid)

@@ -33,7 +33,7 @@ from pmpo_ray.errors import RunFolderError
 from pmpo_ray.store import documents, evaluations, given, replicas, rounds, scores, training
 from pmpo_ray.store.documents import Manifest
 from pmpo_ray.store.folder import Folder, one_line
-from pmpo_ray.store.lease import LEASE_FILE, Lease
+from pmpo_ray.store.lease import LEASE_FILE, Lease, is_held
 from pmpo_ray.store.naming import task_folder
 from pmpo_ray.types import Examined, Example, Outcome, ReplicaCount, RoundRecord, Task, TaskResult
 
@@ -100,6 +100,10 @@ class RunStore:
     def exists(cls, location: str) -> bool:
         """Whether there is a run folder at `location`."""
         return Folder(location).exists(_CONFIG)
+
+    def is_held(self) -> bool:
+        """Whether a driver is at work on the folder, as far as its lease tells at once."""
+        return is_held(self._folder)
 
     def config_yaml(self) -> str:
         with self._decoding(_CONFIG):
