@@ -251,7 +251,7 @@ def _one_task(result: TaskResult) -> RenderableType:
     basis = f"accuracy with its 95% interval on {tested.n} held-out examples" if tested else ""
     if result.p_value is not None:
         verdict = "significant" if result.p_value < LEVEL else "NOT significant"
-        basis += f"; the difference is {verdict} (p = {result.p_value:.2g})"
+        basis += f"; the difference is {verdict} ({p_value_text(result.p_value)})"
     return Group(
         Rule(Text(in_line(result.task), style="bold"), align="left"),
         Text("instruction before", style="dim"),
@@ -352,6 +352,11 @@ def in_line(text: str) -> str:
 def loss_text(loss: float) -> str:
     """A loss as tables show it."""
     return f"{loss:.3f}" if math.isfinite(loss) else "–"
+
+
+def p_value_text(value: float) -> str:
+    """As in a sentence: "p = 0.012", or "p < 0.001"."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def accuracy_text(interval: Interval | None) -> str:

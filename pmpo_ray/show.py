@@ -20,6 +20,7 @@ from pmpo_ray.display import (
     amount,
     in_line,
     loss_text,
+    p_value_text,
     percent_text,
     shortened,
     spark,
@@ -203,7 +204,7 @@ def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
         return table
     verdict = "significant" if held.verdict in ("better", "worse") else "NOT significant"
     basis = ", corrected for the number of tasks" if has_many_tasks(history) else ""
-    note = f"p = {held.p_value:.2g}: the difference is {verdict}{basis}"
+    note = f"{p_value_text(held.p_value)}: the difference is {verdict}{basis}"
     return Group(table, Text(note, style="dim"))
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pmpo_ray.display import visible
+from pmpo_ray.display import p_value_text, visible
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.statistics import Comparison
 from pmpo_ray.evaluation.summary import Against, Gain, Overall, Row, Summary
@@ -153,7 +153,9 @@ def _range(counts: Sequence[int]) -> str:
 def _gain_note(gain: Gain) -> str:
     other = "the start" if gain.against == "start" else f"the strongest free instruction ({gain.other})"
     verdict = "significant" if gain.significant else "NOT significant"
-    return f"best against {other}: {_points(gain.accuracy)} points, p = {_p(gain.p_adjusted)}, {verdict}"
+    return (
+        f"best against {other}: {_points(gain.accuracy)} points, {p_value_text(gain.p_adjusted)}, {verdict}"
+    )
 
 
 def _predictions(summary: Summary) -> Table:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jinja2
 
-from pmpo_ray.display import accuracy_text, loss_text, visible
+from pmpo_ray.display import accuracy_text, loss_text, p_value_text, visible
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.history import RunHistory, load_history
 from pmpo_ray.report.view import OPERATORS, duration, page_view
@@ -72,7 +72,7 @@ def _template() -> jinja2.Template:
         "loss": loss_text,
         "signed": _signed,
         "points": _points,
-        "p": _p,
+        "p": p_value_text,
         "percent": accuracy_text,
         "duration": duration,
         "operator": _operator,
@@ -86,10 +86,6 @@ def _signed(value: float) -> str:
 
 def _points(difference: float) -> str:
     return f"{difference * 100:+.1f}".replace("-", "−")
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _operator(name: str) -> str:

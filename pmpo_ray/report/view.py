@@ -17,7 +17,7 @@ from functools import partial
 from statistics import fmean
 
 from pmpo_ray.config_io import dump_config
-from pmpo_ray.display import amount, visible
+from pmpo_ray.display import amount, p_value_text, visible
 from pmpo_ray.held_out import NOTHING, HeldOut, held_out_results
 from pmpo_ray.history import RunHistory, TaskHistory
 from pmpo_ray.insight import (
@@ -175,7 +175,7 @@ def _headline(tasks: Sequence[TaskView]) -> str:
             "not evaluated": "not compared",
         }
         p_value = tested[0].held.p_value
-        told = "" if p_value is None else f" (p = {p_value:.2g})"
+        told = "" if p_value is None else f" ({p_value_text(p_value)})"
         return f"Held-out accuracy {before:.1%} → {after:.1%}, {words[counts[0]]}{told}."
     better, worse = counts.count("better"), counts.count("worse")
     return (
