@@ -21,6 +21,10 @@ from pmpo_ray.errors import ResourceError
 LOCAL = "local"
 """The address of a Ray of this process's own."""
 _CONNECT_SECONDS = 10.0
+_AUTH_MODE = "RAY_AUTH_MODE"
+_log = logging.getLogger(__name__)
+_turned_on_by_ray = False
+"""Whether a Ray of this process's own turned token authentication on, which lasts as long as the process."""
 
 
 @contextmanager
@@ -32,6 +36,13 @@ def connected(settings: RayConfig) -> Iterator[str]:
     local = address == LOCAL
     if not local:
         _check_reachable(address)
+        if _turned_on_by_ray:
+            _log.warning(
+                "this process had a Ray of its own before, and gives every cluster a token since; one that "
+                "asks for none starts no replica then: use a new process, or set %s=disabled from the start",
+                _AUTH_MODE,
+            )
+    chosen = os.environ.get(_AUTH_MODE)
     try:
         ray.init(
             address=address,
@@ -42,11 +53,20 @@ def connected(settings: RayConfig) -> Iterator[str]:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError) as error:
-        raise _no_cluster(address, str(error).splitlines()[0]) from None
+        why = str(error).splitlines()[0]
+        if chosen is None and not local:
+            why += f"; if it asks for a token, set {_AUTH_MODE}=token"
+        raise _no_cluster(address, why) from None
+    _note_auth_mode(chosen)
     try:
         yield address
     finally:
         ray.shutdown()
+
+
+def _note_auth_mode(chosen: str | None) -> None:
+    global _turned_on_by_ray
+    _turned_on_by_ray |= chosen is None and os.environ.get(_AUTH_MODE) == "token"
 
 
 def offered_resources() -> ClusterResources:

@@ -23,13 +23,16 @@ if importlib.util.find_spec("vllm") is not None:
 # Workers that run tests side by side ignore it, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A local Ray turns token authentication on for its whole process, in which clusters without it start nothing
+# from then on. Tests use both kinds.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
 # Tests say what is right, never how fast: a busy machine must not fail them.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 
 
 FIRST = (
-    "test_autoscaler.py",  # fails in a process that had other clusters before
     # The longest files: workers that run files side by side end together if these do not begin last.
     "test_vllm_server.py",
     "test_benchmark_paper.py",
@@ -56,6 +59,24 @@ def data_dir() -> Path:
     if not (folder / "bbh").is_dir():
         pytest.fail(f"no benchmark data in {folder}: set PMPO_DATA_DIR to the folder that holds bbh/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """The address of a Ray that runs as long as this process's tests do."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def running_ray(ray_cluster: str) -> Iterator[None]:
+    """Runs that name no address use a Ray that is there: a start of their own would take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", ray_cluster)
+        yield
 
 
 @pytest.fixture(scope="session")

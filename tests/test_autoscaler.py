@@ -1,4 +1,4 @@
-"""A pool on a cluster with Ray's real autoscaler. In a file of its own, with no other cluster beside it."""
+"""A pool on a cluster with Ray's real autoscaler."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from tests.test_process_reward import TrlFolder, trl
 
 __all__ = ["real_judge", "server", "trl"]
 
+pytestmark = pytest.mark.usefixtures("running_ray")
 # The path is what is tested: few candidates, short texts, one model in both roles.
 SMALL = (
     "scorer.role=both",

@@ -164,13 +164,13 @@ def test_scores_by_example_are_not_kept_waiting(tmp_path: Path) -> None:
     assert seen == [one.slim() for one in stored]
 
 
+@pytest.mark.usefixtures("running_ray")
 def test_a_run_is_followed_to_its_interruption_and_on_from_there(tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
     rows = "".join(f"is {n} even?,{'yes' if n % 2 == 0 else 'no'}\n" for n in range(40))
     (tmp_path / "own.csv").write_text("input,target\n" + rows)
     config = simulated_config(
         tasks=["tickets", {"name": "own", "path": str(tmp_path / "own.csv")}],
-        ray={"num_cpus": 4},
         search={"rounds": 4},
         evaluation={"limit": 20},
     )

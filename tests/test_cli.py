@@ -43,10 +43,12 @@ def command(*arguments: str) -> list[str]:
 
 
 def pmpo(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """As a user has it: with Ray's own choice of authentication."""
+    inherited = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_MODE"}
     return subprocess.run(
         command(*arguments),
         cwd=ROOT,
-        env={**os.environ, **environ},
+        env={**inherited, **environ},
         capture_output=True,
         text=True,
         timeout=240,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Progress
 
+pytestmark = pytest.mark.usefixtures("running_ray")
 ROOT = Path(__file__).parents[1]
 SIMULATED = {"engine": "simulated", "model": "simulated"}
 
@@ -33,7 +33,6 @@ def quiet(progress: Progress) -> None:
 def simulated(**settings: object) -> RunConfig:
     base = {
         "tasks": ["tickets"],
-        "ray": {"num_cpus": 4},
         "scorer": SIMULATED,
         "rewriter": SIMULATED,
         "search": {"rounds": 2},
@@ -69,7 +68,6 @@ def pmpo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pmpo_ray", "evaluate", *arguments],
         cwd=ROOT,
-        env={**os.environ, "RAY_ADDRESS": "local"},
         capture_output=True,
         text=True,
         timeout=240,

@@ -43,6 +43,7 @@ from tests.examples.custom_operator import Shorten, without_harm
 from tests.examples.custom_task import parity
 from tests.runs import ENGINE, write_run
 
+pytestmark = pytest.mark.usefixtures("running_ray")
 ROOT = Path(__file__).parents[1]
 HERE = "tests.test_extending"
 EXAMPLES = "tests.examples"
@@ -68,7 +69,6 @@ def test_all_parts_of_ones_own_work_in_one_run_and_its_folder_names_them(tmp_pat
     settings: dict[str, Any] = {
         "scorer": {"engine": WordScorer, "model": "words", "replicas": 2},
         "rewriter": ENGINE,
-        "ray": {"num_cpus": 3},
         "split": {"train_max": 9},
     }
     parts: dict[str, Any] = {"objective": hinge, "operators": ["rewrite", Shorten, without_harm]}
@@ -114,7 +114,7 @@ def loss(score):
 if __name__ == "__main__":
     optimize("tiny", objective=loss, operators=[Polite], rounds=1, run_dir=sys.argv[1],
              scorer={"engine": Scorer, "model": "words"}, evaluation={"enabled": False},
-             rewriter={"engine": "simulated", "model": "simulated"}, ray={"num_cpus": 2})
+             rewriter={"engine": "simulated", "model": "simulated"})
 '''
 
 

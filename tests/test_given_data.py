@@ -287,10 +287,11 @@ def test_what_is_handed_over_wins_and_what_nobody_has_is_said(kept: RunStore, tm
     assert given_tasks(config, kept.location, {})[TASK.name].description == "Another."
 
 
+@pytest.mark.usefixtures("running_ray")
 def test_a_run_on_a_table_goes_on_and_is_evaluated_without_it(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": [f"input {n}" for n in range(30)], "label": ["yes", "no", "no"] * 10})
     words: dict[str, Any] = {"columns": {"input": "text", "target": "label"}, "name": "sorting"}
-    settings: dict[str, Any] = {"scorer": ENGINE, "rewriter": ENGINE, "ray": {"num_cpus": 2}}
+    settings: dict[str, Any] = {"scorer": ENGINE, "rewriter": ENGINE}
     folder = tmp_path / "run"
     result = optimize(frame, **words, **settings, rounds=1, run_dir=folder, observer=quiet)
     assert [task.task for task in result.tasks] == ["sorting"]

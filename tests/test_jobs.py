@@ -26,7 +26,6 @@ from pmpo_ray.types import Progress, RoundRecord, TaskResult
 
 ROOT = Path(__file__).parents[1]
 # A token that another Ray left in the home folder must not lock these clusters.
-OPEN = {"RAY_AUTH_MODE": "disabled"}
 PACE = "simulated:tokens_per_s=40000"
 RUN = {
     "tasks": ["tickets"],
@@ -172,7 +171,7 @@ def started_head(tmp_path: Path, *arguments: str, **environ: str) -> Iterator[No
             *("--dashboard-agent-grpc-port", str(free_port())),
             *("--metrics-export-port", str(free_port())),
         ],
-        env={**os.environ, **OPEN, **environ},
+        env={**os.environ, **environ},
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -211,7 +210,7 @@ def test_a_run_as_a_ray_job(tmp_path: Path) -> None:
                 *("--set", "search.rounds=1", "--set", "evaluation.limit=20"),
             ],
             cwd=ROOT,
-            env={**os.environ, **OPEN},
+            env=dict(os.environ),
             capture_output=True,
             text=True,
             timeout=240,

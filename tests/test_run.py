@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ray.cluster_utils import Cluster
+import ray
 from transformers import AutoModelForCausalLM, Gemma2Config
 
+import actors.cluster
 from pmpo_ray import PmpoError, RunConfig, optimize
 from pmpo_ray.config import DEFAULT_MODEL
 from pmpo_ray.engines.models import load_tokenizer, resolve_model
@@ -21,13 +22,13 @@ from pmpo_ray.errors import DataError, EngineError, ResourceError, RunFolderErro
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Progress
 
+pytestmark = pytest.mark.usefixtures("running_ray")
 SIMULATED = {"engine": "simulated", "model": "simulated"}
 
 
 def simulated(**settings: object) -> RunConfig:
     base = {
         "tasks": ["tickets"],
-        "ray": {"num_cpus": 4},
         "scorer": SIMULATED,
         "rewriter": SIMULATED,
         "search": {"rounds": 2},
@@ -48,6 +49,7 @@ def test_the_real_model_optimises_a_real_task_and_leaves_a_whole_run_folder(tmp_
         rewriter={"max_tokens": 48},
         split={"train_max": 9},
         evaluation={"limit": 12},
+        ray={"address": "local"},
         run_dir=tmp_path / "run",
         observer=seen.append,
     )
@@ -219,6 +221,18 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
         optimize(simulated(ray={"address": "127.0.0.1:1"}), run_dir=str(tmp_path / "r"), observer=quiet)
 
 
+def test_a_cluster_that_refuses_may_want_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `ray start` does where there is a token, and as the first Ray of one's own leaves one behind."""
+
+    def refuse(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(ResourceError, match="if it asks for a token, set RAY_AUTH_MODE=token"):
+        optimize(simulated(), run_dir=str(tmp_path / "r"), observer=quiet)
+
+
 def test_what_the_data_lack_for_the_objective_is_said_before_ray_starts(tmp_path: Path) -> None:
     rows = [{"input": f"question {n}", "target": "same"} for n in range(30)]
     data = tmp_path / "rows.jsonl"
@@ -299,19 +313,20 @@ def test_a_task_that_cannot_be_scored_fails_alone(tmp_path: Path) -> None:
     assert manifest.ended is None
 
 
-def test_a_running_cluster_is_used_and_left_running(tmp_path: Path) -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    try:
-        config = simulated(ray={"address": cluster.address}, search={"rounds": 1})
-        first = optimize(config, run_dir=str(tmp_path / "run"), observer=quiet)
-        second = optimize(config, run_dir=str(tmp_path / "again"), observer=quiet)
-        assert second.tasks[0].best == first.tasks[0].best
-        manifest = RunStore.open(str(tmp_path / "run")).read_manifest()
-        assert manifest is not None
-        assert manifest.cluster is not None
-        assert (manifest.cluster.address, manifest.cluster.cpus) == (cluster.address, 2)
-    finally:
-        cluster.shutdown()
+def test_a_running_cluster_is_used_and_left_running(
+    ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = simulated(ray={"address": ray_cluster}, search={"rounds": 1})
+    first = optimize(config, run_dir=str(tmp_path / "run"), observer=quiet)
+    assert "token" not in caplog.text
+    monkeypatch.setattr(actors.cluster, "_turned_on_by_ray", True)
+    second = optimize(config, run_dir=str(tmp_path / "again"), observer=quiet)
+    assert "set RAY_AUTH_MODE=disabled from the start" in caplog.text
+    assert second.tasks[0].best == first.tasks[0].best
+    manifest = RunStore.open(str(tmp_path / "run")).read_manifest()
+    assert manifest is not None
+    assert manifest.cluster is not None
+    assert (manifest.cluster.address, manifest.cluster.cpus) == (ray_cluster, 4)
 
 
 def test_python_and_configuration_do_not_mix() -> None:
