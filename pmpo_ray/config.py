@@ -218,7 +218,8 @@ class RewriterConfig(ReplicaConfig):
 
 class SearchConfig(_Section):
     """The method's settings (paper: 20 rounds, 3 hard examples, 4 variants, one lineage). `operators` are
-    what proposes instructions; masking is a setting of its own."""
+    what proposes instructions; masking is a setting of its own. `calibrate` takes from each label's
+    log-likelihood that behind an input without content, in tasks with labels."""
 
     rounds: NonNegative = 20
     hard_examples: Positive = 3
@@ -234,6 +235,7 @@ class SearchConfig(_Section):
     operators: tuple[str, ...] = ("rewrite",)
     beta: float = Field(default=1.0, gt=0)
     per_token: bool = False
+    calibrate: bool = False
     meta_prompt: Literal["auto", "long", "short"] = "auto"
     max_instruction_chars: Positive = 4000
     reasks: NonNegative = 1
@@ -297,13 +299,12 @@ class EvaluationConfig(_Section):
     there are some and generates elsewhere. `temperature` 0 is greedy. With `follow_up` a reply in which no
     answer is found is asked for the answer alone once more. `evaluator` is a model that compares replies with
     the targets, in place of rules; `judge` compares whole answers with others; `process_reward` rates the
-    steps of replies. `calibrate` takes from each label's log-likelihood that behind an input without content,
-    in tasks with labels."""
+    steps of replies. `calibrate` is as in the search (None: as the search had it)."""
 
     enabled: bool = True
     limit: Positive | None = None
     method: Literal["auto", "likelihood", "generation"] = "auto"
-    calibrate: bool = False
+    calibrate: bool | None = None
     max_tokens: Positive = 256
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)

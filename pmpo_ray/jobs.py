@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from pmpo_ray.config import RunConfig, SearchConfig
+from pmpo_ray.calibration import calibrated
+from pmpo_ray.config import EvaluationConfig, RunConfig, SearchConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.evaluation.examining import method_for
 from pmpo_ray.objectives import Objective, check_objective, make_objective, resolve_auto
 from pmpo_ray.proposing import REWRITE, Proposer, load_proposers
+from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Split, Task
@@ -28,6 +30,14 @@ class Job:
     objective: Objective
     search: SearchConfig
     proposers: Mapping[str, Proposer]
+
+    def scoring(self, scorer: ScoreClient, calibrate: bool) -> ScoreClient:
+        """What scores this task, with `scorer` beneath."""
+        return calibrated(scorer, self.task) if calibrate else scorer
+
+    def calibrates(self, settings: EvaluationConfig) -> bool:
+        """Whether the held-out examples are examined with calibrated scores."""
+        return self.search.calibrate if settings.calibrate is None else settings.calibrate
 
 
 def job_names(config: RunConfig, task: str | None = None) -> list[str]:

@@ -278,7 +278,7 @@ class _Run:
             settings=job.search,
             sampling=self._config.rewriter,
             seed=self._config.seed,
-            scorer=scorer,
+            scorer=job.scoring(scorer, job.search.calibrate),
             rewriter=rewriter,
             keep=keep,
             observer=self._observe,
@@ -309,6 +309,7 @@ class _Run:
         if not examples:
             return outcome.best, 0
         leaders = {lead.candidate.id: lead for record in outcome.records for lead in survivors_of(record)[:1]}
+        scorer = job.scoring(scorer, job.search.calibrate)
         scores = await asyncio.gather(
             *(scorer.score(lead.candidate.text, examples, job.split.shots) for lead in leaders.values())
         )
@@ -359,7 +360,7 @@ class _Run:
         settings = self._config.evaluation
         method = method_for(job.task, settings)
         if method == "likelihood":
-            return Choosing(job.task, settings, scorer, job.objective)
+            return Choosing(job.scoring(scorer, job.calibrates(settings)), job.objective)
         if method == "judged" or scorer_model(self._config) != rewriter_model(self._config):
             return None
         return Answering(job.task, settings, rewriter, RuleGrader(job.task), self._config.seed)

@@ -271,6 +271,7 @@ class _Evaluation:
             config.evaluation,
             start=plan.contenders[0].instruction,
             objective=f"{job.objective.name}/{job.search.beta}/{job.search.per_token}",
+            calibrate=job.calibrates(config.evaluation),
             seed=config.seed,
         )
         async with room, self._keys.setdefault(key, asyncio.Lock()):
@@ -287,11 +288,11 @@ class _Evaluation:
         return Examined(condition, outcomes)
 
     def _examiner(self, plan: TaskPlan, there: ExaminedModel, judges: _Judges) -> Examiner | Judging:
-        task, settings = plan.job.task, self._config.evaluation
+        job, task, settings = plan.job, plan.job.task, self._config.evaluation
         if plan.method == "likelihood":
             if there.scorer is None:
                 raise RuntimeError("no scorer was started")
-            return Choosing(task, settings, there.scorer, plan.job.objective)
+            return Choosing(job.scoring(there.scorer, job.calibrates(settings)), job.objective)
         if there.generator is None:
             raise RuntimeError("no generator was started")
         grader: Grader = RuleGrader(task)

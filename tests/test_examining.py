@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pmpo_ray.calibration import calibrated
 from pmpo_ray.config import EvaluationConfig, RunConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, EngineError
 from pmpo_ray.evaluation.conditions import condition_key
@@ -78,9 +79,10 @@ class Replies:
         return GenerateResult((Generation(self.reply(request), 3, True),), 10, 0.0)
 
 
-def choosing(table: Callable[[str, str], float], **settings: object) -> Choosing:
-    config = EvaluationConfig.model_validate(settings)
-    return Choosing(TASK, config, Scores(table), make_objective("preference", beta=1.0, per_token=False))
+def choosing(table: Callable[[str, str], float], *, calibrate: bool = False) -> Choosing:
+    scorer = Scores(table)
+    objective = make_objective("preference", beta=1.0, per_token=False)
+    return Choosing(calibrated(scorer, TASK) if calibrate else scorer, objective)
 
 
 def answering(task: Task, client: Replies, **settings: object) -> Answering:
@@ -110,9 +112,9 @@ async def test_calibration_takes_away_what_a_label_scores_behind_nothing() -> No
         return evidence + (3.0 if answer == "yes" else 0.0)
 
     plain = await choosing(biased).examine("", EXAMPLES, ())
-    calibrated = await choosing(biased, calibrate=True).examine("", EXAMPLES, ())
+    fair = await choosing(biased, calibrate=True).examine("", EXAMPLES, ())
     assert [outcome.right for outcome in plain] == [True, False, False]
-    assert all(outcome.right for outcome in calibrated)
+    assert all(outcome.right for outcome in fair)
 
 
 # --- by generation ------------------------------------------------------------------------------------------
@@ -242,11 +244,20 @@ def test_a_key_stands_for_everything_that_outcomes_depend_on() -> None:
         condition: Condition = condition,
         info: EngineInfo = info,
         examples: tuple[Example, ...] = EXAMPLES,
+        calibrate: bool = False,
         **settings: object,
     ) -> str:
         config = EvaluationConfig.model_validate(settings)
         return condition_key(
-            condition, info, examples, (), config, start="Is it?", objective="preference", seed=0
+            condition,
+            info,
+            examples,
+            (),
+            config,
+            start="Is it?",
+            objective="preference",
+            calibrate=calibrate,
+            seed=0,
         )
 
     assert key() == key(replace(condition, name="other", train_loss=1.0), replace(info, device="cuda"))

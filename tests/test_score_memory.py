@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from pmpo_ray.config import EvaluationConfig
 from pmpo_ray.errors import DataError, EngineError, RunFolderError
 from pmpo_ray.evaluation.examining import Choosing
 from pmpo_ray.score_memory import RememberingScorer, ScoreMemory, saving
@@ -415,7 +414,7 @@ async def searched(
     async with saving(memory, store.write_scores):
         client = RememberingScorer(scorer, scorer.engine.info(), memory)
         outcome = await search_task(replace(setup, scorer=client), kept.copy())
-        examiner = Choosing(setup.task, EvaluationConfig(), client, setup.objective)
+        examiner = Choosing(client, setup.objective)
         await examiner.examine(outcome.best.candidate.text, setup.split.test, setup.split.shots)
         return outcome
 

@@ -26,6 +26,7 @@ def condition_key(
     *,
     start: str,
     objective: str,
+    calibrate: bool,
     seed: int,
 ) -> str:
     """A name for everything that the outcomes depend on, 32 hexadecimal digits. `start` is the instruction
@@ -37,7 +38,7 @@ def condition_key(
         "shots": [[e.input, e.target] for e in shots],
     }
     if condition.method == "likelihood":
-        asked |= {"objective": objective, "calibrate": settings.calibrate}
+        asked |= {"objective": objective, "calibrate": calibrate}
     else:
         reward, judge = settings.process_reward, settings.judge
         asked |= {

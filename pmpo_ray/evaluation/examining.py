@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 from pmpo_ray.config import EvaluationConfig
 from pmpo_ray.engines.together import together
@@ -25,8 +24,6 @@ from pmpo_ray.types import Example, ExampleScore, GenerateRequest, GenerateResul
 
 FOLLOW_UP = "So what is the final answer? Give the answer alone, in the form that was asked for."
 _FOLLOW_UP_TOKENS = 64
-_CONTENT_FREE = ("N/A", "...", "-")
-"""Inputs that say nothing: what a model answers to them is its bias."""
 
 
 def method_for(task: Task, settings: EvaluationConfig) -> Method:
@@ -54,8 +51,6 @@ def method_for(task: Task, settings: EvaluationConfig) -> Method:
 class Choosing:
     """Examines by likelihood; `objective` gives the losses."""
 
-    task: Task
-    settings: EvaluationConfig
     scorer: ScoreClient
     objective: Objective
 
@@ -70,36 +65,15 @@ class Choosing:
         if not examples:
             return ()
         scores = await self.scorer.score(instruction, examples, shots)
-        calibrated = self.settings.calibrate and self.task.kind == "labels"
-        bias = await self._bias(instruction, shots) if calibrated else {}
-        return tuple(
-            self._outcome(example, score, bias) for example, score in zip(examples, scores, strict=True)
-        )
+        return tuple(self._outcome(example, score) for example, score in zip(examples, scores, strict=True))
 
-    def _outcome(self, example: Example, score: ExampleScore, bias: dict[str, float]) -> Outcome:
+    def _outcome(self, example: Example, score: ExampleScore) -> Outcome:
         answers = (example.target, *example.negatives)
-        values = [
-            answer.logprob - bias.get(text, 0.0)
-            for text, answer in zip(answers, (score.target, *score.negatives), strict=True)
-        ]
+        values = [answer.logprob for answer in (score.target, *score.negatives)]
         right = all(values[0] > value for value in values[1:])
         # In a tie the target is not chosen.
         chosen = 0 if right else max(range(1, len(values)), key=values.__getitem__)
         return Outcome(example.id, right, answers[chosen], loss=self.objective(score))
-
-    async def _bias(self, instruction: str, shots: Sequence[Example]) -> dict[str, float]:
-        """The mean log-likelihood of each label behind inputs without content."""
-        first, *others = self.task.labels
-        blanks = [
-            Example(f"blank-{number}", text, first, tuple(others))
-            for number, text in enumerate(_CONTENT_FREE)
-        ]
-        scores = await self.scorer.score(instruction, blanks, shots)
-        columns = zip(*((score.target, *score.negatives) for score in scores), strict=True)
-        return {
-            label: fmean(answer.logprob for answer in column)
-            for label, column in zip(self.task.labels, columns, strict=True)
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,122 @@
+"""Scores of labels less what the labels score behind inputs without content."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.in_process import InProcessScorer
+from pmpo_ray import optimize
+from pmpo_ray.calibration import CONTENT_FREE, calibrated
+from pmpo_ray.objectives import make_objective
+from pmpo_ray.run_evaluation import run_evaluation
+from pmpo_ray.store import RunStore
+from pmpo_ray.types import AnswerScore, Example, ExampleScore, Progress, Task
+from tests.runs import simulated_config
+
+LABELS = ("billing", "shipping", "praise")
+TASK = Task("desk", "labels", "Sort the message.", "Which desk?", (), labels=LABELS)
+EXAMPLES = tuple(
+    Example(str(n), text, label, tuple(other for other in LABELS if other != label))
+    for n, (text, label) in enumerate([("late parcel", "shipping"), ("thank you", "praise")])
+)
+
+
+@dataclass
+class Leaning:
+    """A ScoreClient that finds answers likelier by a leaning to labels, and keeps what it was asked."""
+
+    towards: dict[str, float] = field(default_factory=dict)
+    asked: list[Sequence[Example]] = field(default_factory=list)
+
+    async def score(
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        *,
+        rounds_left: int = 0,
+    ) -> tuple[ExampleScore, ...]:
+        self.asked.append(examples)
+
+        def score(example: Example, answer: str) -> AnswerScore:
+            evidence = 0.0 if example.input in CONTENT_FREE else len(set(example.input) & set(answer)) / 10
+            return AnswerScore(evidence - 3 + self.towards.get(answer, 0.0), 2)
+
+        return tuple(
+            ExampleScore(score(e, e.target), tuple(score(e, n) for n in e.negatives), 5) for e in examples
+        )
+
+
+def quiet(progress: Progress) -> None:
+    """An observer that keeps nothing."""
+
+
+@given(st.dictionaries(st.sampled_from(LABELS), st.floats(-5, 5)))
+def test_a_leaning_to_labels_changes_no_loss(towards: dict[str, float]) -> None:
+    objective = make_objective("preference", beta=1.0, per_token=False)
+    fair = asyncio.run(calibrated(Leaning(), TASK).score("Which desk?", EXAMPLES))
+    found = asyncio.run(calibrated(Leaning(towards), TASK).score("Which desk?", EXAMPLES))
+    assert [objective(score) for score in found] == pytest.approx([objective(score) for score in fair])
+
+
+async def test_the_inputs_without_content_are_paid_for_and_go_along_in_one_call() -> None:
+    inner = Leaning()
+    scorer = calibrated(inner, TASK)
+    plain = await inner.score("Which desk?", EXAMPLES)
+    found = await scorer.score("Which desk?", EXAMPLES)
+    again = await scorer.score("Whose is it?", EXAMPLES)
+    assert [[e.input for e in asked] for asked in inner.asked[1:]] == [
+        [*(e.input for e in EXAMPLES), *CONTENT_FREE]
+    ] * 2
+    assert inner.asked[1] is inner.asked[2]
+    each = plain[0].tokens
+    assert [score.tokens for score in found] == [each + len(CONTENT_FREE) * each, each]
+    assert found == again
+    assert await scorer.score("Which desk?", ()) == ()
+
+
+async def test_answers_that_are_no_labels_keep_their_scores_and_other_tasks_their_scorer() -> None:
+    odd = Example("odd", "late parcel", "shipping", ("none of these",))
+    inner = Leaning({"shipping": 2.0})
+    [score] = await calibrated(inner, TASK).score("Which desk?", [odd])
+    [plain] = await inner.score("Which desk?", [odd])
+    assert score.negatives == plain.negatives
+    assert score.target.logprob == pytest.approx(plain.target.logprob + 1)
+    assert calibrated(inner, Task("free", "text", "", "", ())) is inner
+
+
+async def test_the_simulated_engine_is_calibrated_alike_in_every_part(data_dir: Path) -> None:
+    """Examples are scored on their own: calibrating all of them or some gives the same."""
+    scorer = calibrated(InProcessScorer(), TASK)
+    whole = await scorer.score("Which desk?", EXAMPLES)
+    [second] = await scorer.score("Which desk?", EXAMPLES[1:])
+    assert (second.target, second.negatives) == (whole[1].target, whole[1].negatives)
+
+
+@pytest.mark.usefixtures("running_ray")
+def test_a_calibrated_search_is_evaluated_so_unless_told_otherwise(tmp_path: Path) -> None:
+    losses = {}
+    for calibrate in (False, True):
+        folder = str(tmp_path / str(calibrate))
+        config = simulated_config(
+            search={"rounds": 1, "calibrate": calibrate}, evaluation={"limit": 30}, split={"validation": 5}
+        )
+        result = optimize(config, run_dir=folder, observer=quiet)
+        losses[calibrate] = result.tasks[0].loss_before
+    assert losses[False] != losses[True]
+
+    def measured(*overrides: str) -> list[float | None]:
+        run_evaluation(folder, overrides, observer=quiet)
+        [start, *_] = RunStore.open(folder).read_evaluation() or ()
+        return [outcome.loss for outcome in start.outcomes]
+
+    as_searched = measured()
+    assert as_searched == measured("evaluation.calibrate=true")
+    assert as_searched != measured("evaluation.calibrate=false")
