@@ -287,7 +287,7 @@ def test_with_the_log_in_json_standard_error_is_objects_alone(tmp_path: Path) ->
     ("how", "in_background"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
 )
 def test_ctrl_c_or_a_scheduler_leaves_a_run_that_continues(
-    how: signal.Signals, in_background: bool, tmp_path: Path
+    how: signal.Signals, in_background: bool, ray_cluster: str, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "a run"
     arguments = ("optimize", "configs/quickstart.yaml", *SIMULATED, "--set", "search.rounds=2")
@@ -319,7 +319,8 @@ def test_ctrl_c_or_a_scheduler_leaves_a_run_that_continues(
     assert stderr.splitlines()[-1] == f"interrupted; continue with: pmpo optimize --run-dir '{run_dir}'"
     assert "Traceback" not in stderr
 
-    continued = pmpo("optimize", "--run-dir", str(run_dir))
+    there = {"RAY_ADDRESS": ray_cluster, "RAY_AUTH_MODE": "disabled"}
+    continued = pmpo("optimize", "--run-dir", str(run_dir), **there)
     assert continued.returncode == 0, continued.stderr
     shown = " ".join(continued.stdout.split())
     assert "2 rounds (stopped by: rounds)" in shown

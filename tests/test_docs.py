@@ -73,6 +73,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("running_ray")
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python_runs(block: Block, desk: Path) -> None:
     done = subprocess.run(
