@@ -191,6 +191,8 @@ def _obstacles(a: RunHistory, b: RunHistory, one: TaskHistory, other: TaskHistor
         yield "split"
     if _objective(a, one) != _objective(b, other):
         yield "objective"
+    if job_searches(a.config)[one.task].calibrate != job_searches(b.config)[other.task].calibrate:
+        yield "calibration"
 
 
 def _same_model(a: RunHistory, b: RunHistory) -> bool:

@@ -99,6 +99,7 @@ def test_runs_of_the_same_settings_have_comparable_losses(run: RunHistory, wide_
     ("settings", "obstacles"),
     [
         ({"search": {"rounds": 1, "objective": "listwise"}}, ("objective",)),
+        ({"search": {"rounds": 1, "calibrate": True}}, ("calibration",)),
         ({"search": {"rounds": 1}, "seed": 5}, ("split",)),
         ({"search": {"rounds": 1}, "split": {"train_max": 10}}, ("split",)),
         ({"search": {"rounds": 1}, "split": {"shots": 1}}, ("split",)),
