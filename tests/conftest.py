@@ -63,10 +63,12 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
-    """The address of a Ray that runs as long as this process's tests do."""
+    """The address of a Ray that runs as long as this process's tests do. It offers the CPUs that there are:
+    real models would take as many threads as it says."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    cpus = os.cpu_count() or 1
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "include_dashboard": False})
     yield cluster.address
     cluster.shutdown()
 

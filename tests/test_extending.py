@@ -67,7 +67,7 @@ def asked(source: Any = None, /, *, search: dict[str, object] | None = None, **s
 def test_all_parts_of_ones_own_work_in_one_run_and_its_folder_names_them(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     settings: dict[str, Any] = {
-        "scorer": {"engine": WordScorer, "model": "words", "replicas": 2},
+        "scorer": {"engine": WordScorer, "model": "words", "replicas": 2, "cpus": 0.5},
         "rewriter": ENGINE,
         "split": {"train_max": 9},
     }

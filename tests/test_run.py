@@ -4,6 +4,7 @@ course of a run matters."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -96,7 +97,7 @@ def test_a_finished_run_started_again_gives_the_same_result_and_may_be_extended(
 def test_many_tasks_run_at_once_over_the_same_replicas(tmp_path: Path, data_dir: Path) -> None:
     names = ["bbh/navigate", "bbh/snarks", "bbh/word_sorting", "sst2"]
     seen: list[Progress] = []
-    config = simulated(tasks=names, data_dir=str(data_dir), scorer={**SIMULATED, "replicas": 2})
+    config = simulated(tasks=names, data_dir=str(data_dir), scorer={**SIMULATED, "replicas": 2, "cpus": 0.5})
     result = optimize(config, run_dir=str(tmp_path / "run"), observer=seen.append)
     assert [task.task for task in result.tasks] == names
     first_done = next(i for i, p in enumerate(seen) if p.state == "done")
@@ -326,7 +327,7 @@ def test_a_running_cluster_is_used_and_left_running(
     manifest = RunStore.open(str(tmp_path / "run")).read_manifest()
     assert manifest is not None
     assert manifest.cluster is not None
-    assert (manifest.cluster.address, manifest.cluster.cpus) == (ray_cluster, 4)
+    assert (manifest.cluster.address, manifest.cluster.cpus) == (ray_cluster, os.cpu_count())
 
 
 def test_python_and_configuration_do_not_mix() -> None:
