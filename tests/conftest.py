@@ -24,7 +24,7 @@ if importlib.util.find_spec("vllm") is not None:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A local Ray turns token authentication on for its whole process, in which clusters without it start nothing
-# from then on. Tests use both kinds.
+# from then on, and a token left in the home folder locks those that `ray start` makes. Tests use both kinds.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 # Tests say what is right, never how fast: a busy machine must not fail them.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -17,8 +17,9 @@ from pmpo_ray.calibration import CONTENT_FREE, calibrated
 from pmpo_ray.objectives import make_objective
 from pmpo_ray.run_evaluation import run_evaluation
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import AnswerScore, Example, ExampleScore, Progress, Task
+from pmpo_ray.types import Example, Progress, Task
 from tests.runs import simulated_config
+from tests.test_examining import Scores
 
 LABELS = ("billing", "shipping", "praise")
 TASK = Task("desk", "labels", "Sort the message.", "Which desk?", (), labels=LABELS)
@@ -28,30 +29,14 @@ EXAMPLES = tuple(
 )
 
 
-@dataclass
-class Leaning:
-    """A ScoreClient that finds answers likelier by a leaning to labels, and keeps what it was asked."""
+def leaning(towards: Mapping[str, float] = MappingProxyType({})) -> Scores:
+    """Finds answers likelier by what they share with the input, and by a leaning to labels."""
 
-    towards: dict[str, float] = field(default_factory=dict)
-    asked: list[Sequence[Example]] = field(default_factory=list)
+    def table(text: str, answer: str) -> float:
+        evidence = 0.0 if text in CONTENT_FREE else len(set(text) & set(answer)) / 10
+        return evidence - 3 + towards.get(answer, 0.0)
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
-        self.asked.append(examples)
-
-        def score(example: Example, answer: str) -> AnswerScore:
-            evidence = 0.0 if example.input in CONTENT_FREE else len(set(example.input) & set(answer)) / 10
-            return AnswerScore(evidence - 3 + self.towards.get(answer, 0.0), 2)
-
-        return tuple(
-            ExampleScore(score(e, e.target), tuple(score(e, n) for n in e.negatives), 5) for e in examples
-        )
+    return Scores(table)
 
 
 def quiet(progress: Progress) -> None:
@@ -61,13 +46,13 @@ def quiet(progress: Progress) -> None:
 @given(st.dictionaries(st.sampled_from(LABELS), st.floats(-5, 5)))
 def test_a_leaning_to_labels_changes_no_loss(towards: dict[str, float]) -> None:
     objective = make_objective("preference", beta=1.0, per_token=False)
-    fair = asyncio.run(calibrated(Leaning(), TASK).score("Which desk?", EXAMPLES))
-    found = asyncio.run(calibrated(Leaning(towards), TASK).score("Which desk?", EXAMPLES))
+    fair = asyncio.run(calibrated(leaning(), TASK).score("Which desk?", EXAMPLES))
+    found = asyncio.run(calibrated(leaning(towards), TASK).score("Which desk?", EXAMPLES))
     assert [objective(score) for score in found] == pytest.approx([objective(score) for score in fair])
 
 
 async def test_the_inputs_without_content_are_paid_for_and_go_along_in_one_call() -> None:
-    inner = Leaning()
+    inner = leaning()
     scorer = calibrated(inner, TASK)
     plain = await inner.score("Which desk?", EXAMPLES)
     found = await scorer.score("Which desk?", EXAMPLES)
@@ -84,7 +69,7 @@ async def test_the_inputs_without_content_are_paid_for_and_go_along_in_one_call(
 
 async def test_answers_that_are_no_labels_keep_their_scores_and_other_tasks_their_scorer() -> None:
     odd = Example("odd", "late parcel", "shipping", ("none of these",))
-    inner = Leaning({"shipping": 2.0})
+    inner = leaning({"shipping": 2.0})
     [score] = await calibrated(inner, TASK).score("Which desk?", [odd])
     [plain] = await inner.score("Which desk?", [odd])
     assert score.negatives == plain.negatives
@@ -92,7 +77,7 @@ async def test_answers_that_are_no_labels_keep_their_scores_and_other_tasks_thei
     assert calibrated(inner, Task("free", "text", "", "", ())) is inner
 
 
-async def test_the_simulated_engine_is_calibrated_alike_in_every_part(data_dir: Path) -> None:
+async def test_the_simulated_engine_is_calibrated_alike_in_every_part() -> None:
     """Examples are scored on their own: calibrating all of them or some gives the same."""
     scorer = calibrated(InProcessScorer(), TASK)
     whole = await scorer.score("Which desk?", EXAMPLES)

@@ -47,9 +47,10 @@ SUM = Example("sum", "2 + 2", "4")
 
 @dataclass
 class Scores:
-    """A ScoreClient with log p by (input, answer)."""
+    """A ScoreClient with log p by (input, answer), which notes the examples that it is asked for."""
 
     table: Callable[[str, str], float]
+    asked: list[Sequence[Example]] = field(default_factory=list)
 
     async def score(
         self,
@@ -59,6 +60,8 @@ class Scores:
         *,
         rounds_left: int = 0,
     ) -> tuple[ExampleScore, ...]:
+        self.asked.append(examples)
+
         def score(example: Example, answer: str) -> AnswerScore:
             return AnswerScore(self.table(example.input, answer), 1)
 

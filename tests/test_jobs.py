@@ -25,7 +25,6 @@ from pmpo_ray.store import RunStore
 from pmpo_ray.types import Progress, RoundRecord, TaskResult
 
 ROOT = Path(__file__).parents[1]
-# A token that another Ray left in the home folder must not lock these clusters.
 PACE = "simulated:tokens_per_s=40000"
 RUN = {
     "tasks": ["tickets"],
@@ -210,7 +209,6 @@ def test_a_run_as_a_ray_job(tmp_path: Path) -> None:
                 *("--set", "search.rounds=1", "--set", "evaluation.limit=20"),
             ],
             cwd=ROOT,
-            env=dict(os.environ),
             capture_output=True,
             text=True,
             timeout=240,
