@@ -1,21 +1,131 @@
-"""Prompt optimization from token log-likelihoods, distributed with Ray."""
+"""Prompt optimization from token log-likelihoods, distributed with Ray.
 
-from pmpo_ray.api import evaluate, load_run, optimize
-from pmpo_ray.config import RunConfig
-from pmpo_ray.errors import PmpoError
-from pmpo_ray.result import RunResult
-from pmpo_ray.tasks import task
-from pmpo_ray.types import Example, Task, TaskResult
+The names of this module are the public interface. Every other module of the package may move.
+
+Invariant: importing this module loads no dependency; each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pmpo_ray.api import evaluate, load_run, optimize
+    from pmpo_ray.callbacks import Callback, RunStart
+    from pmpo_ray.config import RewriterConfig, RunConfig, ScorerConfig
+    from pmpo_ray.errors import PmpoError
+    from pmpo_ray.evaluation.alpaca import preference_rows
+    from pmpo_ray.objectives import Objective
+    from pmpo_ray.proposing import ProposalContext, Proposer
+    from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, GenerateClient, Generator, Observer, Scorer
+    from pmpo_ray.result import RunResult
+    from pmpo_ray.run_evaluation import EvaluationResult
+    from pmpo_ray.tasks import task
+    from pmpo_ray.types import (
+        AnswerScore,
+        EngineInfo,
+        Example,
+        ExampleScore,
+        GenerateRequest,
+        GenerateResult,
+        Generation,
+        Progress,
+        RoundRecord,
+        ScoreRequest,
+        ScoreResult,
+        Task,
+        TaskFailure,
+        TaskResult,
+    )
 
 __all__ = [
+    "AnswerScore",
+    "AsyncGenerator",
+    "AsyncScorer",
+    "Callback",
+    "EngineInfo",
+    "EvaluationResult",
     "Example",
+    "ExampleScore",
+    "GenerateClient",
+    "GenerateRequest",
+    "GenerateResult",
+    "Generation",
+    "Generator",
+    "Objective",
+    "Observer",
     "PmpoError",
+    "Progress",
+    "ProposalContext",
+    "Proposer",
+    "RewriterConfig",
+    "RoundRecord",
     "RunConfig",
     "RunResult",
+    "RunStart",
+    "ScoreRequest",
+    "ScoreResult",
+    "Scorer",
+    "ScorerConfig",
     "Task",
+    "TaskFailure",
     "TaskResult",
     "evaluate",
     "load_run",
     "optimize",
+    "preference_rows",
     "task",
 ]
+
+_MODULES = {
+    "AnswerScore": "pmpo_ray.types",
+    "AsyncGenerator": "pmpo_ray.protocols",
+    "AsyncScorer": "pmpo_ray.protocols",
+    "Callback": "pmpo_ray.callbacks",
+    "EngineInfo": "pmpo_ray.types",
+    "EvaluationResult": "pmpo_ray.run_evaluation",
+    "Example": "pmpo_ray.types",
+    "ExampleScore": "pmpo_ray.types",
+    "GenerateClient": "pmpo_ray.protocols",
+    "GenerateRequest": "pmpo_ray.types",
+    "GenerateResult": "pmpo_ray.types",
+    "Generation": "pmpo_ray.types",
+    "Generator": "pmpo_ray.protocols",
+    "Objective": "pmpo_ray.objectives",
+    "Observer": "pmpo_ray.protocols",
+    "PmpoError": "pmpo_ray.errors",
+    "Progress": "pmpo_ray.types",
+    "ProposalContext": "pmpo_ray.proposing",
+    "Proposer": "pmpo_ray.proposing",
+    "RewriterConfig": "pmpo_ray.config",
+    "RoundRecord": "pmpo_ray.types",
+    "RunConfig": "pmpo_ray.config",
+    "RunResult": "pmpo_ray.result",
+    "RunStart": "pmpo_ray.callbacks",
+    "ScoreRequest": "pmpo_ray.types",
+    "ScoreResult": "pmpo_ray.types",
+    "Scorer": "pmpo_ray.protocols",
+    "ScorerConfig": "pmpo_ray.config",
+    "Task": "pmpo_ray.types",
+    "TaskFailure": "pmpo_ray.types",
+    "TaskResult": "pmpo_ray.types",
+    "evaluate": "pmpo_ray.api",
+    "load_run": "pmpo_ray.api",
+    "optimize": "pmpo_ray.api",
+    "preference_rows": "pmpo_ray.evaluation.alpaca",
+    "task": "pmpo_ray.tasks",
+}
+"""The module that defines each public name."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

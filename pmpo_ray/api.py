@@ -58,7 +58,7 @@ def optimize(
     are told of rounds and results, in a thread of their own.
 
     Parts of your own: `objective` is the name of a loss or a function from an ExampleScore to one;
-    `operators` are what proposes instructions, "rewrite" and classes or functions (see pmpo_ray.proposing);
+    `operators` are what proposes instructions, "rewrite" and classes or functions (see pmpo_ray.Proposer);
     `scorer={"engine": MyScorer}` is a class or function that makes an engine from a ScorerConfig and a model.
     The configuration names each by its import path, so each has to stand at the top level of a module, a
     script or a notebook.

@@ -30,7 +30,7 @@ async def open_own_scorer(config: ScorerConfig, model: str, factory: object | No
         return engine
     if isinstance(engine, Scorer) and not inspect.iscoroutinefunction(engine.score):
         return ThreadedScorer(engine, thread)
-    raise _no_engine("scorer.engine", config, "pmpo_ray.protocols.Scorer")
+    raise _no_engine("scorer.engine", config, "pmpo_ray.Scorer")
 
 
 async def open_own_generator(config: RewriterConfig, model: str, factory: object | None) -> AsyncGenerator:
@@ -41,7 +41,7 @@ async def open_own_generator(config: RewriterConfig, model: str, factory: object
         return engine
     if isinstance(engine, Generator) and not inspect.iscoroutinefunction(engine.generate):
         return ThreadedGenerator(engine, config.batch, thread)
-    raise _no_engine("rewriter.engine", config, "pmpo_ray.protocols.Generator")
+    raise _no_engine("rewriter.engine", config, "pmpo_ray.Generator")
 
 
 async def _made(

@@ -4,13 +4,20 @@
     scorer: {engine: "custom_engine:WordScorer", gpus: 0}      in a configuration
 
 It is made in every replica, on whatever node that is, so its module has to be there; a class of a script or a
-notebook is sent along. A rewriter's engine offers `generate`, as in `pmpo_ray.protocols.Generator`.
+notebook is sent along. A rewriter's engine offers `generate`, as in `pmpo_ray.Generator`.
 """
 
 from __future__ import annotations
 
-from pmpo_ray.config import ScorerConfig
-from pmpo_ray.types import AnswerScore, EngineInfo, Example, ExampleScore, ScoreRequest, ScoreResult
+from pmpo_ray import (
+    AnswerScore,
+    EngineInfo,
+    Example,
+    ExampleScore,
+    ScorerConfig,
+    ScoreRequest,
+    ScoreResult,
+)
 
 
 class WordScorer:

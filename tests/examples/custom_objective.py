@@ -6,7 +6,7 @@ search: {objective: "custom_objective:hinge"}      in a configuration
 
 from __future__ import annotations
 
-from pmpo_ray.types import AnswerScore, ExampleScore
+from pmpo_ray import AnswerScore, ExampleScore
 
 
 def hinge(score: ExampleScore) -> float:

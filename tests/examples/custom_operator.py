@@ -6,8 +6,7 @@ search: {operators: [rewrite, "custom_operator:Shorten"]}      in a configuratio
 
 from __future__ import annotations
 
-from pmpo_ray.proposing import ProposalContext
-from pmpo_ray.types import GenerateRequest
+from pmpo_ray import GenerateRequest, ProposalContext
 
 
 class Shorten:
