@@ -14,16 +14,16 @@ from typing import TypeVar
 
 import ray
 
-from actors.both import BothActor
+from actors.autoscaling import Bounds
+from actors.dual_role import BothActor
 from actors.launcher import RayLauncher
 from actors.pool import Pool, PoolSpec
 from actors.resources import ReplicaPlan
 from actors.rewriter import RewriterActor
-from actors.scaling import Bounds
 from actors.scorer import ScorerActor
 from actors.stats import PoolStats
-from pmpo_ray.config import RayConfig, ReplicaConfig, RewriterConfig, ScorerConfig
-from pmpo_ray.extending import carried
+from pmpo_ray.config.import_paths import carried
+from pmpo_ray.config.run import RayConfig, ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.types import EngineInfo, Example, ExampleScore, GenerateRequest, GenerateResult, ScoreResult
 
 Examples = tuple[Example, ...]

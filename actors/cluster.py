@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import ray
 
 from actors.resources import ClusterResources, cluster_resources
-from pmpo_ray.config import RayConfig
+from pmpo_ray.config.run import RayConfig
 from pmpo_ray.errors import ResourceError
 
 LOCAL = "local"

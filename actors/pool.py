@@ -18,11 +18,11 @@ from collections.abc import Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from actors.autoscaling import Bounds, surplus, wanted
+from actors.deadlines import Pace
 from actors.dispatch import Backlog, Replica, Sent, Unit
 from actors.handles import Launcher, ReplicaError, ReplicaLostError, ReplicaUnreachableError
 from actors.health import WORKING, ReplicaEvent, ReplicaState
-from actors.pace import Pace
-from actors.scaling import Bounds, surplus, wanted
 from actors.stats import PoolStats, ReplicaStats
 from pmpo_ray.errors import DataError, EngineError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo

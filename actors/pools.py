@@ -19,8 +19,8 @@ from actors.clients import (
 )
 from actors.resources import Plan
 from actors.stats import PoolStats
-from pmpo_ray.config import RunConfig
-from pmpo_ray.placing import rewriter_model, scorer_model
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.runs.placement import rewriter_model, scorer_model
 
 
 @dataclass(frozen=True, slots=True)

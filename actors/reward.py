@@ -9,9 +9,9 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from actors.lifetime import where
-from pmpo_ray.config import ProcessRewardConfig
-from pmpo_ray.evaluation.process_reward import ProcessRewardModel, StepScores
+from actors.process import where
+from pmpo_ray.config.run import ProcessRewardConfig
+from pmpo_ray.engines.hf.process_reward import ProcessRewardModel, StepScores
 from pmpo_ray.types import EngineInfo
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pmpo_ray.engines.simulated import SimulatedGenerator, SimulatedScorer
+from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.types import Example, ExampleScore, GenerateRequest, GenerateResult, ScoreRequest
 
 

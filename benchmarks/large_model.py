@@ -33,13 +33,13 @@ from benchmarks.scoring.instructions import INSTRUCTIONS, sentences
 from benchmarks.scoring.results import machine
 from benchmarks.scoring.work import LeastWork, ModelShape, finish, least_work, matmul_rates, model_shape
 from benchmarks.scoring.workloads import Request, default_data_dir, encode, workload_texts
-from pmpo_ray.engines.devices import choose_device
-from pmpo_ray.engines.likelihood import LikelihoodEngine
-from pmpo_ray.engines.models import load_tokenizer, resolve_model
-from pmpo_ray.engines.tree_attention import Kernel
+from pmpo_ray.engines.hf.devices import choose_device
+from pmpo_ray.engines.hf.likelihood import LikelihoodEngine
+from pmpo_ray.engines.hf.tree_attention import Kernel
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
+from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
 from pmpo_ray.errors import PmpoError, ResourceError
-from pmpo_ray.masking import rule_segments, without
-from pmpo_ray.templates import PromptEncoder
+from pmpo_ray.search.masking import rule_segments, without
 
 Device = Literal["cpu", "cuda"]
 

@@ -23,12 +23,12 @@ from typing import Any
 
 from benchmarks.in_process import InProcessScorer
 from benchmarks.scheduling.work import SHAPES, bbh_shaped
-from pmpo_ray.config import RewriterConfig, SearchConfig
-from pmpo_ray.config_io import config_from_mapping, dump_config
-from pmpo_ray.engines.simulated import ADDITIONS, HELPFUL, SimulatedScorer
-from pmpo_ray.objectives import make_objective
+from pmpo_ray.config.loading import config_from_mapping, dump_config
+from pmpo_ray.config.run import RewriterConfig, SearchConfig
+from pmpo_ray.engines.simulated.engine import ADDITIONS, HELPFUL, SimulatedScorer
 from pmpo_ray.report import write_report
-from pmpo_ray.search import SearchSetup, search_task
+from pmpo_ray.search.loop import SearchSetup, search_task
+from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.store import Manifest, PoolUse, RunStore, installed_versions
 from pmpo_ray.types import (
     Condition,

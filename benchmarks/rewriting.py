@@ -23,8 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from pmpo_ray.config import DEFAULT_MODEL, RewriterConfig, SplitConfig, TaskConfig
-from pmpo_ray.rewriting import rewrite_prompt
+from pmpo_ray.config.run import DEFAULT_MODEL, RewriterConfig, SplitConfig, TaskConfig
+from pmpo_ray.search.meta_prompts import rewrite_prompt
 from pmpo_ray.types import GenerateRequest
 
 EXAMPLES, VARIANTS, TOKENS = 3, 4, 200
@@ -71,8 +71,8 @@ Writer = Callable[[Sequence[GenerateRequest]], int]
 
 
 def _vllm(dtype: str, threads: int) -> Writer:
-    from pmpo_ray.engines.vllm_engine import VllmEngine
-    from pmpo_ray.engines.vllm_generator import VllmGenerator
+    from pmpo_ray.engines.vllm.engine import VllmEngine
+    from pmpo_ray.engines.vllm.generator import VllmGenerator
 
     loop = asyncio.new_event_loop()
     config = RewriterConfig.model_validate({"engine": "vllm", "dtype": dtype, "threads": threads})
@@ -87,7 +87,7 @@ def _vllm(dtype: str, threads: int) -> Writer:
 
 
 def _pmpo(dtype: str, threads: int) -> Writer:
-    from pmpo_ray.engines import create_generator
+    from pmpo_ray.engines.factory import create_generator
 
     config = RewriterConfig.model_validate({"engine": "transformers", "dtype": dtype, "threads": threads})
     generator = create_generator(config, DEFAULT_MODEL)
@@ -97,9 +97,9 @@ def _pmpo(dtype: str, threads: int) -> Writer:
 def _transformers(dtype: str, threads: int) -> Writer:
     import torch
 
-    from pmpo_ray.engines.loading import load_replica
-    from pmpo_ray.engines.prompts import generation_prompt
-    from pmpo_ray.templates import PromptEncoder
+    from pmpo_ray.engines.generation_prompt import generation_prompt
+    from pmpo_ray.engines.hf.loading import load_replica
+    from pmpo_ray.engines.prompt_encoder import PromptEncoder
 
     config = RewriterConfig.model_validate({"dtype": dtype, "threads": threads})
     loaded = load_replica(DEFAULT_MODEL, config)

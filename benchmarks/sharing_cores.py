@@ -77,7 +77,7 @@ def together(
 
 def replica(role: str, threads: int, seconds: float) -> None:
     """Work for `seconds` after a line on standard input; print the tokens a second."""
-    from pmpo_ray.config import TaskConfig
+    from pmpo_ray.config.run import TaskConfig
     from pmpo_ray.tasks import load_task
 
     task = load_task(TaskConfig(name="tickets"), None, 0)
@@ -93,8 +93,8 @@ def replica(role: str, threads: int, seconds: float) -> None:
 
 
 def scoring(task: Any, threads: int) -> Any:
-    from pmpo_ray.config import DEFAULT_MODEL, ScorerConfig
-    from pmpo_ray.engines import create_scorer
+    from pmpo_ray.config.run import DEFAULT_MODEL, ScorerConfig
+    from pmpo_ray.engines.factory import create_scorer
     from pmpo_ray.types import ScoreRequest
 
     scorer = create_scorer(ScorerConfig(threads=threads), DEFAULT_MODEL)
@@ -103,9 +103,9 @@ def scoring(task: Any, threads: int) -> Any:
 
 
 def rewriting(task: Any, threads: int) -> Any:
-    from pmpo_ray.config import DEFAULT_MODEL, RewriterConfig
-    from pmpo_ray.engines import create_generator
-    from pmpo_ray.rewriting import rewrite_prompt, rewrite_shots
+    from pmpo_ray.config.run import DEFAULT_MODEL, RewriterConfig
+    from pmpo_ray.engines.factory import create_generator
+    from pmpo_ray.search.meta_prompts import rewrite_prompt, rewrite_shots
     from pmpo_ray.types import GenerateRequest
 
     generator = create_generator(RewriterConfig(threads=threads), DEFAULT_MODEL)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pmpo_ray.api import evaluate, load_run, optimize
-    from pmpo_ray.callbacks import Callback, RunStart
-    from pmpo_ray.config import RewriterConfig, RunConfig, ScorerConfig
+    from pmpo_ray.callbacks.dispatch import Callback, RunStart
+    from pmpo_ray.config.run import RewriterConfig, RunConfig, ScorerConfig
     from pmpo_ray.errors import PmpoError
     from pmpo_ray.evaluation.alpaca import preference_rows
-    from pmpo_ray.objectives import Objective
-    from pmpo_ray.proposing import ProposalContext, Proposer
     from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, GenerateClient, Generator, Observer, Scorer
     from pmpo_ray.result import RunResult
-    from pmpo_ray.run_evaluation import EvaluationResult
+    from pmpo_ray.runs.evaluate import EvaluationResult
+    from pmpo_ray.search.objectives import Objective
+    from pmpo_ray.search.operators import ProposalContext, Proposer
     from pmpo_ray.tasks import task
     from pmpo_ray.types import (
         AnswerScore,
@@ -82,9 +82,9 @@ _MODULES = {
     "AnswerScore": "pmpo_ray.types",
     "AsyncGenerator": "pmpo_ray.protocols",
     "AsyncScorer": "pmpo_ray.protocols",
-    "Callback": "pmpo_ray.callbacks",
+    "Callback": "pmpo_ray.callbacks.dispatch",
     "EngineInfo": "pmpo_ray.types",
-    "EvaluationResult": "pmpo_ray.run_evaluation",
+    "EvaluationResult": "pmpo_ray.runs.evaluate",
     "Example": "pmpo_ray.types",
     "ExampleScore": "pmpo_ray.types",
     "GenerateClient": "pmpo_ray.protocols",
@@ -92,21 +92,21 @@ _MODULES = {
     "GenerateResult": "pmpo_ray.types",
     "Generation": "pmpo_ray.types",
     "Generator": "pmpo_ray.protocols",
-    "Objective": "pmpo_ray.objectives",
+    "Objective": "pmpo_ray.search.objectives",
     "Observer": "pmpo_ray.protocols",
     "PmpoError": "pmpo_ray.errors",
     "Progress": "pmpo_ray.types",
-    "ProposalContext": "pmpo_ray.proposing",
-    "Proposer": "pmpo_ray.proposing",
-    "RewriterConfig": "pmpo_ray.config",
+    "ProposalContext": "pmpo_ray.search.operators",
+    "Proposer": "pmpo_ray.search.operators",
+    "RewriterConfig": "pmpo_ray.config.run",
     "RoundRecord": "pmpo_ray.types",
-    "RunConfig": "pmpo_ray.config",
+    "RunConfig": "pmpo_ray.config.run",
     "RunResult": "pmpo_ray.result",
-    "RunStart": "pmpo_ray.callbacks",
+    "RunStart": "pmpo_ray.callbacks.dispatch",
     "ScoreRequest": "pmpo_ray.types",
     "ScoreResult": "pmpo_ray.types",
     "Scorer": "pmpo_ray.protocols",
-    "ScorerConfig": "pmpo_ray.config",
+    "ScorerConfig": "pmpo_ray.config.run",
     "Task": "pmpo_ray.types",
     "TaskFailure": "pmpo_ray.types",
     "TaskResult": "pmpo_ray.types",

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmpo_ray.callbacks import Callback
-from pmpo_ray.config_io import load_config
+from pmpo_ray.callbacks.dispatch import Callback
+from pmpo_ray.config.loading import load_config
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
 from pmpo_ray.types import ExampleScore
 
 if TYPE_CHECKING:
-    from pmpo_ray.inputs import Source
-    from pmpo_ray.proposing import OperatorLike
-    from pmpo_ray.run_evaluation import EvaluationResult
+    from pmpo_ray.runs.evaluate import EvaluationResult
+    from pmpo_ray.search.operators import OperatorLike
+    from pmpo_ray.sources import Source
 
 
 def optimize(
@@ -66,9 +66,9 @@ def optimize(
     Raises a PmpoError, whose text is one line, for everything that a caller can mend, and TypeError for
     arguments that do not go together.
     """
-    from pmpo_ray.inputs import TaskWords, requested
-    from pmpo_ray.progress import progress_display
-    from pmpo_ray.run import run_optimization
+    from pmpo_ray.display.progress import progress_display
+    from pmpo_ray.runs.optimize import run_optimization
+    from pmpo_ray.sources import TaskWords, requested
 
     folder = None if run_dir is None else str(run_dir)
     search = {
@@ -107,8 +107,8 @@ def evaluate(
     keywords are keys of `evaluation`: `evaluate("runs/x", baselines=["answer_only"], limit=100)`; `overrides`
     ("ray.address=auto") reach any other key. Raises a PmpoError for everything that a caller can mend.
     """
-    from pmpo_ray.progress import progress_display
-    from pmpo_ray.run_evaluation import run_evaluation
+    from pmpo_ray.display.progress import progress_display
+    from pmpo_ray.runs.evaluate import run_evaluation
 
     folder = None if run_dir is None else str(run_dir)
     chosen = [f"evaluation.{key}={json.dumps(value)}" for key, value in settings.items()]
@@ -122,7 +122,7 @@ def evaluate(
 def load_run(run_dir: str | Path, /) -> RunResult:
     """The result of the run in a folder (a path or s3://...), finished or not: of the tasks that came to one
     so far. Raises RunFolderError where there is no run, or for a damaged file."""
-    from pmpo_ray.jobs import job_names
+    from pmpo_ray.prepared_task import job_names
     from pmpo_ray.store import RunStore
 
     store = RunStore.open(str(run_dir))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
-    from pmpo_ray.history import RunHistory, TaskHistory
+    from pmpo_ray.history.run_history import RunHistory, TaskHistory
 
 _COLUMNS = ("task", "round", "id", "parent", "lineage", "operator", "status", "reason", "loss", "text")
 
@@ -56,7 +56,7 @@ class RunResult:
     @cached_property
     def history(self) -> RunHistory:
         """Everything that the run folder tells, as it was when this was first asked for."""
-        from pmpo_ray.history import load_history
+        from pmpo_ray.history.run_history import load_history
 
         return load_history(self.run_dir)
 
@@ -84,7 +84,7 @@ class RunResult:
 
     def to_dict(self) -> dict[str, object]:
         """The result as JSON can hold it: what `pmpo optimize --json` prints."""
-        from pmpo_ray.display import result_json
+        from pmpo_ray.display.final_table import result_json
 
         return result_json(self.tasks, self.run_dir, self.failed)
 
@@ -107,12 +107,12 @@ class RunResult:
 
     def __rich__(self) -> RenderableType:
         """What `pmpo optimize` prints at its end."""
-        from pmpo_ray.display import FinalTable
+        from pmpo_ray.display.final_table import FinalTable
 
         return FinalTable(self.tasks, self.run_dir)
 
     def _repr_html_(self) -> str:
-        from pmpo_ray.notebook import result_html
+        from pmpo_ray.display.notebook import result_html
 
         return result_html(self.tasks, self.failed, self.run_dir)
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pmpo_ray.history import RunHistory, load_history
-from pmpo_ray.templates import Layout
+from pmpo_ray.engines.prompt_encoder import Layout
+from pmpo_ray.history.run_history import RunHistory, load_history
 from tests.runs import write_run
 
 HOSTILE = (

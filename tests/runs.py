@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.in_process import InProcessGenerator, InProcessScorer
-from pmpo_ray.config import RunConfig
-from pmpo_ray.config_io import config_from_mapping, dump_config
-from pmpo_ray.engines.simulated import SimulatedScorer
+from pmpo_ray.config.loading import config_from_mapping, dump_config
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.evaluation.statistics import wilson_interval
-from pmpo_ray.jobs import Job, prepare_all
-from pmpo_ray.search import SearchSetup, search_task
+from pmpo_ray.prepared_task import Job, prepare_all
+from pmpo_ray.search.loop import SearchSetup, search_task
 from pmpo_ray.store import ClusterInfo, Manifest, PoolUse, RunStore, data_hash, installed_versions
 from pmpo_ray.types import (
     Condition,

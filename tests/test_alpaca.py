@@ -19,9 +19,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pmpo_ray.config import DEFAULT_MODEL, EndpointConfig, RewriterConfig, TaskConfig
-from pmpo_ray.engines.loading import load_replica
-from pmpo_ray.engines.transformers_generator import TransformersGenerator
+from pmpo_ray.config.run import DEFAULT_MODEL, EndpointConfig, RewriterConfig, TaskConfig
+from pmpo_ray.engines.hf.generator import TransformersGenerator
+from pmpo_ray.engines.hf.loading import load_replica
 from pmpo_ray.errors import ConfigError, DataError, EndpointError, ModelError
 from pmpo_ray.evaluation.alpaca import WinRate, outputs_document, preference_rows, win_rates
 from pmpo_ray.tasks import load_task
@@ -249,7 +249,7 @@ def test_another_file_is_no_cache(server: Server, tmp_path: Path, content: str) 
 def test_the_root_logger_is_left_alone() -> None:
     script = (
         "import logging, sys\n"
-        "from pmpo_ray.config import EndpointConfig\n"
+        "from pmpo_ray.config.run import EndpointConfig\n"
         "from pmpo_ray.errors import EndpointError\n"
         "from pmpo_ray.evaluation.alpaca import win_rates\n"
         "assert 'alpaca_eval' not in sys.modules\n"
@@ -333,7 +333,7 @@ def test_a_missing_package_is_named_with_the_command(server: Server, monkeypatch
 
 LENGTH_CONTROL = """
 import json, sys
-from pmpo_ray.config import EndpointConfig
+from pmpo_ray.config.run import EndpointConfig
 from pmpo_ray.evaluation.alpaca import outputs_document, win_rates
 instructions = [f"Question {number}" for number in range(805)]
 short = outputs_document(instructions, [f"no {n}" for n in range(805)], generator="same")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pmpo_ray.config import TaskConfig
-from pmpo_ray.evaluation.answers import AnswerKind, AnswerReader
+from pmpo_ray.config.run import TaskConfig
+from pmpo_ray.evaluation.answers.reader import AnswerKind, AnswerReader
 from pmpo_ray.tasks import load_task
 from pmpo_ray.tasks.bbh import DESCRIPTIONS
 from pmpo_ray.tasks.corruptions import final_answer

@@ -10,8 +10,8 @@ import yaml
 
 from actors.clients import start_scorer_pool
 from actors.resources import ReplicaPlan
-from pmpo_ray.config import RayConfig, ScorerConfig
-from pmpo_ray.engines.simulated import SimulatedScorer
+from pmpo_ray.config.run import RayConfig, ScorerConfig
+from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.types import Example, ScoreRequest
 from tests.test_jobs import free_port, started_head, until_listening
 

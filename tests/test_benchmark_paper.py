@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.paper import figures
 from benchmarks.paper.__main__ import main
-from pmpo_ray.config import DEFAULT_MODEL
-from pmpo_ray.engines.models import resolve_model
+from pmpo_ray.config.run import DEFAULT_MODEL
+from pmpo_ray.engines.weights.resolve import resolve_model
 from tests.test_alpaca import JUDGE, Post, RealJudge, Reply, Server, real_judge, reply_with, server
 from tests.test_process_reward import TrlFolder, trl
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from actors.both import BothActor
+from actors.dual_role import BothActor
 from actors.resources import ClusterResources, NodeResources, check_fits, plan
-from pmpo_ray.config import DEFAULT_MODEL, RewriterConfig, RunConfig, ScorerConfig
-from pmpo_ray.config_io import config_from_mapping
-from pmpo_ray.engines import create_generator, create_scorer
+from pmpo_ray.config.loading import config_from_mapping
+from pmpo_ray.config.run import DEFAULT_MODEL, RewriterConfig, RunConfig, ScorerConfig
+from pmpo_ray.engines.factory import create_generator, create_scorer
 from pmpo_ray.errors import ConfigError
-from pmpo_ray.placing import rewriter_model
+from pmpo_ray.runs.placement import rewriter_model
 from pmpo_ray.types import Example, GenerateRequest, ScoreRequest
 
 EXAMPLES = tuple(Example(str(n), f"Order {n} never came.", "shipping", ("billing",)) for n in range(3))

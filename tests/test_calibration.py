@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from benchmarks.in_process import InProcessScorer
 from pmpo_ray import optimize
-from pmpo_ray.calibration import CONTENT_FREE, calibrated
-from pmpo_ray.objectives import make_objective
-from pmpo_ray.run_evaluation import run_evaluation
+from pmpo_ray.runs.evaluate import run_evaluation
+from pmpo_ray.search.calibration import CONTENT_FREE, calibrated
+from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Example, Progress, Task
 from tests.runs import simulated_config

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pmpo_ray import optimize
-from pmpo_ray.callbacks import Callback, RunStart, dispatching
-from pmpo_ray.config import RunConfig
-from pmpo_ray.run import RunResult
+from pmpo_ray.callbacks.dispatch import Callback, RunStart, dispatching
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.runs.optimize import RunResult
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import EngineInfo, Progress, RoundRecord, TaskFailure, TaskResult
 from tests.runs import simulated_config, write_run

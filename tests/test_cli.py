@@ -72,7 +72,7 @@ def pace(tokens_per_s: int) -> tuple[str, str]:
 def test_help_and_version_load_no_heavy_library(arguments: list[str]) -> None:
     program = (
         "import sys\n"
-        "from pmpo_ray.cli import main\n"
+        "from pmpo_ray.cli.main import main\n"
         "try:\n    main()\n"
         "finally:\n"
         f"    print('loaded:', *[name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"

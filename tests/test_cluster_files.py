@@ -30,9 +30,9 @@ from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.runtime_env import RuntimeEnv
 from ray.scripts.scripts import cli as ray_cli
 
-from pmpo_ray.cli import app
-from pmpo_ray.config import RunConfig
-from pmpo_ray.config_io import key_paths, load_config
+from pmpo_ray.cli.main import app
+from pmpo_ray.config.loading import key_paths, load_config
+from pmpo_ray.config.run import RunConfig
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"

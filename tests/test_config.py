@@ -16,7 +16,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pmpo_ray import optimize
-from pmpo_ray.config import (
+from pmpo_ray.config.loading import (
+    CHANGEABLE,
+    config_from_mapping,
+    differences,
+    dump_config,
+    key_paths,
+    load_config,
+)
+from pmpo_ray.config.run import (
     EndpointConfig,
     MlflowConfig,
     ReplicaConfig,
@@ -25,14 +33,6 @@ from pmpo_ray.config import (
     TaskConfig,
     TensorboardConfig,
     TrackingConfig,
-)
-from pmpo_ray.config_io import (
-    CHANGEABLE,
-    config_from_mapping,
-    differences,
-    dump_config,
-    key_paths,
-    load_config,
 )
 from pmpo_ray.errors import ConfigError, PmpoError, RunFolderError
 

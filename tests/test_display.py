@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pmpo_ray.display import (
+from pmpo_ray.display.final_table import (
     LiveTable,
     PlainLog,
     amount,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pmpo_ray.config_io import config_from_mapping, load_config
+from pmpo_ray.config.loading import config_from_mapping, load_config
 from tests.runs import write_run
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +125,7 @@ def _check(name: str, arguments: list[str]) -> None:
     """The command's options exist, and its settings are accepted."""
     import typer.main
 
-    from pmpo_ray.cli import app
+    from pmpo_ray.cli.main import app
 
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     parsed = command.make_context(name, list(arguments)).params

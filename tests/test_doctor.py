@@ -18,19 +18,19 @@ from pyarrow import fs
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from actors.inspection import inspect_cluster, inspect_own
 from actors.resources import ClusterResources, NodeResources
-from pmpo_ray import findings
-from pmpo_ray.asking import Question, UnansweredError
-from pmpo_ray.config import EndpointConfig, RunConfig
-from pmpo_ray.config_io import config_from_mapping, default_config
-from pmpo_ray.doctor_display import show_findings
-from pmpo_ray.engines.inspection import Gpu, GpuReport, HubReport, ModelReport, inspect_gpus
+from pmpo_ray.config.loading import config_from_mapping, default_config
+from pmpo_ray.config.run import EndpointConfig, RunConfig
+from pmpo_ray.doctor import findings
+from pmpo_ray.doctor.bounded_call import Question, UnansweredError
+from pmpo_ray.doctor.cluster import inspect_cluster, inspect_own
+from pmpo_ray.doctor.findings import Finding
+from pmpo_ray.doctor.gpus_and_models import Gpu, GpuReport, HubReport, ModelReport, inspect_gpus
+from pmpo_ray.doctor.machine import Machine, this_machine
+from pmpo_ray.doctor.storage import inspect_storage
+from pmpo_ray.doctor.table import show_findings
+from pmpo_ray.doctor.tasks import TaskReport, inspect_tasks
 from pmpo_ray.errors import ConfigError
-from pmpo_ray.findings import Finding
-from pmpo_ray.machine import Machine, this_machine
-from pmpo_ray.store.inspection import inspect_storage
-from pmpo_ray.tasks.inspection import TaskReport, inspect_tasks
 
 ROOT = Path(__file__).parents[1]
 SIMULATED = ("--set", "scorer.engine=simulated", "--set", "rewriter.engine=simulated")

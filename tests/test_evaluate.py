@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from pmpo_ray import evaluate, optimize
-from pmpo_ray.config import RunConfig, SplitConfig, TaskConfig
+from pmpo_ray.config.run import RunConfig, SplitConfig, TaskConfig
+from pmpo_ray.display.evaluation_tables import summary_json
 from pmpo_ray.errors import ConfigError, RunFolderError
-from pmpo_ray.evaluation.tables import summary_json
-from pmpo_ray.run_evaluation import run_evaluation
-from pmpo_ray.score_memory import RememberingScorer, ScoreMemory
+from pmpo_ray.runs.evaluate import run_evaluation
+from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Progress

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from pmpo_ray.calibration import calibrated
-from pmpo_ray.config import EvaluationConfig, RunConfig, TaskConfig
+from pmpo_ray.config.run import EvaluationConfig, RunConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, EngineError
 from pmpo_ray.evaluation.conditions import condition_key
-from pmpo_ray.evaluation.contenders import baselines, of_run, own_instructions
-from pmpo_ray.evaluation.examining import FOLLOW_UP, Answering, Choosing, method_for
+from pmpo_ray.evaluation.evaluators import FOLLOW_UP, Answering, Choosing, method_for
 from pmpo_ray.evaluation.grading import ModelGrader, RuleGrader
-from pmpo_ray.evaluation.planning import conditions_of, engines_for, plan_file, shots_of
-from pmpo_ray.jobs import prepare_all
-from pmpo_ray.objectives import make_objective
+from pmpo_ray.evaluation.instructions import baselines, of_run, own_instructions
+from pmpo_ray.prepared_task import prepare_all
+from pmpo_ray.runs.evaluation_plan import conditions_of, engines_for, plan_file, shots_of
+from pmpo_ray.search.calibration import calibrated
+from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.tasks import load_task
 from pmpo_ray.types import (
     AnswerScore,

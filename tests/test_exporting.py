@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from jinja2 import Environment
 from pyarrow import fs
 
-from pmpo_ray.config import DEFAULT_MODEL
-from pmpo_ray.engines.models import load_tokenizer, resolve_model
+from pmpo_ray.config.run import DEFAULT_MODEL
+from pmpo_ray.engines.prompt_encoder import Layout, PromptEncoder
+from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
 from pmpo_ray.errors import DataError, RunFolderError
 from pmpo_ray.exporting import Form, export
 from pmpo_ray.exporting.prompts import prompts_of
@@ -31,9 +32,8 @@ from pmpo_ray.exporting.quoting import (
     json_line,
     yaml_document,
 )
-from pmpo_ray.history import load_history
-from pmpo_ray.jobs import prepare_all
-from pmpo_ray.templates import Layout, PromptEncoder
+from pmpo_ray.history.run_history import load_history
+from pmpo_ray.prepared_task import prepare_all
 from pmpo_ray.types import Example
 from tests.exports import HOSTILE, run_with
 from tests.runs import write_run

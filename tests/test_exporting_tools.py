@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from pmpo_ray.engines.prompt_encoder import Layout
 from pmpo_ray.exporting import export
-from pmpo_ray.history import RunHistory
-from pmpo_ray.templates import Layout
+from pmpo_ray.history.run_history import RunHistory
 from tests.exports import HOSTILE, run_with
 
 ASKED = "Where is my parcel? {input} {{ input }}"

@@ -15,15 +15,15 @@ import pandas as pd
 import pytest
 
 from pmpo_ray import Task, load_run, optimize, task
-from pmpo_ray.config import ReplicaConfig, RewriterConfig, RunConfig, ScorerConfig, TaskConfig
-from pmpo_ray.config_io import load_config
-from pmpo_ray.engines import open_generator, open_scorer
-from pmpo_ray.engines.simulated import SimulatedGenerator, SimulatedScorer
+from pmpo_ray.config.import_paths import carried, imported, path_of
+from pmpo_ray.config.loading import load_config
+from pmpo_ray.config.run import ReplicaConfig, RewriterConfig, RunConfig, ScorerConfig, TaskConfig
+from pmpo_ray.engines.factory import open_generator, open_scorer
+from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import ConfigError, DataError, EngineError, RunFolderError
-from pmpo_ray.extending import carried, imported, path_of
-from pmpo_ray.inputs import TaskWords, requested
-from pmpo_ray.objectives import Objective, make_objective
-from pmpo_ray.proposing import ProposalContext, load_proposers
+from pmpo_ray.search.objectives import Objective, make_objective
+from pmpo_ray.search.operators import ProposalContext, load_proposers
+from pmpo_ray.sources import TaskWords, requested
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task
 from pmpo_ray.types import (

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from pmpo_ray.config import DEFAULT_MODEL, RewriterConfig
-from pmpo_ray.engines.loading import LoadedModel
-from pmpo_ray.engines.models import ResolvedModel, load_tokenizer, resolve_model
-from pmpo_ray.engines.transformers_generator import TransformersGenerator
+from pmpo_ray.config.run import DEFAULT_MODEL, RewriterConfig
+from pmpo_ray.engines.hf.generator import TransformersGenerator
+from pmpo_ray.engines.hf.loading import LoadedModel
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
+from pmpo_ray.engines.weights.resolve import ResolvedModel, load_tokenizer, resolve_model
 from pmpo_ray.errors import EngineError
-from pmpo_ray.templates import PromptEncoder
 from pmpo_ray.types import Example, GenerateRequest
 
 
@@ -72,7 +72,7 @@ def test_shots_stand_before_the_prompt(generator: TransformersGenerator) -> None
 
 
 def test_nucleus_sampling_draws_only_from_the_nucleus() -> None:
-    from pmpo_ray.engines.transformers_generator import _draw, _Sample
+    from pmpo_ray.engines.hf.generator import _draw, _Sample
 
     probabilities = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
     counts = [0, 0, 0, 0]

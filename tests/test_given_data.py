@@ -17,14 +17,14 @@ import pandas as pd
 import pytest
 
 from pmpo_ray import Example, RunConfig, Task, evaluate, load_run, optimize
-from pmpo_ray.config import TaskConfig
-from pmpo_ray.config_io import dump_config, load_config
+from pmpo_ray.config.loading import dump_config, load_config
+from pmpo_ray.config.run import TaskConfig
 from pmpo_ray.errors import ConfigError, DataError, RunFolderError
-from pmpo_ray.inputs import TaskWords, requested
-from pmpo_ray.jobs import given_tasks, prepare_all
+from pmpo_ray.prepared_task import given_tasks, prepare_all
+from pmpo_ray.sources import TaskWords, requested
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task
-from pmpo_ray.tasks.given import task_of_rows
+from pmpo_ray.tasks.python_data import task_of_rows
 from pmpo_ray.types import Progress
 from tests.runs import ENGINE
 

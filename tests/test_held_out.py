@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from pmpo_ray.held_out import held_out_results
-from pmpo_ray.history import load_history
+from pmpo_ray.history.held_out import held_out_results
+from pmpo_ray.history.run_history import load_history
 from tests.runs import write_run
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.history import load_history
-from pmpo_ray.search import survivors_of
+from pmpo_ray.history.run_history import load_history
+from pmpo_ray.search.loop import survivors_of
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Example
 from tests.runs import write_run

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_ray.history import TaskHistory, load_history
-from pmpo_ray.insight import (
+from pmpo_ray.history.run_history import TaskHistory, load_history
+from pmpo_ray.history.task_facts import (
     Cost,
     HardExample,
     Piece,

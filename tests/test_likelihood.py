@@ -28,10 +28,10 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from pmpo_ray.engines.likelihood import LikelihoodEngine
-from pmpo_ray.engines.memory import TooLargeError
-from pmpo_ray.engines.tree import Item
-from pmpo_ray.engines.tree_attention import Kernel
+from pmpo_ray.engines.answer_tree import Item
+from pmpo_ray.engines.hf.likelihood import LikelihoodEngine
+from pmpo_ray.engines.hf.memory import TooLargeError
+from pmpo_ray.engines.hf.tree_attention import Kernel
 
 VOCABULARY = 300
 TOLERANCE = 2e-5  # nats a token, in fp32
@@ -237,7 +237,7 @@ SHORT_OF_MEMORY = """
 import resource, sys, torch
 sys.path.insert(0, {root!r})
 from tests.test_likelihood import WIDE, some_items, tiny_model
-from pmpo_ray.engines.likelihood import LikelihoodEngine
+from pmpo_ray.engines.hf.likelihood import LikelihoodEngine
 torch.set_num_threads(1)
 engine = LikelihoodEngine(tiny_model(WIDE), working_memory=10**12)
 engine.score(some_items()[:1])
@@ -273,7 +273,7 @@ SLOW_AND_SHORT_OF_MEMORY = """
 import resource, sys, torch
 sys.path.insert(0, {root!r})
 from tests.test_likelihood import WIDE_SOFT_CAP, some_items, tiny_model
-from pmpo_ray.engines.likelihood import LikelihoodEngine
+from pmpo_ray.engines.hf.likelihood import LikelihoodEngine
 from pmpo_ray.errors import EngineError
 torch.set_num_threads(1)
 engine = LikelihoodEngine(tiny_model(WIDE_SOFT_CAP))

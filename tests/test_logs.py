@@ -16,7 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_ray.logs import LIMIT, JsonProgress, Redaction, bounded, json_line, one_line, text_line
+from pmpo_ray.cli.standard_error import (
+    LIMIT,
+    JsonProgress,
+    Redaction,
+    bounded,
+    json_line,
+    one_line,
+    text_line,
+)
 from pmpo_ray.types import Progress
 
 ROOT = Path(__file__).parents[1]
@@ -219,7 +227,7 @@ def test_progress_is_logged_at_every_change(caplog: pytest.LogCaptureFixture) ->
 
 PROGRAM = r"""
 import logging, os, subprocess, sys, warnings
-from pmpo_ray.logs import standard_error
+from pmpo_ray.cli.standard_error import standard_error
 
 with standard_error(sys.argv[1], os.environ):
     pool = logging.getLogger("actors.pool")
@@ -299,7 +307,7 @@ def test_in_text_warnings_are_lines_and_information_is_not_shown() -> None:
 def test_a_log_that_nobody_reads_does_not_end_the_process(log_format: str) -> None:
     script = (
         "import logging, os, sys\n"
-        "from pmpo_ray.logs import standard_error\n"
+        "from pmpo_ray.cli.standard_error import standard_error\n"
         "sys.stdin.read()\n"  # until the reader of standard error has gone
         "with standard_error(sys.argv[1], os.environ):\n"
         "    for _ in range(3):\n"

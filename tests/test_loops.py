@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from pmpo_ray.loops import ending_on_sigterm, run_to_end
+from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
 
 
 async def answer(value: int) -> tuple[int, str]:

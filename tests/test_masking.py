@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_ray.masking import mask_prompt, parse_masked, rule_segments, without
+from pmpo_ray.search.masking import mask_prompt, parse_masked, rule_segments, without
 from pmpo_ray.types import Segment
 
 

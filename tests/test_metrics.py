@@ -99,7 +99,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Callable[[], str]]:
-    """Reads the metrics page of a local Ray that has no dashboard, as those of `pmpo_ray.run` have none."""
+    """Reads the metrics page of a local Ray that has no dashboard, as those of `pmpo_ray.runs` have none."""
     port = free_port()
     ray.init(
         address="local",

@@ -24,14 +24,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
-from pmpo_ray.engines.models import (
+from pmpo_ray.engines.weights.gguf import PACKAGED
+from pmpo_ray.engines.weights.resolve import (
     ResolvedModel,
     estimate_bytes,
     load_model,
     load_tokenizer,
     resolve_model,
 )
-from pmpo_ray.engines.packaged_models import PACKAGED
 from pmpo_ray.errors import ModelError
 
 SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -43,7 +43,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 RESOLVE = """
 import sys
-from pmpo_ray.engines.models import resolve_model
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ModelError
 try:
     found = resolve_model(sys.argv[1], weights="no-weights" not in sys.argv[2:])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmpo_ray.errors import ConfigError, DataError
-from pmpo_ray.objectives import (
+from pmpo_ray.search.objectives import (
     OBJECTIVES,
     Objective,
     batch_loss,

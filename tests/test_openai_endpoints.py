@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from pmpo_ray.config import EndpointConfig, RewriterConfig
-from pmpo_ray.config_io import load_config
-from pmpo_ray.engines.openai_generator import OpenAIGenerator
+from pmpo_ray.config.loading import load_config
+from pmpo_ray.config.run import EndpointConfig, RewriterConfig
+from pmpo_ray.engines.openai.generator import OpenAIGenerator
 from pmpo_ray.errors import ConfigError, EndpointError, EngineError, ModelError
 from pmpo_ray.types import Example, GenerateRequest
 
@@ -660,8 +660,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path: 
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import asyncio\n"
-        "from pmpo_ray.config import RewriterConfig\n"
-        "from pmpo_ray.engines.openai_generator import OpenAIGenerator\n"
+        "from pmpo_ray.config.run import RewriterConfig\n"
+        "from pmpo_ray.engines.openai.generator import OpenAIGenerator\n"
         "from pmpo_ray.errors import ConfigError\n"
         "try:\n"
         "    asyncio.run(OpenAIGenerator.open(RewriterConfig(engine='openai'), 'm'))\n"

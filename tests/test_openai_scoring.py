@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from pmpo_ray.config import DEFAULT_MODEL, EndpointConfig, ScorerConfig
-from pmpo_ray.engines.models import load_tokenizer, resolve_model
-from pmpo_ray.engines.openai_scorer import OpenAIScorer
+from pmpo_ray.config.run import DEFAULT_MODEL, EndpointConfig, ScorerConfig
+from pmpo_ray.engines.openai.scorer import OpenAIScorer
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
+from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
 from pmpo_ray.errors import ConfigError, EndpointError, EngineError, ModelError
-from pmpo_ray.templates import PromptEncoder
 from pmpo_ray.types import Example, ScoreRequest
 from tests.test_openai_endpoints import Post, Reply, Server, failure, in_turn, one_line, running
 

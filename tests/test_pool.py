@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 import ray
 
+from actors.autoscaling import Bounds
 from actors.clients import start_rewriter_pool, start_scorer_pool
 from actors.health import ReplicaState
 from actors.launcher import RayLauncher, ReplicaActor
 from actors.pool import Pool, PoolSpec
 from actors.resources import ReplicaPlan, actor_options
-from actors.scaling import Bounds
 from actors.stats import PoolStats
-from pmpo_ray.config import RayConfig, RewriterConfig, ScorerConfig
-from pmpo_ray.engines.simulated import SimulatedGenerator, SimulatedScorer
+from pmpo_ray.config.run import RayConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.engines.threaded import ThreadedGenerator
 from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo, Example, GenerateRequest, GenerateResult, ScoreRequest

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.autoscaling import Bounds
 from actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
 from actors.pool import FAULTS_PER_UNIT, Pool, PoolSpec
-from actors.scaling import Bounds
 from benchmarks.scheduling.virtual import run_virtual
-from pmpo_ray.engines.simulated import SimulatedScorer
+from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo
 

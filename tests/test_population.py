@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_ray.population import candidate_id, hardest, select_survivors, stop_reason
+from pmpo_ray.search.selection import candidate_id, hardest, select_survivors, stop_reason
 from pmpo_ray.types import Candidate, Example, ScoredCandidate
 
 

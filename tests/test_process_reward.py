@@ -22,10 +22,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pmpo_ray.config import DEFAULT_MODEL
-from pmpo_ray.engines.models import load_tokenizer, resolve_model
+from pmpo_ray.config.run import DEFAULT_MODEL
+from pmpo_ray.engines.hf.process_reward import ProcessRewardModel, StepScores, split_steps
+from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
 from pmpo_ray.errors import ConfigError, DataError, EngineError, ModelError
-from pmpo_ray.evaluation.process_reward import ProcessRewardModel, StepScores, split_steps
 
 MARKER = "<extra_0>"
 PROBLEM = "Ann has 3 bags of 4 apples and eats 2. How many are left?"
@@ -395,5 +395,5 @@ def test_a_separator_and_a_layout_that_cannot_be_are_refused(tmp_path: Path) -> 
 
 
 def test_importing_it_imports_no_torch() -> None:
-    code = "import pmpo_ray.evaluation.process_reward, sys; sys.exit('torch' in sys.modules)"
+    code = "import pmpo_ray.engines.hf.process_reward, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.replica_log import ReplicaLog, logging_replicas
+from pmpo_ray.runs.replica_log import ReplicaLog, logging_replicas
 from pmpo_ray.types import ReplicaCount
 
 

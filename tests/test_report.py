@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.history import load_history
+from pmpo_ray.history.run_history import load_history
 from pmpo_ray.report import render, write_report
 from pmpo_ray.store import RunStore, hold
 from tests.runs import write_run

@@ -14,7 +14,7 @@ from actors.resources import (
     cluster_resources,
     plan,
 )
-from pmpo_ray.config import RewriterConfig, ScorerConfig
+from pmpo_ray.config.run import RewriterConfig, ScorerConfig
 from pmpo_ray.errors import ConfigError, ResourceError
 
 GB = 10**9

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from pmpo_ray import RunResult, load_run
-from pmpo_ray.display import LiveTable, PlainLog
+from pmpo_ray.display.final_table import LiveTable, PlainLog
+from pmpo_ray.display.notebook import NotebookTable
+from pmpo_ray.display.progress import progress_display
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.notebook import NotebookTable
-from pmpo_ray.progress import progress_display
 from pmpo_ray.types import Progress, TaskFailure
 from tests.runs import write_run
 

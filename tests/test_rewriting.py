@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_ray.gate import refusal_reason
-from pmpo_ray.rewriting import Reply, Style, choose_style, parse_rewrite, rewrite_prompt, rewrite_shots
+from pmpo_ray.search.gate import refusal_reason
+from pmpo_ray.search.meta_prompts import (
+    Reply,
+    Style,
+    choose_style,
+    parse_rewrite,
+    rewrite_prompt,
+    rewrite_shots,
+)
 from pmpo_ray.types import Example, Segment, SegmentImportance
 
 INSTRUCTION = "Read the message. Be kind. Answer with the label only."

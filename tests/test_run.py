@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, Gemma2Config
 
 import actors.cluster
 from pmpo_ray import PmpoError, RunConfig, optimize
-from pmpo_ray.config import DEFAULT_MODEL
-from pmpo_ray.engines.models import load_tokenizer, resolve_model
+from pmpo_ray.config.run import DEFAULT_MODEL
+from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
 from pmpo_ray.errors import DataError, EngineError, ResourceError, RunFolderError
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Progress

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pmpo_ray.errors import DataError, EngineError, RunFolderError
-from pmpo_ray.evaluation.examining import Choosing
-from pmpo_ray.score_memory import RememberingScorer, ScoreMemory, saving
-from pmpo_ray.search import SearchOutcome, search_task
+from pmpo_ray.evaluation.evaluators import Choosing
+from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory, saving
+from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.store import RunStore
 from pmpo_ray.store.scores import KEY_BYTES
 from pmpo_ray.types import AnswerScore, EngineInfo, Example, ExampleScore, RoundRecord

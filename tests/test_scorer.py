@@ -19,12 +19,12 @@ from transformers import (
     Qwen2Config,
 )
 
-from pmpo_ray.config import DEFAULT_MODEL, ScorerConfig
-from pmpo_ray.engines.loading import LoadedModel
-from pmpo_ray.engines.models import ResolvedModel, load_tokenizer, resolve_model
-from pmpo_ray.engines.transformers_scorer import TransformersScorer
+from pmpo_ray.config.run import DEFAULT_MODEL, ScorerConfig
+from pmpo_ray.engines.hf.loading import LoadedModel
+from pmpo_ray.engines.hf.scorer import TransformersScorer
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
+from pmpo_ray.engines.weights.resolve import ResolvedModel, load_tokenizer, resolve_model
 from pmpo_ray.errors import EngineError
-from pmpo_ray.templates import PromptEncoder
 from pmpo_ray.types import Example, ExampleScore, ScoreRequest
 
 # The promise: nats a token, in fp32.

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pmpo_ray.config import RewriterConfig, SearchConfig, SplitConfig, TaskConfig
-from pmpo_ray.engines.simulated import SimulatedGenerator, SimulatedScorer
+from pmpo_ray.config.run import RewriterConfig, SearchConfig, SplitConfig, TaskConfig
+from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import EngineError
-from pmpo_ray.gate import normalise
-from pmpo_ray.objectives import make_objective
-from pmpo_ray.search import SearchOutcome, SearchSetup, search_task, survivors_of
+from pmpo_ray.search.gate import normalise
+from pmpo_ray.search.loop import SearchOutcome, SearchSetup, search_task, survivors_of
+from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import (
     Example,

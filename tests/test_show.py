@@ -16,10 +16,10 @@ import pytest
 from pyarrow import fs
 from rich.console import Console
 
-from pmpo_ray.config_io import dump_config
-from pmpo_ray.history import RunHistory, load_history
-from pmpo_ray.show import show_overview, show_task
-from pmpo_ray.show_json import overview_json, task_json
+from pmpo_ray.config.loading import dump_config
+from pmpo_ray.display.run_json import overview_json, task_json
+from pmpo_ray.display.run_pages import show_overview, show_task
+from pmpo_ray.history.run_history import RunHistory, load_history
 from pmpo_ray.store import RunStore, hold, task_folder
 from pmpo_ray.types import (
     AnswerScore,

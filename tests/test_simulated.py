@@ -8,16 +8,16 @@ from statistics import median
 
 import pytest
 
-from pmpo_ray.config import RewriterConfig, ScorerConfig
-from pmpo_ray.engines import create_generator, create_scorer
-from pmpo_ray.engines.simulated import (
+from pmpo_ray.config.run import RewriterConfig, ScorerConfig
+from pmpo_ray.engines.factory import create_generator, create_scorer
+from pmpo_ray.engines.simulated.engine import (
     OWN_INSTRUCTION,
     SimulatedGenerator,
     SimulatedScorer,
     instruction_quality,
 )
 from pmpo_ray.errors import EngineError, ModelError
-from pmpo_ray.masking import mask_prompt, parse_masked
+from pmpo_ray.search.masking import mask_prompt, parse_masked
 from pmpo_ray.types import Example, GenerateRequest, ScoreRequest
 
 EXAMPLES = tuple(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pmpo_ray.config import ColumnsConfig, TaskConfig
+from pmpo_ray.config.run import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.tasks import TaskListing, list_tasks, load_task
 from pmpo_ray.tasks.bbh import DESCRIPTIONS
@@ -184,7 +184,7 @@ def _in_fresh_process(script: str, environment: dict[str, str]) -> subprocess.Co
 
 _LOAD_FROM_HUB = """
 import sys
-from pmpo_ray.config import TaskConfig
+from pmpo_ray.config.run import TaskConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.tasks import load_task
 for name in ("gsm8k", "bbh/navigate"):
@@ -210,7 +210,7 @@ def test_a_hub_that_cannot_be_read_is_one_line_that_says_what_to_do(setting: str
 _LOAD_HUB_FOLDER = """
 import sys
 import datasets
-from pmpo_ray.config import ColumnsConfig, TaskConfig
+from pmpo_ray.config.run import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.tasks import load_task
 features = datasets.Features(

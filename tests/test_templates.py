@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from pmpo_ray.config import DEFAULT_MODEL
-from pmpo_ray.engines.models import load_tokenizer, resolve_model
+from pmpo_ray.config.run import DEFAULT_MODEL
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
+from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
 from pmpo_ray.errors import ModelError
-from pmpo_ray.templates import PromptEncoder
 from pmpo_ray.types import Example
 
 

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from pmpo_ray.callbacks import Callback, RunStart, dispatching
-from pmpo_ray.config import MlflowConfig, RunConfig, TensorboardConfig, TrackingConfig, WandbConfig
-from pmpo_ray.config_io import config_from_mapping
+from pmpo_ray.callbacks.dispatch import Callback, RunStart, dispatching
+from pmpo_ray.callbacks.tensorboard import code_block
+from pmpo_ray.callbacks.trackers import trackers
+from pmpo_ray.callbacks.values import flat_config, result_values, round_values, sendable
+from pmpo_ray.config.loading import config_from_mapping
+from pmpo_ray.config.run import MlflowConfig, RunConfig, TensorboardConfig, TrackingConfig, WandbConfig
 from pmpo_ray.errors import ConfigError
-from pmpo_ray.run import RunResult
-from pmpo_ray.search import survivors_of
-from pmpo_ray.tracking import trackers
-from pmpo_ray.tracking.tensorboard import code_block
-from pmpo_ray.tracking.values import flat_config, result_values, round_values, sendable
+from pmpo_ray.runs.optimize import RunResult
+from pmpo_ray.search.loop import survivors_of
 from pmpo_ray.types import EngineInfo, RoundRecord, TaskFailure, TaskResult
 from tests.runs import simulated_config, write_run
 
@@ -137,7 +137,7 @@ def test_a_missing_package_is_said_before_anything_starts(package: str, tmp_path
     """A folder of that name, as wandb makes where it runs, is not the package."""
     (tmp_path / package).mkdir()
     (tmp_path / "run.yaml").write_text("tasks: [tickets]\n")
-    script = f"import sys; sys.modules[{package!r}] = None; from pmpo_ray.cli import main; main()"
+    script = f"import sys; sys.modules[{package!r}] = None; from pmpo_ray.cli.main import main; main()"
     options = ["optimize", "run.yaml", "--set", f"tracking.{package}=true", "--run-dir", "run"]
     done = subprocess.run(
         [sys.executable, "-c", script, *options], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmpo_ray.engines.tree import Stem, build_tree, common_prefix, find_root, find_stems, pack, run_of
+from pmpo_ray.engines.answer_tree import Stem, build_tree, common_prefix, find_root, find_stems, pack, run_of
 
 answers = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=6)
 

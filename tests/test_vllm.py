@@ -12,15 +12,22 @@ import pandas as pd
 import pytest
 import pytest_asyncio
 
-from pmpo_ray.config import DEFAULT_MODEL, RewriterConfig, ScorerConfig, SplitConfig, TaskConfig, VllmConfig
-from pmpo_ray.engines import open_scorer
-from pmpo_ray.engines.loading import load_replica
-from pmpo_ray.engines.models import resolve_model
-from pmpo_ray.engines.transformers_generator import TransformersGenerator
-from pmpo_ray.engines.transformers_scorer import TransformersScorer
-from pmpo_ray.engines.vllm_engine import VllmEngine
-from pmpo_ray.engines.vllm_generator import VllmGenerator
-from pmpo_ray.engines.vllm_scorer import VllmScorer
+from pmpo_ray.config.run import (
+    DEFAULT_MODEL,
+    RewriterConfig,
+    ScorerConfig,
+    SplitConfig,
+    TaskConfig,
+    VllmConfig,
+)
+from pmpo_ray.engines.factory import open_scorer
+from pmpo_ray.engines.hf.generator import TransformersGenerator
+from pmpo_ray.engines.hf.loading import load_replica
+from pmpo_ray.engines.hf.scorer import TransformersScorer
+from pmpo_ray.engines.vllm.engine import VllmEngine
+from pmpo_ray.engines.vllm.generator import VllmGenerator
+from pmpo_ray.engines.vllm.scorer import VllmScorer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ConfigError, EngineError, ModelError, PmpoError, ResourceError
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Example, ExampleScore, GenerateRequest, ScoreRequest

@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 import yaml
 
-from pmpo_ray.config import DEFAULT_MODEL, EndpointConfig, RewriterConfig, ScorerConfig
-from pmpo_ray.engines.loading import LoadedModel, load_replica
-from pmpo_ray.engines.models import resolve_model
-from pmpo_ray.engines.openai_generator import OpenAIGenerator
-from pmpo_ray.engines.openai_scorer import OpenAIScorer
-from pmpo_ray.engines.transformers_generator import TransformersGenerator
-from pmpo_ray.engines.transformers_scorer import TransformersScorer
+from pmpo_ray.config.run import DEFAULT_MODEL, EndpointConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.engines.hf.generator import TransformersGenerator
+from pmpo_ray.engines.hf.loading import LoadedModel, load_replica
+from pmpo_ray.engines.hf.scorer import TransformersScorer
+from pmpo_ray.engines.openai.generator import OpenAIGenerator
+from pmpo_ray.engines.openai.scorer import OpenAIScorer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import EngineError, ModelError
 from pmpo_ray.store import Manifest, RunStore
 from pmpo_ray.types import Example, GenerateRequest, RoundRecord, ScoreRequest

@@ -5,7 +5,7 @@ cluster and the folder's own name may differ. Files are read as they are: nothin
 
     lost            candidates of the undisturbed run that the disturbed one lacks or could not score; and
                     scores that it lacks, unless its driver was killed: those of the last seconds are then
-                    kept with their rounds alone (`pmpo_ray.score_memory`)
+                    kept with their rounds alone (`pmpo_ray.runs.score_memory`)
     counted twice   scores that stand twice, in one part of scores/ or in two; candidates that stand twice in
                     a round, or were born in two; rounds that stand twice
     differences     everything else that is not equal, each in one line
@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 
 from pmpo_ray.store import RunStore
 from pmpo_ray.store.documents import decode_summary
-from pmpo_ray.store.naming import task_folder
 from pmpo_ray.store.scores import decode_scores
+from pmpo_ray.store.task_folder import task_folder
 from pmpo_ray.types import RoundRecord
 
 _ROUND_FILE = re.compile(r"round-(\d+)\.parquet")

@@ -19,7 +19,7 @@ from typing import Any
 
 import actors.clients
 from actors.pool import Pool, PoolSpec
-from pmpo_ray.cli import main as pmpo
+from pmpo_ray.cli.main import main as pmpo
 
 
 class Ledger:

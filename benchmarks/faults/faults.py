@@ -43,7 +43,7 @@ ORDERS = {
     "process ends within a call": "die",
     "engine fails to start": "start",
 }
-"""What to order of `pmpo_ray.engines.mishaps`."""
+"""What to order of `pmpo_ray.engines.simulated.faults`."""
 DRIVER = "driver kill -9"
 START = "engine fails to start"
 PENDING = 3
@@ -56,7 +56,7 @@ AFTER = {"scorer": 12, "rewriter": 6}
 """More than the other replicas have on hand, which they answer before they take a unit that was hit."""
 PACED = {"scorer": 15, "rewriter": 12}
 """Answers after which each pool has measured how long its units take, those that were in flight before
-included. Until then a unit may take an hour (`actors.pace`), so a hang would not be noticed."""
+included. Until then a unit may take an hour (`actors.deadlines`), so a hang would not be noticed."""
 EFFECT_SECONDS = 30.0
 """After which a fault that showed no effect does not count."""
 _OVERDUE = "far longer than usual"

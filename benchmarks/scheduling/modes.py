@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import psutil
 import ray
 
+from actors.autoscaling import Bounds
 from actors.clients import Examples, RewriterPool, ScorerPool
 from actors.handles import Launcher
 from actors.launcher import RayLauncher
 from actors.pool import PoolSpec
 from actors.resources import ReplicaPlan
-from actors.scaling import Bounds
 from actors.scorer import ScorerActor
 from benchmarks.scheduling.ledger import TASK, Ledger, RecordedPool, Row
 from benchmarks.scheduling.virtual import VirtualLauncher, run_virtual
@@ -33,9 +33,9 @@ from benchmarks.scheduling.work import (
     scorer_model,
     search_setup,
 )
-from pmpo_ray.config import ScorerConfig
-from pmpo_ray.score_memory import RememberingScorer, ScoreMemory
-from pmpo_ray.search import search_task
+from pmpo_ray.config.run import ScorerConfig
+from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory
+from pmpo_ray.search.loop import search_task
 from pmpo_ray.types import Task
 
 SCORED_PER_S, WRITTEN_PER_S = 6000.0, 50.0

@@ -13,11 +13,11 @@ import platform
 import random
 from dataclasses import replace
 
-from pmpo_ray.config import RewriterConfig, SearchConfig
-from pmpo_ray.engines.simulated import Pace, SimulatedScorer
-from pmpo_ray.objectives import make_objective
+from pmpo_ray.config.run import RewriterConfig, SearchConfig
+from pmpo_ray.engines.simulated.engine import Pace, SimulatedScorer
 from pmpo_ray.protocols import GenerateClient, Observer, ScoreClient
-from pmpo_ray.search import SearchSetup
+from pmpo_ray.search.loop import SearchSetup
+from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.types import (
     EngineInfo,
     Example,

@@ -17,7 +17,7 @@ from typing import Literal
 
 from benchmarks.scoring.children import ANSWER_SECONDS, ContestantLostError
 from benchmarks.scoring.measuring import REPETITIONS, largest_difference
-from pmpo_ray.config import ScorerConfig
+from pmpo_ray.config.run import ScorerConfig
 from pmpo_ray.types import ExampleScore, ScoreRequest
 
 Scores = list[tuple[ExampleScore, ...]]
@@ -115,7 +115,7 @@ async def _take_turns(
 
 
 def _serve_bare(config: ScorerConfig, model: str, pipe: Connection) -> None:
-    from pmpo_ray.engines import create_scorer
+    from pmpo_ray.engines.factory import create_scorer
 
     scorer = create_scorer(config, model)
     while True:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pmpo_ray.engines.likelihood import LikelihoodEngine
-from pmpo_ray.engines.plain_scoring import score_one_by_one
-from pmpo_ray.engines.tree import Item
+from pmpo_ray.engines.answer_tree import Item
+from pmpo_ray.engines.hf.likelihood import LikelihoodEngine
+from pmpo_ray.engines.hf.plain_scoring import score_one_by_one
 
 Requests = Sequence[Sequence[Item]]
 
@@ -116,7 +116,7 @@ class Vllm:
     def __init__(self, model: str, device: str, dtype: str, *, cached: bool) -> None:
         from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
 
-        from pmpo_ray.engines.models import resolve_model
+        from pmpo_ray.engines.weights.resolve import resolve_model
 
         settings: dict[str, Any] = {"block_size": 32} if device == "cpu" else {"gpu_memory_utilization": 0.4}
         self._llm = LLM(
@@ -219,7 +219,7 @@ def _answer_sum(output: Any, length: int) -> float:
 def _loaded(model: str, device: str, dtype: str) -> tuple[Any, Any]:
     import torch
 
-    from pmpo_ray.engines.models import load_model, load_tokenizer, resolve_model
+    from pmpo_ray.engines.weights.resolve import load_model, load_tokenizer, resolve_model
 
     torch.set_num_threads(os.cpu_count() or 1)
     resolved = resolve_model(model, progress=False)

@@ -6,7 +6,7 @@ they are 40 to 130 tokens long and suit every BIG-Bench Hard task.
 
 from __future__ import annotations
 
-from pmpo_ray.masking import rule_segments, without
+from pmpo_ray.search.masking import rule_segments, without
 
 PARENT = (
     "Solve the reasoning problem in the input. Read every statement with care and keep track of each object "

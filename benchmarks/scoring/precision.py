@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.scoring.children import Roster, Setting
 from benchmarks.scoring.workloads import Workload
-from pmpo_ray.objectives import batch_loss, make_objective
+from pmpo_ray.search.objectives import batch_loss, make_objective
 from pmpo_ray.types import AnswerScore, ExampleScore
 
 TARGET_RATIO = 1.2

@@ -34,9 +34,9 @@ from benchmarks.scoring.work import (
     model_shape,
 )
 from benchmarks.scoring.workloads import Workload, encode, workload_texts
-from pmpo_ray.engines.devices import choose_device, choose_dtype
-from pmpo_ray.engines.models import load_tokenizer, resolve_model
-from pmpo_ray.templates import PromptEncoder
+from pmpo_ray.engines.hf.devices import choose_device, choose_dtype
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
+from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
 
 # The reference is itself checked, against one triple at a time, where the result is worth the time.
 _CHECKED = ("small", "window_small", "window_long")

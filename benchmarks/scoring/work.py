@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from pmpo_ray.engines.tree import Item
+from pmpo_ray.engines.answer_tree import Item
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

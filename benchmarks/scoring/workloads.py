@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.scoring.instructions import INSTRUCTIONS, PARENT, candidates
-from pmpo_ray.config import DEFAULT_MODEL, TaskConfig
-from pmpo_ray.engines.tree import Item
+from pmpo_ray.config.run import DEFAULT_MODEL, TaskConfig
+from pmpo_ray.engines.answer_tree import Item
+from pmpo_ray.engines.prompt_encoder import LayoutSetting, PromptEncoder
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.tasks import load_task
-from pmpo_ray.templates import LayoutSetting, PromptEncoder
 from pmpo_ray.types import Example, ScoreRequest, Task
 
 Request = tuple[Item, ...]

@@ -21,9 +21,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from pmpo_ray.config import EndpointConfig, ReplicaConfig
-from pmpo_ray.engines.openai_client import Endpoint
-from pmpo_ray.engines.together import together
+from pmpo_ray.config.run import EndpointConfig, ReplicaConfig
+from pmpo_ray.engines.gather import together
+from pmpo_ray.engines.openai.client import Endpoint
 from pmpo_ray.errors import ConfigError, DataError, EngineError, ModelError
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pmpo_ray.errors import EngineError
-from pmpo_ray.evaluation.answers import AnswerReader
+from pmpo_ray.evaluation.answers.reader import AnswerReader
 from pmpo_ray.protocols import GenerateClient
 from pmpo_ray.types import Example, GenerateRequest, Task
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pmpo_ray.exporting import documents, frameworks, lm_eval, openai_bodies, promptfoo
 from pmpo_ray.exporting.prompts import ExportedPrompt, prompts_of
-from pmpo_ray.history import RunHistory
+from pmpo_ray.history.run_history import RunHistory
 from pmpo_ray.store import task_folder
 
 Form = Literal["text", "json", "yaml", "dspy", "langchain", "promptfoo", "lm-eval", "openai"]

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pmpo_ray.engines.prompt_encoder import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT
 from pmpo_ray.errors import DataError
-from pmpo_ray.evaluation.answers import AnswerReader
+from pmpo_ray.evaluation.answers.reader import AnswerReader
 from pmpo_ray.exporting.prompts import ExportedPrompt, jobs_of
 from pmpo_ray.exporting.quoting import Value, expression_quoted, json_line, yaml_document
-from pmpo_ray.history import RunHistory
-from pmpo_ray.jobs import Job
+from pmpo_ray.history.run_history import RunHistory
+from pmpo_ray.prepared_task import Job
 from pmpo_ray.store import task_folder
-from pmpo_ray.templates import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT
 from pmpo_ray.types import Example
 
 _INPUT, _CHOICES, _ANSWER = _COLUMNS = ("input", "choices", "answer")

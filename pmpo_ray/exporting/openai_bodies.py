@@ -6,11 +6,11 @@ in the plain layout gives bodies for completions, the others for chat completion
 
 from __future__ import annotations
 
+from pmpo_ray.engines.prompt_encoder import PLAIN_END
 from pmpo_ray.exporting.prompts import ExportedPrompt
 from pmpo_ray.exporting.quoting import Value, json_document, json_line
-from pmpo_ray.history import RunHistory
+from pmpo_ray.history.run_history import RunHistory
 from pmpo_ray.store import task_folder
-from pmpo_ray.templates import PLAIN_END
 
 INPUT = "{{input}}"
 

@@ -1,7 +1,7 @@
 """The prompt that a search optimised, as parts that every tool can be given.
 
-Always true: turns and running text are those of `pmpo_ray.templates`, in the layout that the run's scorer
-had; every text can be written as UTF-8.
+Always true: turns and running text are those of `pmpo_ray.engines.prompt_encoder`, in the layout that the
+run's scorer had; every text can be written as UTF-8.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from pmpo_ray.config import RunConfig
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.engines.prompt_encoder import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT, USER_GAP, Layout
 from pmpo_ray.errors import DataError
-from pmpo_ray.history import RunHistory, TaskHistory
-from pmpo_ray.jobs import Job, given_tasks, job_names, prepare_all
+from pmpo_ray.history.run_history import RunHistory, TaskHistory
+from pmpo_ray.prepared_task import Job, given_tasks, job_names, prepare_all
 from pmpo_ray.store import data_hash
-from pmpo_ray.templates import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT, USER_GAP, Layout
 from pmpo_ray.types import Example
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pmpo_ray.history import TaskHistory
-from pmpo_ray.insight import Piece, word_diff
+from pmpo_ray.history.run_history import TaskHistory
+from pmpo_ray.history.task_facts import Piece, word_diff
 from pmpo_ray.types import ScoredCandidate
 
 

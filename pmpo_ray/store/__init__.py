@@ -2,8 +2,8 @@
 
 from pmpo_ray.store.documents import ClusterInfo, Manifest, PoolUse, data_hash, installed_versions
 from pmpo_ray.store.lease import Lease, hold
-from pmpo_ray.store.naming import task_folder
 from pmpo_ray.store.run_store import RunStore
+from pmpo_ray.store.task_folder import task_folder
 
 __all__ = [
     "ClusterInfo",

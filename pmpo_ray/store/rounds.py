@@ -26,7 +26,7 @@ from pmpo_ray.types import (
 )
 
 FORMAT = 1
-METADATA_KEY = b"pmpo_ray.round"
+METADATA_KEY = b"pmpo_ray.search.round"
 
 ROUND_SCHEMA = pa.schema(
     [

@@ -30,11 +30,13 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.store import documents, evaluations, given, replicas, rounds, scores, training
+from pmpo_ray.store import documents, evaluations, replicas, rounds, scores
+from pmpo_ray.store import task_data as given
+from pmpo_ray.store import train_examples as training
 from pmpo_ray.store.documents import Manifest
 from pmpo_ray.store.folder import Folder, one_line
 from pmpo_ray.store.lease import LEASE_FILE, Lease, is_held
-from pmpo_ray.store.naming import task_folder
+from pmpo_ray.store.task_folder import task_folder
 from pmpo_ray.types import Examined, Example, Outcome, ReplicaCount, RoundRecord, Task, TaskResult
 
 _CONFIG = "config.yaml"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pmpo_ray.errors import DataError
-from pmpo_ray.reaching import http_status
 from pmpo_ray.tasks.files import Record, one_line
+from pmpo_ray.tasks.http_status import http_status
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,15 +13,15 @@ from pathlib import Path
 from types import FunctionType
 from typing import TypeVar
 
-from pmpo_ray.config import ColumnsConfig, RunConfig, TaskConfig
+from pmpo_ray.config.import_paths import imported, path_of
+from pmpo_ray.config.run import ColumnsConfig, RunConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
-from pmpo_ray.extending import imported, path_of
 from pmpo_ray.tasks.assembly import Draft, assemble
 from pmpo_ray.tasks.bbh import BBH
 from pmpo_ray.tasks.benchmarks import BENCHMARKS, Benchmark
-from pmpo_ray.tasks.given import task_of_function
-from pmpo_ray.tasks.own import load_own
+from pmpo_ray.tasks.python_data import task_of_function
 from pmpo_ray.tasks.rows import Row
+from pmpo_ray.tasks.user_data import load_own
 from pmpo_ray.types import Kind, Task
 
 Made = TypeVar("Made", bound=FunctionType)

@@ -1,0 +1,1 @@
+"""Runs on terminals, in notebooks and as JSON."""

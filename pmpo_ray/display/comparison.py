@@ -1,0 +1,188 @@
+"""A comparison of two runs on a terminal, and as JSON.
+
+Invariants: texts from models, data and configurations are shown, never interpreted; a lower loss is called so
+only where losses can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pmpo_ray.display.final_table import amount, in_line, json_number, loss_text, percent_text, shortened
+from pmpo_ray.display.run_pages import beginning, diff_text
+from pmpo_ray.evaluation.statistics import Comparison
+from pmpo_ray.history.comparison import RunComparison, Side, TaskComparison
+from pmpo_ray.history.task_facts import word_diff
+
+_NUMBERS = 66
+"""Columns that the numbers need beside the names of tasks."""
+_VALUE = 200
+"""Characters of a value of the configuration."""
+
+
+def show_comparison(found: RunComparison, console: Console) -> None:
+    """Print two runs side by side."""
+    for letter, location in (("A", found.a), ("B", found.b)):
+        console.print(Text(f"{letter}: {in_line(location)}"), soft_wrap=True)
+    console.print()
+    console.print(_outcomes(found, max(12, min(24, console.width - _NUMBERS))))
+    for note in _notes(found):
+        console.print(Text(note, style="dim"))
+    console.print()
+    console.print(_costs(found, max(12, min(24, console.width - _NUMBERS))))
+    _show_differences(found, console)
+    if len(found.tasks) == 1:
+        _show_texts(found.tasks[0], console)
+
+
+def _outcomes(found: RunComparison, names: int) -> Table:
+    table = _table("task", "loss A", "loss B", "lower", "acc. A %", "acc. B %", "B less A", "p")
+    for task in found.tasks:
+        table.add_row(
+            Text(shortened(in_line(task.task), names)),
+            loss_text(task.a.loss),
+            loss_text(task.b.loss),
+            _lower(task),
+            _accuracy(task, task.a),
+            _accuracy(task, task.b),
+            "not paired" if task.paired is None else _points(task.paired),
+            "" if task.p_adjusted is None else f"{task.p_adjusted:.2g}{'*' if task.significant else ' '}",
+        )
+    return table
+
+
+def _accuracy(task: TaskComparison, side: Side) -> str:
+    """With its interval where there is none of the difference."""
+    if task.paired is not None and side.accuracy is not None:
+        return f"{side.accuracy.value * 100:.1f}"
+    return percent_text(side.accuracy)
+
+
+def _lower(task: TaskComparison) -> str:
+    """The run whose loss is lower, as far as that can be said."""
+    losses = (task.a.loss, task.b.loss)
+    if task.obstacles or not all(map(math.isfinite, losses)):
+        return "?"
+    if losses[0] == losses[1]:
+        return "="
+    return "A" if losses[0] < losses[1] else "B"
+
+
+def _points(paired: Comparison) -> str:
+    found = paired.difference
+    return f"{found.value * 100:+.1f} [{found.low * 100:+.1f},{found.high * 100:+.1f}]"
+
+
+def _notes(found: RunComparison) -> list[str]:
+    paired = [task.paired.difference.n for task in found.tasks if task.paired is not None]
+    notes = ["acc.: held-out accuracy of the best instruction; intervals are of 95%"]
+    if paired:
+        numbers = f"{min(paired)}" if min(paired) == max(paired) else f"{min(paired)} to {max(paired)}"
+        notes.append(
+            f"B less A: points, on the same {numbers} held-out examples; p: corrected for the number of "
+            "tasks, *: significant"
+        )
+    if len(paired) < len(found.tasks):
+        notes.append(
+            "not paired: the best instructions were not evaluated on the same examples, so intervals that "
+            "overlap say little; `pmpo evaluate` on both runs makes them comparable"
+        )
+    reasons: dict[tuple[str, ...], list[str]] = {}
+    for task in found.tasks:
+        if task.obstacles:
+            reasons.setdefault(task.obstacles, []).append(task.task)
+    for obstacles, names in reasons.items():
+        of = "" if len(names) == len(found.tasks) else f" of {', '.join(map(in_line, names))}"
+        verb = "differs" if len(obstacles) == 1 else "differ"
+        notes.append(f"?: the losses{of} cannot be compared: {' and '.join(obstacles)} {verb}")
+    for letter, only in (("A", found.only_a), ("B", found.only_b)):
+        if only:
+            notes.append(f"only in {letter}: {', '.join(map(in_line, only))}")
+    return notes
+
+
+def _costs(found: RunComparison, names: int) -> Table:
+    titles = ("rounds A", "B", "scored A", "B", "generated A", "B", "seconds A", "B")
+    table = _table("task", *titles)
+    for task in found.tasks:
+        table.add_row(
+            Text(shortened(in_line(task.task), names)),
+            *(_rounds(side) for side in (task.a, task.b)),
+            *(amount(side.cost.tokens_scored) for side in (task.a, task.b)),
+            *(amount(side.cost.tokens_generated) for side in (task.a, task.b)),
+            *(f"{side.cost.seconds:.0f}" for side in (task.a, task.b)),
+        )
+    return table
+
+
+def _rounds(side: Side) -> str:
+    return str(side.rounds) if side.state == "done" else f"{side.rounds} ({side.state})"
+
+
+def _show_differences(found: RunComparison, console: Console) -> None:
+    console.print()
+    if not found.differences:
+        console.print(Text("the configurations are equal", style="dim"))
+        return
+    table = _table("configuration", numbers=False)
+    for letter in ("A", "B"):
+        table.add_column(letter)
+    for key in found.differences:
+        table.add_row(key.key, Text(beginning(key.a, _VALUE)), Text(beginning(key.b, _VALUE)))
+    console.print(table)
+
+
+def _show_texts(task: TaskComparison, console: Console) -> None:
+    console.print()
+    if task.a.best == task.b.best:
+        console.print(Text("both have the same best instruction", style="dim"))
+        return
+    console.print(Text("the best instructions, from A to B: [-only A-] {+only B+}", style="dim"))
+    console.print(diff_text(task.a.best, task.b.best))
+
+
+def _table(*titles: str, numbers: bool = True) -> Table:
+    """A table whose columns but the first are right-aligned numbers."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for index, title in enumerate(titles):
+        table.add_column(title, justify="right" if index and numbers else "left", no_wrap=True)
+    return table
+
+
+def comparison_json(found: RunComparison) -> dict[str, Any]:
+    """What `pmpo compare --json` prints. Losses in nats, accuracies and their differences (B less A) from 0
+    to 1, tokens, seconds; null where a number does not exist."""
+    return {
+        "a": found.a,
+        "b": found.b,
+        "tasks": [_task_json(task) for task in found.tasks],
+        "only_a": list(found.only_a),
+        "only_b": list(found.only_b),
+        "differences": [asdict(key) for key in found.differences],
+    }
+
+
+def _task_json(task: TaskComparison) -> dict[str, Any]:
+    return {
+        "task": task.task,
+        "a": _side_json(task.a),
+        "b": _side_json(task.b),
+        "comparable": not task.obstacles,
+        "obstacles": list(task.obstacles),
+        "paired": None if task.paired is None else asdict(task.paired),
+        "p_adjusted": task.p_adjusted,
+        "significant": task.significant,
+        "diff": [asdict(piece) for piece in word_diff(task.a.best, task.b.best)],
+    }
+
+
+def _side_json(side: Side) -> dict[str, Any]:
+    document = asdict(side)
+    cost = document.pop("cost")
+    return {**document, **cost, "loss": json_number(side.loss)}

@@ -1,0 +1,292 @@
+"""An evaluation as tables: for a terminal, as Markdown, as LaTeX, and as JSON.
+
+Invariants: every gain stands with its interval and p-value, and with the word "not" where it is not
+significant; names and answers are data, and never read as markup.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from pmpo_ray.display.final_table import p_value_text, visible
+from pmpo_ray.evaluation.conditions import BEST, START
+from pmpo_ray.evaluation.statistics import Comparison
+from pmpo_ray.evaluation.summary import Against, Gain, Overall, Row, Summary
+from pmpo_ray.types import Interval, Method
+
+_MANNER: Mapping[Method, str] = {
+    "likelihood": "chosen by likelihood",
+    "generation": "generated",
+    "judged": "generated and judged",
+}
+_AGAINST: tuple[Against, ...] = ("start", "free")
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "–": "--",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Plain cells, the first column left and the others right; `notes` stand below."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def tables(summary: Summary) -> list[Table]:
+    """A table for every model and number of shots: of one task its instructions, of several the tasks."""
+    found = []
+    for overall in summary.overall:
+        rows = [row for row in summary.rows if (row.model, row.shots) == (overall.model, overall.shots)]
+        gains = [gain for gain in summary.gains if (gain.model, gain.shots) == (overall.model, overall.shots)]
+        tasks = list(dict.fromkeys(row.task for row in rows))
+        single = len(tasks) == 1
+        found.append(_one_task(rows, gains) if single else _many_tasks(tasks, rows, gains, overall))
+    if summary.predictions:
+        found.append(_predictions(summary))
+    return found
+
+
+def _heading(row: Row) -> str:
+    return f"{row.model}, {row.shots} shots, {_MANNER[row.method]}"
+
+
+def _one_task(rows: Sequence[Row], gains: Sequence[Gain]) -> Table:
+    losses = any(row.loss is not None for row in rows)
+    steps = any(row.score is not None for row in rows)
+    written = any(row.method != "likelihood" for row in rows)
+    judged = rows[0].method == "judged"
+    columns = ["instruction", "win rate % [95%]" if judged else "accuracy % [95%]"]
+    columns += ["unread %"] if written else []
+    columns += ["loss"] if losses else []
+    columns += ["step score [95%]"] if steps else []
+    cells = []
+    for row in _shown(rows):
+        line = [row.name, _percent(row.accuracy)]
+        line += [f"{row.unread * 100:.1f}"] if written else []
+        line += [_number(row.loss)] if losses else []
+        line += [_interval(row.score, 1, 3)] if steps else []
+        cells.append(tuple(line))
+    first = rows[0]
+    notes = [f"{first.accuracy.n} test examples", *map(_gain_note, gains)]
+    return Table(f"{first.task}: {_heading(first)}", tuple(columns), tuple(cells), tuple(notes))
+
+
+def _shown(rows: Sequence[Row]) -> list[Row]:
+    """Start, best and what stands beside them; of a run's other candidates only that they were there."""
+    named = [row for row in rows if row.train_loss is None or row.name in (START, BEST)]
+    return named or list(rows)
+
+
+def _many_tasks(tasks: Sequence[str], rows: Sequence[Row], gains: Sequence[Gain], overall: Overall) -> Table:
+    names = list(dict.fromkeys(row.name for row in _shown(rows)))
+    against = {(gain.task, gain.against): gain for gain in gains}
+    compared = bool(gains)
+    written = any(row.method != "likelihood" for row in rows)
+    columns = ["task", *names]
+    columns += ["unread %"] if written else []
+    columns += ["gain over start", "p (Holm)", "over the best free", "p (Holm)"] if compared else []
+    cells = []
+    for task in tasks:
+        own = {row.name: row for row in rows if row.task == task}
+        line = [task, *(f"{own[name].accuracy.value * 100:.1f}" if name in own else "–" for name in names)]
+        last = own.get(BEST) or next(iter(own.values()))
+        line += [f"{last.unread * 100:.1f}"] if written else []
+        if compared:
+            for kind in _AGAINST:
+                gain = against.get((task, kind))
+                line += ["–", "–"] if gain is None else [_points(gain.accuracy), _p(gain.p_adjusted)]
+        cells.append(tuple(line))
+    mean = ["mean"]
+    mean += [
+        f"{overall.accuracies[name].value * 100:.1f}" if name in overall.accuracies else "–" for name in names
+    ]
+    mean += [""] if written else []
+    if compared:
+        for kind in _AGAINST:
+            found = overall.gains.get(kind)
+            mean += ["–", "–"] if found is None else [_points(found), _p(found.p_value)]
+    cells.append(tuple(mean))
+    title = f"{len(tasks)} tasks: {overall.model}, {overall.shots} shots"
+    return Table(title, tuple(columns), tuple(cells), tuple(_many_notes(rows, gains)))
+
+
+def _many_notes(rows: Sequence[Row], gains: Sequence[Gain]) -> Iterator[str]:
+    yield f"accuracy in %; gains in points with their 95% interval; {_range([r.accuracy.n for r in rows])}"
+    over_start = [gain for gain in gains if gain.against == "start"]
+    if over_start:
+        better = sum(gain.significant and gain.accuracy.difference.value > 0 for gain in over_start)
+        worse = sum(gain.significant and gain.accuracy.difference.value < 0 for gain in over_start)
+        rest = len(over_start) - better - worse
+        yield (
+            f"over the start: {better} tasks significantly better, {worse} significantly worse, {rest} not "
+            "significantly different"
+        )
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low} test examples a task" if low == high else f"{low} to {high} test examples a task"
+
+
+def _gain_note(gain: Gain) -> str:
+    other = "the start" if gain.against == "start" else f"the strongest free instruction ({gain.other})"
+    verdict = "significant" if gain.significant else "NOT significant"
+    return (
+        f"best against {other}: {_points(gain.accuracy)} points, {p_value_text(gain.p_adjusted)}, {verdict}"
+    )
+
+
+def _predictions(summary: Summary) -> Table:
+    rows = tuple(
+        (found.task, found.model, str(found.candidates), f"{found.correlation:+.2f}", _p(found.p_value))
+        for found in summary.predictions
+    )
+    return Table(
+        "How training loss predicts held-out accuracy",
+        ("task", "model", "candidates", "rank correlation", "p"),
+        rows,
+        ("Spearman's: -1 means that a lower loss always went with a higher accuracy",),
+    )
+
+
+def _percent(interval: Interval) -> str:
+    return _interval(interval, 100, 1)
+
+
+def _interval(interval: Interval | None, factor: float, places: int) -> str:
+    if interval is None:
+        return "–"
+    value, low, high = (
+        f"{part * factor:.{places}f}" for part in (interval.value, interval.low, interval.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def _points(comparison: Comparison) -> str:
+    found = comparison.difference
+    return f"{found.value * 100:+.1f} [{found.low * 100:+.1f}, {found.high * 100:+.1f}]"
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def show(found: Sequence[Table], console: Console) -> None:
+    """Tables on a terminal."""
+    for number, table in enumerate(found):
+        if number:
+            console.print()
+        console.print(Text(_line(table.title), style="bold"))
+        rich = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        for index, name in enumerate(table.columns):
+            rich.add_column(Text(_line(name)), justify="right" if index else "left")
+        for row in table.rows:
+            rich.add_row(*(Text(_line(cell)) for cell in row))
+        console.print(rich)
+        for note in table.notes:
+            console.print(Text(_line(note), style="dim"))
+
+
+def markdown(found: Sequence[Table]) -> str:
+    """Tables as Markdown."""
+    parts = []
+    for table in found:
+        lines = [
+            f"**{_escaped(table.title)}**",
+            "",
+            _markdown_row(table.columns),
+            "|" + "|".join(" --- " if not index else " ---: " for index in range(len(table.columns))) + "|",
+            *map(_markdown_row, table.rows),
+            "",
+            *(f"{_escaped(note)}  " for note in table.notes),
+        ]
+        parts.append("\n".join(lines).rstrip())
+    return "\n\n".join(parts)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def _escaped(text: str) -> str:
+    """A text as one line of Markdown that shows as it is."""
+    plain = _line(text)
+    for character in "\\`*_<>|[]":
+        plain = plain.replace(character, "\\" + character)
+    return plain
+
+
+def latex(found: Sequence[Table]) -> str:
+    """Tables as LaTeX (booktabs)."""
+    parts = []
+    for table in found:
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(table.title)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+            r"\toprule",
+            _tex_row(table.columns),
+            r"\midrule",
+            *map(_tex_row, table.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par\smallskip {{\footnotesize {_tex(note)}}}" for note in table.notes),
+            r"\end{table}",
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _tex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_tex, cells)) + r" \\"
+
+
+def _tex(text: str) -> str:
+    return _line(text).translate(_LATEX).replace("<", r"$<$").replace(">", r"$>$")
+
+
+def _line(text: str) -> str:
+    return " ".join(visible(text).split())
+
+
+def summary_json(summary: Summary, run_dir: str) -> dict[str, Any]:
+    """What `pmpo evaluate --json` prints: rows, gains, overall and predictions as in `Summary`, null where a
+    number does not exist; accuracies and their differences from 0 to 1, losses in nats."""
+    gains = [asdict(gain) | {"significant": gain.significant} for gain in summary.gains]
+    document = asdict(summary) | {"gains": gains}
+    return {"run_dir": run_dir, **{key: _plain(value) for key, value in document.items()}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

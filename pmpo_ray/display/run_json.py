@@ -1,0 +1,135 @@
+"""What `pmpo show --json` prints: plain values, all there is and nothing cut.
+
+Invariants: losses and importances in nats, accuracies from 0 to 1, tokens, seconds; null where a number does
+not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from pmpo_ray.display.evaluation_tables import summary_json
+from pmpo_ray.display.final_table import json_number
+from pmpo_ray.display.run_pages import HARD_EXAMPLES, held_out
+from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results
+from pmpo_ray.history.run_history import RunHistory, TaskHistory
+from pmpo_ray.history.task_facts import (
+    analysed,
+    cost_of,
+    current_result,
+    hard_examples,
+    operator_counts,
+    refusal_counts,
+    state_of,
+    steps,
+    word_diff,
+)
+from pmpo_ray.prepared_task import job_searches
+from pmpo_ray.types import Interval
+
+Document = dict[str, object]
+
+
+def overview_json(history: RunHistory) -> Document:
+    """All tasks in the configuration's order; of a task that waits, nothing but its name is known."""
+    found = {task.task: task for task in history.tasks}
+    held = held_out_results(history)
+    return {
+        **_run(history),
+        "tasks": [
+            {**_figures(history, found.get(name), held.get(name, NOTHING)), "task": name}
+            for name in job_searches(history.config)
+        ],
+    }
+
+
+def task_json(history: RunHistory, task: TaskHistory) -> Document:
+    """One task with how its best instruction came about."""
+    part, result = analysed(task), current_result(task)
+    summary = held_out(history, task.task)
+    return {
+        **_run(history),
+        **_figures(history, task, held_out_results(history).get(task.task, NOTHING)),
+        "task": task.task,
+        "stopped": result.stopped if result is not None else None,
+        "start": task.start.candidate.text,
+        "diff": [asdict(piece) for piece in word_diff(task.start.candidate.text, task.best.candidate.text)],
+        "lineage": [
+            {
+                "id": step.scored.candidate.id,
+                "round": step.scored.candidate.round,
+                "operator": step.scored.candidate.operator,
+                "loss": json_number(step.scored.loss),
+                "change": None if step.change is None else json_number(step.change),
+                "text": step.scored.candidate.text,
+            }
+            for step in steps(task, task.best_id)
+        ],
+        "operators": [asdict(count) for count in operator_counts(task)],
+        "refusals": dict(refusal_counts(task)),
+        "analysed": None if part is None else part[0].candidate.id,
+        "segments": [
+            asdict(row.segment) | {"importance": json_number(row.importance)}
+            for row in (part[1] if part is not None else ())
+        ],
+        "hard_examples": [
+            asdict(hard.example)
+            | {"loss_before": json_number(hard.loss_before), "loss_after": json_number(hard.loss_after)}
+            for hard in hard_examples(task, HARD_EXAMPLES)
+        ],
+        "evaluation": None if summary is None else summary_json(summary, history.location),
+    }
+
+
+def interval_json(interval: Interval | None) -> Mapping[str, object] | None:
+    """An accuracy with its interval and number of examples."""
+    return None if interval is None else asdict(interval)
+
+
+def _run(history: RunHistory) -> Document:
+    manifest = history.manifest
+    return {
+        "run_dir": history.location,
+        "ended": None if manifest is None else manifest.ended,
+        "pools": {} if manifest is None else {role: asdict(use) for role, use in manifest.pools.items()},
+    }
+
+
+def _figures(history: RunHistory, task: TaskHistory | None, held: HeldOut) -> Document:
+    if task is None:
+        return {
+            "state": "waiting",
+            "rounds": None,
+            "losses": [],
+            "best": None,
+            "significant": False,
+            **_NOTHING,
+        }
+    return {
+        "state": state_of(history, task),
+        "rounds": len(task.records) - 1,
+        "losses": [json_number(loss) for loss in task.losses],
+        "best": task.best.candidate.text,
+        "loss_before": json_number(task.start.loss),
+        "loss_after": json_number(task.best.loss),
+        "accuracy_before": interval_json(held.before),
+        "accuracy_after": interval_json(held.after),
+        "p_value": held.p_value,
+        "significant": held.verdict in ("better", "worse"),
+        **asdict(cost_of(task)),
+    }
+
+
+_NOTHING: Document = dict.fromkeys(
+    (
+        "loss_before",
+        "loss_after",
+        "accuracy_before",
+        "accuracy_after",
+        "p_value",
+        "tokens_scored",
+        "tokens_generated",
+        "seconds",
+    )
+)

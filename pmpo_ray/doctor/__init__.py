@@ -1,0 +1,1 @@
+"""Checks of a machine, a cluster, storage and data for `pmpo doctor`."""

@@ -1,0 +1,35 @@
+"""The findings of `pmpo doctor` on a terminal.
+
+Invariant: states are words, not colours alone; texts from elsewhere are shown, never interpreted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pmpo_ray.display.final_table import in_line
+from pmpo_ray.doctor.findings import Finding, State
+
+_STYLES: Mapping[State, str] = {"ok": "green", "warning": "yellow", "missing": "bold red"}
+
+
+def show_findings(found: Sequence[Finding], console: Console) -> None:
+    """Print a line a finding, what to do below it, and what they come to."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in found:
+        said = Text(in_line(finding.found))
+        if finding.advice:
+            said.append(f"\n-> {in_line(finding.advice)}", style="bold")
+        table.add_row(Text(finding.state, style=_STYLES[finding.state]), Text(in_line(finding.name)), said)
+    console.print(table)
+    states = [finding.state for finding in found]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in _STYLES if state in states)
+    console.print()
+    console.print(Text(counts, style="dim"))

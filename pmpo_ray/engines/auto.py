@@ -1,0 +1,59 @@
+"""Which engine computes where the configuration leaves it open (`engine: auto`).
+
+Invariant: the choice depends on the configuration, the model's size and the device of this process alone, so
+that replicas on like machines choose alike.
+
+transformers scores fastest: it computes what prompts share only once. vLLM is for what it cannot do, models
+that are split over several GPUs or leave too little room on one, and for rewriting on a GPU, where it joins
+requests as they come.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal, cast
+
+from pmpo_ray.config.run import ReplicaConfig, RewriterConfig
+
+Chosen = Literal["transformers", "vllm", "openai", "simulated", "own"]
+
+LARGEST_SHARE = 0.7
+"""Of a replica's part of a GPU: weights beyond that leave too little to score trees beside them."""
+
+
+def choose_engine(config: ReplicaConfig, model: str) -> Chosen:
+    """The engine of a replica in this process. Raises ModelError where the model's size has to be looked at
+    and cannot be."""
+    if config.own_engine:
+        return "own"
+    if config.engine != "auto":
+        return cast(Chosen, config.engine)
+    if config.tensor_parallel > 1:
+        return "vllm"
+    if not vllm_installed() or not _on_gpu(config):
+        return "transformers"
+    if isinstance(config, RewriterConfig) or not _fits_one_gpu(config, model):
+        return "vllm"
+    return "transformers"
+
+
+def vllm_installed() -> bool:
+    return importlib.util.find_spec("vllm") is not None
+
+
+def _on_gpu(config: ReplicaConfig) -> bool:
+    from pmpo_ray.engines.hf.devices import choose_device
+
+    return choose_device(config.device) == "cuda"
+
+
+def _fits_one_gpu(config: ReplicaConfig, model: str) -> bool:
+    import torch
+
+    from pmpo_ray.engines.hf.devices import choose_dtype
+    from pmpo_ray.engines.weights.resolve import estimate_bytes, resolve_model
+
+    resolved = resolve_model(model, revision=config.revision, code=config.trust_remote_code, progress=False)
+    weights = estimate_bytes(resolved, choose_dtype(config.dtype, "cuda").itemsize)
+    _, total = torch.cuda.mem_get_info()
+    return weights <= LARGEST_SHARE * total * min(1.0, config.gpus or 1.0)

@@ -1,0 +1,60 @@
+"""Engines of the user's own: what a configuration names as "package.module:name".
+
+Invariants: a synchronous engine is made and used in one thread, an asynchronous one on the event loop; what
+is no engine is said when it is made, not at its first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pmpo_ray.config.import_paths import imported
+from pmpo_ray.config.run import ReplicaConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.engines.threaded import ThreadedGenerator, ThreadedScorer
+from pmpo_ray.errors import ConfigError
+from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, Generator, Scorer
+
+Config = TypeVar("Config", bound=ReplicaConfig)
+
+
+async def open_own_scorer(config: ScorerConfig, model: str, factory: object | None) -> AsyncScorer:
+    """The scorer that `factory`, else what `scorer.engine` names, makes of the configuration and the model: a
+    Scorer or an AsyncScorer. Raises ConfigError where it is neither."""
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
+    engine = await _made("scorer.engine", factory, config, model, thread)
+    if isinstance(engine, AsyncScorer) and inspect.iscoroutinefunction(engine.score):
+        return engine
+    if isinstance(engine, Scorer) and not inspect.iscoroutinefunction(engine.score):
+        return ThreadedScorer(engine, thread)
+    raise _no_engine("scorer.engine", config, "pmpo_ray.Scorer")
+
+
+async def open_own_generator(config: RewriterConfig, model: str, factory: object | None) -> AsyncGenerator:
+    """The same for a rewriter: a Generator or an AsyncGenerator."""
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewriter")
+    engine = await _made("rewriter.engine", factory, config, model, thread)
+    if isinstance(engine, AsyncGenerator) and inspect.iscoroutinefunction(engine.generate):
+        return engine
+    if isinstance(engine, Generator) and not inspect.iscoroutinefunction(engine.generate):
+        return ThreadedGenerator(engine, config.batch, thread)
+    raise _no_engine("rewriter.engine", config, "pmpo_ray.Generator")
+
+
+async def _made(
+    key: str, factory: object | None, config: Config, model: str, thread: ThreadPoolExecutor
+) -> object:
+    make = imported(config.engine, key) if factory is None else factory
+    if not callable(make):
+        raise ConfigError(f"{key}: {config.engine} is neither a class nor a function")
+    if inspect.iscoroutinefunction(make):
+        return await make(config, model)
+    creating: Callable[[Config, str], object] = make
+    return await asyncio.get_running_loop().run_in_executor(thread, creating, config, model)
+
+
+def _no_engine(key: str, config: ReplicaConfig, protocol: str) -> ConfigError:
+    return ConfigError(f"{key}: what {config.engine} makes lacks a method of {protocol}")

@@ -1,0 +1,57 @@
+"""From a replica's configuration to a loaded model, the same for scorers and generators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from pmpo_ray.config.run import ReplicaConfig
+from pmpo_ray.engines.hf.devices import choose_device, choose_dtype, context_length
+from pmpo_ray.engines.weights.resolve import ResolvedModel, load_model, load_tokenizer, resolve_model
+from pmpo_ray.types import EngineInfo
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model on its device, with its tokenizer and where it came from. `attention` is how it came; engines
+    that share it each set their own."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    resolved: ResolvedModel
+    attention: str = "sdpa"
+
+    def info(self, layout: str, fallback: str = "") -> EngineInfo:
+        """What a replica with this model says of itself."""
+        return EngineInfo(
+            engine="transformers",
+            model=self.resolved.name,
+            revision=self.resolved.revision,
+            parameters=self.model.num_parameters(),
+            context_length=context_length(self.model),
+            layout=layout,
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            device=self.model.device.type,
+            fallback=fallback,
+        )
+
+
+def load_replica(name: str, config: ReplicaConfig) -> LoadedModel:
+    """Resolve and load the model `name` as `config` says.
+
+    Raises ModelError where it can't be had, ResourceError where its device can't.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    code = config.trust_remote_code
+    resolved = resolve_model(name, revision=config.revision, code=code, progress=False)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    model = load_model(resolved, dtype=dtype, device=device, trust_remote_code=code)
+    tokenizer = load_tokenizer(resolved, trust_remote_code=code)
+    return LoadedModel(model, tokenizer, resolved, model.config._attn_implementation)

@@ -1,0 +1,52 @@
+"""Between examples and the items that an engine rates, the same for every scorer.
+
+Invariants: an example that can't be scored is named in the error; no item is longer than the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pmpo_ray.engines.answer_tree import Item
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
+from pmpo_ray.errors import EngineError
+from pmpo_ray.types import AnswerScore, Example, ExampleScore, ScoreRequest
+
+
+class ItemBuilder:
+    """Items as `encoder` writes them, each of at most `context_length` tokens with its longest answer."""
+
+    def __init__(self, encoder: PromptEncoder, context_length: int) -> None:
+        self._encoder = encoder
+        self._context_length = context_length
+
+    def items(self, request: ScoreRequest) -> list[Item]:
+        """One item an example, its answers the target and then the negatives.
+
+        Raises EngineError if an example is longer than the context.
+        """
+        prefix = self._encoder.prefix(request.instruction, request.shots)
+        return [self._item(prefix, example) for example in request.examples]
+
+    def _item(self, prefix: tuple[int, ...], example: Example) -> Item:
+        answers = tuple(self._encoder.answer(answer) for answer in (example.target, *example.negatives))
+        item = Item(prefix + self._encoder.question(example.input), answers)
+        longest = len(item.context) + max(map(len, answers))
+        if longest > self._context_length:
+            raise EngineError(
+                f"{example_name(example)} takes {longest} tokens with its instruction, but the model's "
+                f"context holds {self._context_length}: shorten or drop it, or use a model with a longer "
+                "context"
+            )
+        return item
+
+
+def example_score(item: Item, sums: Sequence[float]) -> ExampleScore:
+    """The score of an example from the log-likelihoods of its item's answers, in their order."""
+    scores = [AnswerScore(value, len(answer)) for value, answer in zip(sums, item.answers, strict=True)]
+    return ExampleScore(scores[0], tuple(scores[1:]), len(item.context))
+
+
+def example_name(example: Example) -> str:
+    """What errors call an example: its id and how its input begins."""
+    return f"example {example.id} ({example.input[:40]!r}...)"

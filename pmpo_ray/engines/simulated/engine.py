@@ -1,0 +1,318 @@
+"""An engine without a model, for scheduling, fault and scale tests.
+
+Invariants: every score and every reply is a pure function of the engine's name and the request; nothing in
+a request can make it fail except a length beyond the context. Log-likelihoods rise with the quality of the
+instruction, so that a search over this engine makes progress.
+
+The name may ask for the pace of a real model, "simulated:tokens_per_s=5000,jitter=0.1,stragglers=0.01", which
+then sleeps accordingly, and for mishaps on order: "simulated:faults=FOLDER" (see `mishaps`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from statistics import NormalDist
+
+from pmpo_ray.engines.simulated.faults import Mishaps
+from pmpo_ray.errors import EngineError, ModelError
+from pmpo_ray.types import (
+    AnswerScore,
+    EngineInfo,
+    Example,
+    ExampleScore,
+    GenerateRequest,
+    GenerateResult,
+    Generation,
+    ScoreRequest,
+    ScoreResult,
+)
+
+CONTEXT_LENGTH = 1_000_000
+TOKENS_PER_WORD = 1.3
+PREFIX = "simulated:"
+
+HELPFUL = ("carefully", "check", "compare", "each", "eliminate", "exactly", "only", "options", "read", "step")
+"""Words that make an instruction better, each once."""
+
+ADDITIONS = (
+    "Read the question carefully.",
+    "Go through it step by step.",
+    "Compare all the options before you choose.",
+    "Eliminate what contradicts the facts.",
+    "Check each statement again.",
+    "Answer with exactly one of the choices.",
+    "Give only the answer.",
+    "Be polite.",
+)
+OWN_INSTRUCTION = "Answer the question."
+
+_PART = re.compile(r"\S[^.!?\n]*[.!?]*")
+# Where the project's own meta-prompts put the instruction: the mask request, the long and the short form.
+_SHOWN = (
+    re.compile(r"^[^\n]*\binstruction:[ \t]*\n(.+)\Z", re.DOTALL | re.MULTILINE | re.IGNORECASE),
+    re.compile(r"<current>\n(.+?)\n</current>", re.DOTALL),
+    re.compile(r"^Instruction: (.+)\n\n[^\n]+\Z", re.DOTALL | re.MULTILINE),
+)
+
+
+STRAGGLER = 4.0
+"""How many times as long a straggler takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long work takes: `tokens_per_s`, with log-normal noise of the given sigma (`jitter`), and four
+    times as long for a share of the requests (`stragglers`). The same request always takes the same time."""
+
+    tokens_per_s: float = math.inf
+    jitter: float = 0.0
+    stragglers: float = 0.0
+
+    def seconds(self, tokens: int, *basis: str) -> float:
+        """Seconds for a request of `tokens` tokens that `basis` identifies."""
+        seconds = tokens / self.tokens_per_s
+        if self.jitter > 0 and seconds > 0:
+            # Away from 0 and 1, where the normal distribution has no quantiles.
+            share = 0.001 + 0.998 * _uniform("jitter", *basis)
+            seconds *= math.exp(self.jitter * NormalDist().inv_cdf(share))
+        if self.stragglers > 0 and _uniform("straggler", *basis) < self.stragglers:
+            seconds *= STRAGGLER
+        return seconds
+
+
+class SimulatedScorer:
+    """A Scorer whose likelihoods come from hashes. Raises ModelError for a name it cannot read."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._pace, self._mishaps = _settings(model)
+        self._mishaps.at_start()
+
+    def info(self) -> EngineInfo:
+        return _info(self._model)
+
+    def score(self, request: ScoreRequest) -> ScoreResult:
+        """As in `Scorer.score`, taking the time that a model of this pace takes."""
+        self._mishaps.at_call()
+        result = self.answer(request)
+        if result.seconds > 0:
+            time.sleep(result.seconds)
+        return result
+
+    def answer(self, request: ScoreRequest) -> ScoreResult:
+        """The result of `score` at once, with the seconds that it would have taken. The shared part of the
+        request is counted as computed once."""
+        shared = _count(request.instruction) + sum(
+            _count(shot.input) + _count(shot.target) for shot in request.shots
+        )
+        surprise = 2.0 - 1.5 * instruction_quality(request.instruction)
+        scores = tuple(
+            self._example_score(request, example, shared, surprise) for example in request.examples
+        )
+        computed = shared + sum(score.tokens - shared for score in scores)
+        basis = (request.instruction, *(example.id for example in request.examples[:1]))
+        return ScoreResult(scores, computed, self._pace.seconds(computed, *basis))
+
+    def _example_score(
+        self, request: ScoreRequest, example: Example, shared: int, surprise: float
+    ) -> ExampleScore:
+        """`surprise` nats a token of the target and 2 of the others, give or take 0.4 by hash."""
+        context = shared + _count(example.input)
+        answers = (example.target, *example.negatives)
+        tokens = [_count(answer) + 1 for answer in answers]
+        longest = context + max(tokens)
+        if longest > CONTEXT_LENGTH:
+            raise EngineError(
+                f"example {example.id!r} has {longest} tokens with its instruction, the context holds "
+                f"{CONTEXT_LENGTH}; shorten it"
+            )
+        basis = (
+            self._model,
+            request.instruction,
+            *(shot.id for shot in request.shots),
+            example.id,
+            example.input,
+            *answers,
+        )
+        target, *negatives = (
+            AnswerScore(-count * (nats + 0.8 * noise - 0.4), count)
+            for count, nats, noise in zip(
+                tokens,
+                (surprise, *[2.0] * len(example.negatives)),
+                _uniforms(len(answers), *basis),
+                strict=True,
+            )
+        )
+        return ExampleScore(target, tuple(negatives), context)
+
+
+class SimulatedGenerator:
+    """A Generator that answers segmentation and rewriting requests; most of its rewrites are usable, some
+    repeat the instruction, some are empty or cut off. Raises ModelError for a name it cannot read."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._pace, self._mishaps = _settings(model)
+        self._mishaps.at_start()
+
+    def info(self) -> EngineInfo:
+        return _info(self._model)
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
+        """As in `Generator.generate`, all requests side by side: they take as long as the slowest."""
+        self._mishaps.at_call()
+        results = [self.answer(request) for request in requests]
+        seconds = max((result.seconds for result in results), default=0.0)
+        if seconds > 0:
+            time.sleep(seconds)
+        return [replace(result, seconds=seconds) for result in results]
+
+    def answer(self, request: GenerateRequest) -> GenerateResult:
+        """The result for one request at once, with the seconds that it alone would have taken: those of its
+        longest sample."""
+        shots = sum(_count(shot.input) + _count(shot.target) for shot in request.shots)
+        prompt_tokens = _count(request.system) + shots + _count(request.prompt)
+        if prompt_tokens >= CONTEXT_LENGTH:
+            raise EngineError(
+                f"a prompt of {prompt_tokens} tokens leaves no room for an answer, the context holds "
+                f"{CONTEXT_LENGTH}; shorten it"
+            )
+        samples = tuple(self._sample(request, request.seed + index) for index in range(request.n))
+        longest = max((sample.tokens for sample in samples), default=0)
+        seconds = self._pace.seconds(longest, request.prompt, str(request.seed))
+        return GenerateResult(samples, prompt_tokens, seconds)
+
+    def _sample(self, request: GenerateRequest, seed: int) -> Generation:
+        greedy = request.temperature == 0
+        draw = _Draw((self._model, request.system, request.prompt, "greedy" if greedy else str(seed)))
+        if "</mask>" in request.prompt:
+            text, finished = masked(found_instruction(request.prompt)), True
+        else:
+            text, finished = _rewrite(found_instruction(request.prompt), draw)
+        return _limited(text, finished, request)
+
+
+class _Draw:
+    """A sequence of choices that depends on its basis alone."""
+
+    def __init__(self, basis: tuple[str, ...]) -> None:
+        self._basis = basis
+        self._taken = 0
+
+    def below(self, limit: int) -> int:
+        self._taken += 1
+        return int(_uniform(*self._basis, str(self._taken)) * limit)
+
+
+def instruction_quality(instruction: str) -> float:
+    """Between 0 and 1: more of the helpful words are better, needless length is worse."""
+    words = re.findall(r"[a-z]+", instruction.lower())
+    helpful = len(set(words) & set(HELPFUL)) / len(HELPFUL)
+    return max(0.0, helpful - 0.001 * len(words))
+
+
+def found_instruction(prompt: str) -> str:
+    """The instruction that a meta-prompt is about; one of its own where there is none."""
+    for pattern in _SHOWN:
+        if shown := pattern.search(prompt):
+            return shown[1].strip()
+    return OWN_INSTRUCTION
+
+
+def masked(instruction: str) -> str:
+    """The instruction with its first parts, at most 5, in <mask> tags."""
+    marked = _PART.sub(lambda match: f"<mask>{match[0]}</mask>", instruction, count=5)
+    return f"<prompt>{marked}</prompt>"
+
+
+def _rewrite(instruction: str, draw: _Draw) -> tuple[str, bool]:
+    """A reply and whether it came to its end."""
+    kind = draw.below(10)
+    if kind == 0:
+        return "<prompt></prompt>", True
+    if kind == 1:
+        return f"The instruction is vague. <prompt>{instruction}", False
+    if kind in (2, 3):
+        return f"It is good as it is. <prompt>{instruction}</prompt>", True
+    addition = ADDITIONS[draw.below(len(ADDITIONS))]
+    if addition in instruction:
+        parts = [part for part in _PART.findall(instruction) if part.strip() != addition]
+        better = " ".join(part.strip() for part in parts) or addition
+    else:
+        better = f"{instruction} {addition}"
+    return f"The instruction is vague. <prompt>{better}</prompt>", True
+
+
+def _limited(text: str, finished: bool, request: GenerateRequest) -> Generation:
+    """The reply as far as stop strings and the token limit let it come."""
+    ends = [at for stop in request.stop if stop and (at := text.find(stop)) >= 0]
+    if ends:
+        text, finished = text[: min(ends)], True
+    words = list(re.finditer(r"\S+", text))
+    allowed = int(request.max_tokens / TOKENS_PER_WORD)
+    if len(words) > allowed:
+        text, finished = text[: words[allowed].start()].rstrip(), False
+    return Generation(text, _count(text), finished)
+
+
+@lru_cache(maxsize=100_000)
+def _count(text: str) -> int:
+    """Tokens of a text."""
+    return math.ceil(len(text.split()) * TOKENS_PER_WORD)
+
+
+def _uniform(*basis: str) -> float:
+    """A number in [0, 1) that depends on `basis` alone."""
+    return _uniforms(1, *basis)[0]
+
+
+def _uniforms(count: int, *basis: str) -> list[float]:
+    """Numbers in [0, 1) that depend on `basis` alone, from one hash."""
+    digest = hashlib.shake_128("\x1f".join(basis).encode("utf-8", "surrogatepass")).digest(7 * count)
+    return [int.from_bytes(digest[at : at + 7], "big") / 2**56 for at in range(0, 7 * count, 7)]
+
+
+def _settings(model: str) -> tuple[Pace, Mishaps]:
+    """The pace and the mishaps that a name asks for. Any name without the prefix is taken as it is."""
+    pace, folder = Pace(), ""
+    if model.startswith(PREFIX):
+        for setting in model.removeprefix(PREFIX).split(","):
+            name, _, value = setting.partition("=")
+            if name == "faults" and value:
+                folder = value
+            else:
+                pace = replace(pace, **{name: _number(model, name, value)})
+    return pace, Mishaps(folder)
+
+
+def _number(model: str, name: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    limits = {"tokens_per_s": math.inf, "jitter": 2.0, "stragglers": 1.0}
+    if name not in limits or not 0 < number <= limits[name]:
+        raise ModelError(
+            f"model {model!r}: the simulated engine knows {PREFIX}tokens_per_s=NUMBER,jitter=SIGMA,"
+            "stragglers=SHARE,faults=FOLDER, with numbers above 0, sigma at most 2 and the share at most 1"
+        )
+    return number
+
+
+def _info(model: str) -> EngineInfo:
+    return EngineInfo(
+        engine="simulated",
+        model=model,
+        revision=hashlib.sha256(model.encode()).hexdigest()[:12],
+        parameters=1,
+        context_length=CONTEXT_LENGTH,
+        layout="plain",
+        dtype="float64",
+        device="cpu",
+    )

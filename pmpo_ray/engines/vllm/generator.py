@@ -1,0 +1,58 @@
+"""Sampling from vLLM, requests joined as they come (AsyncGenerator).
+
+Invariant: a sample ends at the model's end-of-turn token, at a stop string, or at the token limit, and says
+which.
+"""
+
+from __future__ import annotations
+
+import time
+
+from pmpo_ray.engines.generation_prompt import end_tokens, generation_prompt
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
+from pmpo_ray.engines.vllm.engine import VllmEngine
+from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation
+
+
+class VllmGenerator:
+    """One vLLM engine that answers prompts."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self._engine = engine
+        self._encoder = PromptEncoder(engine.tokenizer)
+        self._ends = sorted(end_tokens(engine.tokenizer, self._encoder))
+
+    def info(self) -> EngineInfo:
+        return self._engine.info(self._encoder.layout)
+
+    async def generate(self, request: GenerateRequest) -> GenerateResult:
+        """The samples of one request (protocols.Generator.generate). vLLM gives sample i the seed
+        `request.seed + i`; what else is under way changes it by rounding at most."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        began = time.perf_counter()
+        prompt = generation_prompt(self._encoder, request, self._engine.context_length)
+        greedy = request.temperature == 0
+        params = SamplingParams(
+            n=1 if greedy else request.n,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            max_tokens=min(request.max_tokens, self._engine.context_length - len(prompt)),
+            stop=list(request.stop),
+            stop_token_ids=self._ends,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output = await self._engine.run(prompt, params)
+        samples = tuple(
+            Generation(sample.text, len(sample.token_ids), sample.finish_reason == "stop")
+            for sample in sorted(output.outputs, key=lambda sample: sample.index)
+        )
+        # Greedy samples are all the same one.
+        return GenerateResult(
+            samples * request.n if greedy else samples, len(prompt), time.perf_counter() - began
+        )
+
+    def close(self) -> None:
+        self._engine.close()

@@ -1,0 +1,181 @@
+"""A scorer on vLLM: log-likelihoods of prompts whose beginnings come from its prefix cache (AsyncScorer).
+
+Invariants:
+- No log-likelihood is taken from a row that was not computed for its request: vLLM leaves the rows of cached
+  tokens unwritten. A row that is missing is taken from another answer of the same example, which went the
+  same way up to there, or computed as the last row of a prompt that ends there, which is never cached, or
+  the request is repeated without reading the cache: whichever needs the fewest tokens.
+- The scores are those of plain one-by-one scoring but for rounding, whether the cache is cold, warm, or full
+  of other requests' text.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pmpo_ray.config.run import ScorerConfig
+from pmpo_ray.engines.answer_tree import Item, Tokens
+from pmpo_ray.engines.gather import together
+from pmpo_ray.engines.items import ItemBuilder, example_score
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
+from pmpo_ray.engines.vllm.engine import VllmEngine
+from pmpo_ray.types import EngineInfo, ScoreRequest, ScoreResult
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
+
+_MOST_IDS = 128
+"""As many token ids as vLLM rates at the end of a prompt."""
+
+Known = dict[Tokens, float]
+"""log p of the last token of a beginning of an answer, by that beginning."""
+
+
+class VllmScorer:
+    """One vLLM engine that scores answers."""
+
+    def __init__(self, engine: VllmEngine, config: ScorerConfig) -> None:
+        self._engine = engine
+        self._encoder = PromptEncoder(engine.tokenizer, config.layout)
+        # One token is drawn after every prompt, and has to fit, too.
+        self._items = ItemBuilder(self._encoder, engine.context_length - 1)
+
+    def info(self) -> EngineInfo:
+        return self._engine.info(self._encoder.layout)
+
+    async def score(self, request: ScoreRequest) -> ScoreResult:
+        """Score every example's target and negatives (protocols.Scorer.score).
+
+        The answers of an example follow each other, and the examples of an instruction: vLLM's scheduler
+        takes requests in their order and finds the beginnings that it has seen.
+        """
+        began = time.perf_counter()
+        items = self._items.items(request)
+        pairs: list[tuple[Item, Known]] = [(item, {}) for item in items]
+        computed = await self._ask(
+            [(item, rows, answer) for item, rows in pairs for answer in item.answers], reading=True
+        )
+        last: list[tuple[Item, Known, Tokens, Tokens]] = []
+        again: list[tuple[Item, Known, Tokens]] = []
+        for item, rows in pairs:
+            gaps = _gaps(item, rows)
+            unfinished = [answer for answer in item.answers if not _complete(answer, rows)]
+            repeating = sum(len(item.context) + len(answer) for answer in unfinished)
+            if len(gaps) * self._engine.block_size < repeating and max(map(len, gaps.values())) <= _MOST_IDS:
+                last += [(item, rows, beginning, tuple(following)) for beginning, following in gaps.items()]
+            else:
+                again += [(item, rows, answer) for answer in unfinished]
+        computed += sum(await together([self._ask_last(last), self._ask(again, reading=False)]))
+        scores = tuple(
+            example_score(item, [_sum(answer, rows) for answer in item.answers]) for item, rows in pairs
+        )
+        return ScoreResult(scores, computed, time.perf_counter() - began)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    async def _ask(self, asked: Sequence[tuple[Item, Known, Tokens]], *, reading: bool) -> int:
+        """Add what the engine computes for answers of items to what is known of them; returns how many tokens
+        went through the model."""
+        outputs = await together(
+            [
+                self._engine.run(item.context + answer, self._params(len(item.context), answer, reading))
+                for item, _, answer in asked
+            ]
+        )
+        computed = 0
+        for (item, known, answer), output in zip(asked, outputs, strict=True):
+            context = len(item.context)
+            cached = output.num_cached_tokens or 0
+            computed += context + len(answer) - cached
+            for position, value in enumerate(self._rows(output, context, len(answer), cached)):
+                if value is not None:
+                    known.setdefault(answer[: position + 1], value)
+        return computed
+
+    async def _ask_last(self, asked: Sequence[tuple[Item, Known, Tokens, Tokens]]) -> int:
+        """The same for the tokens that may follow an answer's beginning, from the last row of a prompt."""
+        outputs = await together(
+            [
+                self._engine.run(
+                    item.context + beginning,
+                    _params(logprob_token_ids=list(following), flat_logprobs=True),
+                )
+                for item, _, beginning, following in asked
+            ]
+        )
+        computed = 0
+        for (item, known, beginning, following), output in zip(asked, outputs, strict=True):
+            computed += len(item.context) + len(beginning) - (output.num_cached_tokens or 0)
+            found = output.outputs[0].logprobs
+            if found is None:
+                raise RuntimeError("vLLM returned no log-likelihoods of the tokens asked for")
+            values = dict(zip(found.token_ids, found.logprobs, strict=True))
+            known.update(((*beginning, token), values[token]) for token in following)
+        return computed
+
+    def _params(self, context: int, answer: Tokens, reading: bool) -> SamplingParams:
+        if self._engine.rows_by_id:
+            return _params(
+                prompt_logprob_token_ids=[[token] for token in answer],
+                prompt_logprob_start=context - 1,
+                skip_reading_prefix_cache=not reading,
+            )
+        return _params(prompt_logprobs=0, flat_logprobs=True, skip_reading_prefix_cache=not reading)
+
+    def _rows(self, output: RequestOutput, context: int, length: int, cached: int) -> list[float | None]:
+        """log p of each of the answer's `length` tokens; None where the row was not computed."""
+        if self._engine.rows_by_id:
+            scores = output.prompt_token_id_logprobs
+            return [None] * length if scores is None else [float(row[0]) for row in scores]
+        rows = output.prompt_logprobs
+        if rows is None or len(rows) != context + length:
+            raise RuntimeError("vLLM returned no log-likelihoods of the prompt")
+        # The row of a token is computed where the one before it is: it must lie behind what was cached.
+        return [
+            rows.logprobs[rows.start_indices[context + position]] if context + position > cached else None
+            for position in range(length)
+        ]
+
+
+def _params(**wanted: Any) -> SamplingParams:
+    """Of a request that reads: vLLM draws one token all the same."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        **wanted,
+    )
+
+
+def _gaps(item: Item, known: Known) -> dict[Tokens, set[int]]:
+    """The tokens of the item's answers that are not known yet, by the beginnings that they follow."""
+    gaps: dict[Tokens, set[int]] = {}
+    for answer in item.answers:
+        for end, token in enumerate(answer):
+            if answer[: end + 1] not in known:
+                gaps.setdefault(answer[:end], set()).add(token)
+    return gaps
+
+
+def _complete(answer: Tokens, known: Known) -> bool:
+    return all(answer[: end + 1] in known for end in range(len(answer)))
+
+
+def _sum(answer: Tokens, known: Known) -> float:
+    """log p of the answer. Raises RuntimeError where vLLM left a row out even without its cache, or gave no
+    number."""
+    try:
+        total = sum(known[answer[: end + 1]] for end in range(len(answer)))
+    except KeyError:
+        raise RuntimeError("vLLM left out log-likelihoods of the prompt") from None
+    if not math.isfinite(total):
+        raise RuntimeError(f"vLLM gave {total} for the log-likelihood of an answer")
+    return total

@@ -1,0 +1,1 @@
+"""Answers read out of replies, and their comparison with targets."""

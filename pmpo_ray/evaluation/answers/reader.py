@@ -1,0 +1,140 @@
+"""Reading the final answer out of what a model wrote, and comparing it with the target.
+
+Invariants: an answer and a target are equal exactly if their canonical forms are; what cannot be read is
+None, never a wrong answer; the last mark ("the answer is", a box, ...) from which an answer can be read
+decides, and what stands outside it counts only where there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pmpo_ray.evaluation.answers.choices import Labels, Letters
+from pmpo_ray.evaluation.answers.marks import Reader, marks, spoken
+from pmpo_ray.evaluation.answers.values import Brackets, Numbers, Text, Words, whole_number, words_of
+from pmpo_ray.tasks.corruptions import final_answer, form_of
+from pmpo_ray.tasks.options import Options, condensed, letter_of, parse_options
+from pmpo_ray.types import Example, Task
+
+AnswerKind = Literal["letter", "label", "number", "words", "brackets", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How the answers to one example are read, and the answer that is wanted."""
+
+    kind: AnswerKind
+    reader: Reader
+    wanted: str
+
+
+class AnswerReader:
+    """Reads answers of one task. How those to an example are read is found out once, which takes longest."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._labels = Labels(task.labels)
+        self._readings: dict[Example, _Reading] = {}
+
+    def kind(self, example: Example) -> AnswerKind:
+        """What the answer to an example is: the letter of an option (also where the target is the text of a
+        lettered option), one of a closed set of texts, a number, an arrangement of the words of the input, a
+        sequence of brackets, or any other text."""
+        return self._reading(example).kind
+
+    def read(self, text: str, example: Example) -> str | None:
+        """The answer that a model's output gives, in canonical form; None where none can be read."""
+        return _read(text, self._reading(example).reader)
+
+    def wanted(self, example: Example) -> str:
+        """The target in the canonical form."""
+        return self._reading(example).wanted
+
+    def right(self, answer: str, example: Example) -> bool:
+        """Whether an answer that was read is the target's."""
+        return answer == self.wanted(example)
+
+    def _reading(self, example: Example) -> _Reading:
+        if example not in self._readings:
+            self._readings[example] = self._found_out(example)
+        return self._readings[example]
+
+    def _found_out(self, example: Example) -> _Reading:
+        if self._task.kind == "labels":
+            return _of_label(self._task.labels, self._labels, example)
+        if self._task.kind == "options":
+            return _of_option(example)
+        if self._task.kind == "text":
+            return _of_text(example)
+        return _as_text(example)
+
+
+def _read(text: str, reader: Reader) -> str | None:
+    reply = spoken(text)
+    if not reply:
+        return None
+    for mark in marks(reply):
+        answer = reader.marked(mark)
+        if answer is not None:
+            return answer or None
+    return reader.unmarked(reply) or None
+
+
+def _of_label(labels: tuple[str, ...], reader: Labels, example: Example) -> _Reading:
+    letters = [letter for label in labels if (letter := letter_of(label)) is not None]
+    letter = letter_of(example.target)
+    if letter is not None and len(letters) == len(labels):
+        return _lettered(letter, letters, parse_options(example.input))
+    return _Reading("label", reader, reader.canonical(example.target))
+
+
+def _of_option(example: Example) -> _Reading:
+    options = parse_options(example.input)
+    letter = letter_of(example.target)
+    if letter is not None and (options is None or options.letters):
+        others = [other for text in example.negatives if (other := letter_of(text)) is not None]
+        listed = options.letters if options is not None and letter in options.letters else (letter, *others)
+        return _lettered(letter, listed, options)
+    texts = options.texts if options is not None else ()
+    position = next((n for n, text in enumerate(texts) if condensed(text) == condensed(example.target)), None)
+    if options is not None and options.letters and position is not None:
+        return _lettered(options.letters[position], options.letters, options)
+    # Where the list was cut at the commas inside its options, the negatives are the options joined again.
+    choices = texts if position is not None else (example.target, *example.negatives)
+    if len(choices) < 2:
+        return _as_text(example)
+    reader = Labels(choices)
+    return _Reading("label", reader, reader.canonical(example.target))
+
+
+def _lettered(letter: str, letters: tuple[str, ...] | list[str], options: Options | None) -> _Reading:
+    by_letter = dict(zip(options.letters, options.texts, strict=True)) if options and options.letters else {}
+    distinct = sorted({letter, *letters})
+    reader = Letters(distinct, [by_letter.get(other, "") for other in distinct])
+    return _Reading("letter", reader, reader.canonical(letter))
+
+
+def _of_text(example: Example) -> _Reading:
+    target = example.target
+    final = final_answer(target)
+    options = parse_options(example.input)
+    letter = letter_of(target) or (letter_of(final) if final is not None else None)
+    if letter is not None and options is not None and letter in options.letters:
+        return _lettered(letter, options.letters, options)
+    number = whole_number(target if final is None else final)
+    if number is not None:
+        return _Reading("number", Numbers(), number)
+    if form_of(target) == "brackets":
+        brackets = Brackets(example.input)
+        return _Reading("brackets", brackets, brackets.canonical(target))
+    listed, words = words_of(example.input.rpartition(":")[2]), words_of(target)
+    if len(words) > 1 and sorted(words) == sorted(listed):
+        return _Reading("words", Words(listed), " ".join(words))
+    return _as_text(example)
+
+
+def _as_text(example: Example) -> _Reading:
+    reader = Text(example.target)
+    # Read like a reply: of a target such as "The answer is 5 m", what is compared is "5 m".
+    return _Reading("text", reader, _read(example.target, reader) or condensed(example.target))

@@ -1,0 +1,252 @@
+"""Reading an answer that is a number, a list of words, a sequence of brackets, or any other text.
+
+Invariants: two answers are equal exactly if their canonical forms are; numbers are exact fractions, never
+rounded, and units are no part of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from pmpo_ray.evaluation.answers.marks import (
+    UNREADABLE,
+    Mark,
+    beginnings,
+    first_line,
+    first_sentence,
+    plain,
+    unwrapped,
+)
+from pmpo_ray.tasks.corruptions import answer_key
+
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,10}|[0-9]{1,30})(?![0-9])(?:\.[0-9]{1,30}(?![0-9]))?"
+_NUMBER = re.compile(
+    rf"""(?:(?P<sign>(?<![\w)\]}}%])[-−–+])[$€£¥₹]?)?
+    (?<![^\W_])(?<![0-9]\.)
+    (?: (?:(?P<whole>[0-9]{{1,9}})\s)?(?<!/)
+        (?P<top>[0-9]{{1,30}})\s?[/⁄]\s?(?P<bottom>[0-9]{{1,30}})(?![0-9]|\s?/)
+      | (?P<digits>{_DIGITS}|\.[0-9]{{1,30}}(?![0-9])) )""",
+    re.VERBOSE,
+)
+_FRACTION = re.compile(r"([0-9]?)\\[dt]?frac\s{0,3}\{\s?([0-9]{1,30})\s?\}\s{0,3}\{\s?([0-9]{1,30})\s?\}")
+_MATH_MARKUP = re.compile(r"\\[!,;:]|\\(?=[$%])")
+_NUMBER_WORD = re.compile(
+    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen"
+    r"|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred)\b(?! of\b)",
+    re.IGNORECASE,
+)
+_BEFORE_NUMBER = re.compile(r"[\s*_`\"'“‘(\[{$€£¥₹~≈=:\\]*")
+_OPERATOR = re.compile(
+    r"[+*/×÷·^)]|(?<![^\W\d_])[−-](?![^\W\d_])|(?<=[\s\d)])x(?=[\s\d($])|\\times|\\cdot|\\div"
+)
+_REASON = re.compile(r"[.;!?]\s|\b(?:because|since|as|where|so|from|given|with|when|if|for)\b", re.IGNORECASE)
+
+
+_WORD_BREAK = re.compile(r"[\s,;|<>→]+|->")
+_WORD_EDGES = "*_`\"'“”‘’()[]{}.:!\\-"
+_SENTENCE_OF_WORDS = re.compile(r"(?<=[^\W\d_][.!?])\s")
+_ITEM = re.compile(r"\s*(?:[-*•]|\(?[0-9]{1,3}[.):])\s*\S+\s*")
+_MOSTLY = 0.8
+"""Share of the words of a line that are in the input's list where the line is an answer without a mark."""
+
+_BRACKET = r"[()\[\]{}<>](?![^\W_])"
+_BETWEEN = r"[ \t,`'\"“”‘’*_$\\]*"
+_RUN = re.compile(rf"{_BETWEEN}((?:{_BRACKET}{_BETWEEN})+)")
+_QUOTED_RUN = re.compile(rf"[`\"'“‘]({_BRACKET}(?:[ \t,]*{_BRACKET})*)[`\"'”’]")
+_TRAILING_RUN = re.compile(r"[()\[\]{}<>][()\[\]{}<>\s]*\Z")
+_CLOSING = frozenset(")]}>")
+
+
+def numbers(text: str) -> list[tuple[int, int, str]]:
+    """The numbers of a text: start, end and canonical form. Digits inside a word are none."""
+    found = []
+    for match in _NUMBER.finditer(text):
+        value = _value(match)
+        if value is not None:
+            found.append((match.start(), match.end(), value))
+    return found
+
+
+def only_number(text: str) -> str | None:
+    """The canonical form of the one number that a text holds; None where it holds none or several."""
+    found = numbers(plain_math(text))
+    return found[0][2] if len(found) == 1 else None
+
+
+def whole_number(text: str) -> str | None:
+    """The canonical form of a text that is nothing but a number, such as "-5", "$1,234.50", "12%", "1/2"."""
+    stripped = text.strip().rstrip("%").lstrip("$€£¥₹")
+    found = numbers(stripped)
+    return found[0][2] if found and found[0][:2] == (0, len(stripped)) else None
+
+
+def plain_math(text: str) -> str:
+    """The text with LaTeX fractions, thousands separators and spacing written plainly."""
+    if "\\" not in text and "{,}" not in text:
+        return text
+    text = _MATH_MARKUP.sub("", unwrapped(text).replace("{,}", ","))
+    return _FRACTION.sub(lambda match: f"{match[1]}{' ' if match[1] else ''}{match[2]}/{match[3]}", text)
+
+
+def _value(match: re.Match[str]) -> str | None:
+    if match.group("digits") is not None:
+        value = Fraction(match.group("digits").replace(",", ""))
+    elif int(match.group("bottom")) == 0:
+        return None
+    else:
+        value = Fraction(int(match.group("top")), int(match.group("bottom"))) + int(match.group("whole") or 0)
+    return str(-value if match.group("sign") not in (None, "+") else value)
+
+
+class Numbers:
+    """Reads a number. The canonical form is the exact value as an integer or a reduced fraction."""
+
+    def marked(self, mark: Mark) -> str | None:
+        text = plain_math(mark.text).lstrip("\\[]$*: \t\n")
+        sentence = first_sentence(text)
+        found = numbers(sentence)
+        later = numbers(text[len(sentence) :]) if mark.form in ("headed", "framed") else []
+        if not found:
+            if later:
+                return later[-1][2]
+            return UNREADABLE if _NUMBER_WORD.search(sentence) else None
+        start, end, value = found[0]
+        begins = any(_BEFORE_NUMBER.fullmatch(rest) for rest in beginnings(sentence[:start]))
+        if mark.form == "exact":
+            return value if begins and _is_unit(text[end:]) else None
+        if not begins and later:
+            return later[-1][2]
+        return _result(sentence, end) or value
+
+    def unmarked(self, reply: str) -> str | None:
+        found = numbers(plain_math(reply))
+        return found[-1][2] if found else None
+
+
+def _is_unit(text: str) -> bool:
+    """Whether a unit may stand behind a number like this: a few words, and no heading such as "2. Then"."""
+    return len(text.split()) <= 3 and not re.match(r"[.):]\s*\w", text)
+
+
+def _result(text: str, end: int) -> str | None:
+    """What a calculation such as "3 + 4 = 7", whose first number ends at `end`, comes to; None where the text
+    is none, as in "7 apples, since x = 3"."""
+    calculation, equals, result = text[end:].replace("≈", "=").rpartition("=")
+    if not equals or not _OPERATOR.search(calculation.split("=")[0]) or _REASON.search(calculation):
+        return None
+    found = numbers(result)
+    return found[0][2] if found else None
+
+
+class Words:
+    """Reads an arrangement of the words of a list. The canonical form has single blanks and no capitals."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._known = frozenset(words)
+        self._count = len(words)
+
+    def marked(self, mark: Mark) -> str | None:
+        text = plain(mark.text).lstrip()
+        line = first_line(text)
+        sentence = _SENTENCE_OF_WORDS.split(line, maxsplit=1)[0]
+        blocks = self._blocks(text if sentence.strip() == line.strip() else sentence)
+        if blocks:
+            return " ".join(blocks[0])
+        words = self._words(sentence)
+        return " ".join(words) if mark.form != "exact" and self._share(words) >= 0.5 else None
+
+    def unmarked(self, reply: str) -> str | None:
+        blocks = self._blocks(plain(reply))
+        return " ".join(blocks[-1]) if blocks else None
+
+    def _words(self, line: str) -> list[str]:
+        """The words of a line, or of what follows its last colon."""
+        words = words_of(line.rstrip(" :").rpartition(":")[2])
+        return [word for word in words if word in self._known or not (word == "and" or word.isdecimal())]
+
+    def _share(self, words: Sequence[str]) -> float:
+        return sum(word in self._known for word in words) / max(1, len(words))
+
+    def _blocks(self, text: str) -> list[list[str]]:
+        """Runs of lines that consist of words of the list, at least half as many as the list has. Lines of
+        one word belong together, and so do neighbouring lines that are no longer together than the list."""
+        blocks: list[list[str]] = []
+        joins = blank = False
+        for line in text.split("\n"):
+            if not line.strip():
+                blank = True
+                continue
+            words = self._words(line)
+            listed = bool(words) and (self._share(words) >= _MOSTLY or _ITEM.fullmatch(line) is not None)
+            if listed and joins and _joins(blocks[-1], words, blank, self._count):
+                blocks[-1] += words
+            elif listed:
+                blocks.append(words)
+            joins, blank = listed, False
+        return [block for block in blocks if 2 * len(block) >= self._count and self._share(block) >= _MOSTLY]
+
+
+def _joins(block: Sequence[str], words: Sequence[str], blank: bool, count: int) -> bool:
+    return len(words) == 1 if blank else len(words) == 1 or len(block) + len(words) <= count
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a list, without separators, quotes and capitals."""
+    pieces = _WORD_BREAK.split(text.replace("’", "'"))
+    return [word for piece in pieces if (word := piece.strip(_WORD_EDGES).casefold())]
+
+
+class Brackets:
+    """Reads the brackets that close a sequence, or the whole closed sequence. The canonical form is the
+    closing part, separated by single blanks."""
+
+    def __init__(self, text: str) -> None:
+        opened = _TRAILING_RUN.search(text)
+        self._opened = "".join(opened.group().split()) if opened else ""
+
+    def canonical(self, run: str) -> str:
+        brackets = "".join(character for character in run if character in "()[]{}<>")
+        if len(brackets) > len(self._opened) and brackets.startswith(self._opened):
+            brackets = brackets[len(self._opened) :]
+        return " ".join(brackets)
+
+    def marked(self, mark: Mark) -> str | None:
+        line = first_line(unwrapped(mark.text))
+        if match := _RUN.match(line):
+            return self.canonical(match.group(1))
+        return self._line(line)
+
+    def unmarked(self, reply: str) -> str | None:
+        for line in reversed(reply.split("\n")):
+            answer = self._line(line)
+            if answer is not None and _CLOSING.issuperset(answer.split()):
+                return answer
+        return None
+
+    def _line(self, line: str) -> str | None:
+        """The brackets that a line consists of, those behind its last colon, or the only ones it quotes."""
+        for text in (line, line.rpartition(":")[2]):
+            if match := _RUN.fullmatch(text.strip().rstrip(".")):
+                return self.canonical(match.group(1))
+        quoted = {self.canonical(run) for run in _QUOTED_RUN.findall(line)}
+        return quoted.pop() if len(quoted) == 1 else None
+
+
+class Text:
+    """Reads any other text. White space, case, and quotes and a full stop around it do not count."""
+
+    def __init__(self, target: str) -> None:
+        self._whole = "\n" in target.strip()
+        self._sentence = re.search(r"[.!?]\s", target) is None
+
+    def marked(self, mark: Mark) -> str | None:
+        text = mark.text
+        if mark.form in ("said", "headed") and not self._whole:
+            text = first_sentence(text) if self._sentence else first_line(text)
+        return self.unmarked(text)
+
+    def unmarked(self, reply: str) -> str | None:
+        stripped = unwrapped(reply).strip().strip("*_`\"'“”‘’ ").removesuffix(".").strip("*_`\"'“”‘’ ")
+        return answer_key(stripped or reply) or None

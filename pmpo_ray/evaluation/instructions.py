@@ -1,0 +1,103 @@
+"""The instructions that are compared: a run's first and best, the free baselines, and the user's own.
+
+Invariant: every name stands for one instruction of a task, and the run's own keep their names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pmpo_ray.config.run import Baseline
+from pmpo_ray.errors import ConfigError
+from pmpo_ray.evaluation.conditions import BEST, START
+from pmpo_ray.tasks.benchmarks import STEP_BY_STEP
+from pmpo_ray.types import RoundRecord, Task
+
+BASELINES: Mapping[Baseline, str | None] = {
+    "answer_only": "Give the answer and nothing else.",
+    "step_by_step": STEP_BY_STEP,
+    "rephrase": (
+        "First say the question again in your own words, with whatever it leaves unsaid. Then answer it."
+    ),
+    "step_back": (
+        "First take a step back: name the general rule, principle or fact that the question rests on. "
+        "Then use it to find the answer."
+    ),
+    "description": None,
+}
+"""The paper's baselines (AO, CoT, RaR, Step-Back) and the bare description of the task, which are free:
+nothing was optimised for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """An instruction under its name. `free`: it was there before any optimisation. `train_loss` is that of
+    the run which it took part in."""
+
+    name: str
+    instruction: str
+    free: bool = False
+    train_loss: float | None = None
+
+
+def own_instructions(instructions: Mapping[str, str], task: str) -> list[Contender]:
+    """The configuration's `evaluation.instructions` for a task: a text, or @PATH of a text file, or of a JSON
+    file that maps tasks to texts.
+
+    Raises ConfigError for a name of ours, a file that cannot be read, and a text without anything in it.
+    """
+    found = []
+    for name, text in instructions.items():
+        key = f"evaluation.instructions.{name}"
+        if name in (START, BEST, *BASELINES):
+            raise ConfigError(f"{key}: the name {name!r} is taken; choose another")
+        instruction = _read(Path(text[1:]), task, key) if text.startswith("@") else text
+        if instruction is not None:
+            if not instruction.strip():
+                raise ConfigError(f"{key}: the instruction is empty; write one, or leave it out")
+            found.append(Contender(name, instruction))
+    return found
+
+
+def _read(path: Path, task: str, key: str) -> str | None:
+    """The instruction in a file; None where it holds none for this task."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key}: {path} cannot be read as UTF-8 text: {error}") from None
+    if path.suffix != ".json":
+        return text.strip()
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{key}: {path} is not JSON: {error}") from None
+    if not isinstance(value, dict) or not all(isinstance(entry, str) for entry in value.values()):
+        raise ConfigError(f"{key}: {path} should map names of tasks to instructions")
+    instruction: str | None = value.get(task)
+    return instruction
+
+
+def baselines(names: Sequence[Baseline], task: Task) -> list[Contender]:
+    """The free baselines of a task."""
+    return [Contender(name, BASELINES[name] or task.description, free=True) for name in names]
+
+
+def of_run(
+    records: Sequence[RoundRecord], start: str, best: str, *, every_candidate: bool
+) -> list[Contender]:
+    """The start and the best instruction of a run, and all its scored candidates by their ids if wanted."""
+    losses: dict[str, float] = {}
+    others: list[Contender] = []
+    for record in records:
+        for scored in record.candidates:
+            text = scored.candidate.text
+            if text not in losses:
+                losses[text] = scored.loss
+                if text not in (start, best):
+                    others.append(Contender(scored.candidate.id, text, train_loss=scored.loss))
+    found = [Contender(START, start, free=True, train_loss=losses.get(start))]
+    found.append(Contender(BEST, best, train_loss=losses.get(best)))
+    return found + others if every_candidate else found

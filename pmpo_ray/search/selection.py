@@ -1,0 +1,124 @@
+"""Which candidates live on, which examples are hard, when to stop: pure and seeded.
+
+Invariants: the best survivor is never worse than the best parent; a child takes a parent's place only
+with a strictly lower loss; nothing depends on the order in which children arrive, nor on a clock.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from pmpo_ray.search.gate import normalise
+from pmpo_ray.types import Example, ScoredCandidate
+
+_ID_LIMIT = 10_000
+
+
+def candidate_id(round: int, index: int) -> str:  # noqa: A002
+    """The id of a round's candidate, "r0003-0012"; ids sort by age.
+
+    Raises ValueError beyond 9999, where they would not.
+    """
+    if not (0 <= round < _ID_LIMIT and 0 <= index < _ID_LIMIT):
+        raise ValueError(f"no candidate id for round {round}, index {index}: at most {_ID_LIMIT - 1}")
+    return f"r{round:04d}-{index:04d}"
+
+
+def select_survivors(
+    parents: Sequence[ScoredCandidate],
+    children: Sequence[ScoredCandidate],
+    *,
+    size: int,
+    max_siblings: int | None = None,
+) -> tuple[ScoredCandidate, ...]:
+    """The 1 to `size` candidates of lowest loss, best first (Algorithm 1's selection for size 1).
+
+    Ties go to parents, then to the older id. Texts that are equal up to white space and case count once,
+    as the oldest. At most `max_siblings` survivors share a parent, which itself does not count among them;
+    None means half of `size`, rounded up, and no cap for size 1. The cap may leave fewer than `size`.
+    Candidates whose loss is not finite survive only where no loss is. Raises ValueError if there are
+    no candidates at all.
+    """
+    if not parents and not children:
+        raise ValueError("there is no candidate to select from")
+    cap = max_siblings if max_siblings is not None else math.ceil(size / 2)
+    pool = _distinct([*_by_age(parents), *_by_age(children)])
+    finite = [scored for scored in pool if math.isfinite(scored.loss)]
+    # Stable: among equal losses the pool's order, parents first and then by age, decides.
+    ranked = sorted(finite, key=lambda scored: scored.loss) or pool
+    siblings: Counter[str] = Counter()
+    survivors: list[ScoredCandidate] = []
+    for scored in ranked:
+        parent = scored.candidate.parent
+        if len(survivors) == size:
+            break
+        if parent is not None:
+            if siblings[parent] >= cap:
+                continue
+            siblings[parent] += 1
+        survivors.append(scored)
+    return tuple(survivors)
+
+
+def _by_age(candidates: Iterable[ScoredCandidate]) -> list[ScoredCandidate]:
+    return sorted(candidates, key=lambda scored: scored.candidate.id)
+
+
+def _distinct(candidates: Iterable[ScoredCandidate]) -> list[ScoredCandidate]:
+    first: dict[str, ScoredCandidate] = {}
+    for scored in candidates:
+        first.setdefault(normalise(scored.candidate.text), scored)
+    return list(first.values())
+
+
+def hardest(
+    losses: Sequence[float], examples: Sequence[Example], k: int, *, seed_key: str, by_loss: bool
+) -> tuple[int, ...]:
+    """Indices of the k examples to rewrite for: the highest losses first, ties by index (bad case analysis).
+
+    With `by_loss` False, the ablation, k random ones that depend on `seed_key` alone. Examples without
+    a positive weight are never chosen, for their target is not an output to aim at; so there may be
+    fewer than k.
+    """
+    eligible = [
+        index for index, (_, example) in enumerate(zip(losses, examples, strict=True)) if example.weight > 0
+    ]
+    if not by_loss:
+        return tuple(random.Random(seed_key).sample(eligible, min(k, len(eligible))))
+    return tuple(sorted(eligible, key=lambda index: (-losses[index], index))[:k])
+
+
+def stop_reason(
+    losses_by_round: Sequence[float],
+    *,
+    rounds: int,
+    patience: int | None,
+    target_loss: float | None,
+    tokens: int,
+    max_tokens: int | None,
+    seconds: float,
+    max_seconds: float | None,
+) -> str | None:
+    """Why a search ends now, None while it goes on.
+
+    `losses_by_round` holds the best loss after each finished round, round 0 (the seeds alone) first.
+    Patience is the number of rounds in a row without a strictly lower loss that ends the search.
+    `tokens` and `seconds` are what was spent so far.
+    """
+    finished = len(losses_by_round) - 1
+    if losses_by_round and target_loss is not None and losses_by_round[-1] <= target_loss:
+        return "target loss"
+    if finished >= rounds:
+        return "rounds"
+    if patience is not None and finished >= patience:
+        before = losses_by_round[finished - patience]
+        if not any(loss < before for loss in losses_by_round[finished - patience + 1 :]):
+            return "patience"
+    if max_tokens is not None and tokens >= max_tokens:
+        return "token budget"
+    if max_seconds is not None and seconds >= max_seconds:
+        return "time budget"
+    return None

@@ -1,0 +1,133 @@
+"""The user's own data: a file or a hub data set, its columns, and what kind of task it is.
+
+Invariant: the kind follows from the configuration and the rows alone; whatever is wrong with a row is
+reported with the row's place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from pmpo_ray.config.run import TaskConfig
+from pmpo_ray.errors import ConfigError
+from pmpo_ray.tasks.assembly import Draft, assemble
+from pmpo_ray.tasks.files import Record, read_records
+from pmpo_ray.tasks.hub import HubSource, read_hub
+from pmpo_ray.tasks.options import condensed, parse_options
+from pmpo_ray.tasks.rows import Row, row_from
+from pmpo_ray.types import Kind, Task
+
+MAX_LABELS = 20
+"""A closed set of labels has at most this many members,"""
+MAX_LABEL_CHARS = 40
+"""each this short,"""
+MIN_SEEN = 3
+"""each seen at least so often,"""
+MEAN_SEEN = 5
+"""and on average so often."""
+
+
+def load_own(config: TaskConfig, seed: int) -> Task:
+    """Load own data as a task. Raises DataError for data that cannot be used, ConfigError for labels that
+    cannot."""
+    test_records = () if config.test_path is None else read_records(Path(config.test_path))
+    return task_from(config, _records(config), test_records, seed)
+
+
+def task_from(
+    config: TaskConfig, records: Sequence[Record], test_records: Sequence[Record], seed: int
+) -> Task:
+    """The task that these records make. Errors as in `load_own`."""
+    rows = tuple(row_from(record, config.columns) for record in records)
+    test_rows = tuple(row_from(record, config.columns) for record in test_records)
+    every = (*rows, *test_rows)
+    kind = kind_of(config, every)
+    labels = _labels(config, every) if kind == "labels" else ()
+    draft = Draft(
+        name=config.name,
+        kind=kind,
+        description=config.description or _description(kind, labels),
+        instruction=config.instruction or _instruction(kind, labels),
+        rows=rows,
+        test_rows=test_rows,
+        labels=labels,
+    )
+    return assemble(draft, seed)
+
+
+def kind_of(config: TaskConfig, rows: Sequence[Row]) -> Kind:
+    """Pairs where negatives are mapped; labels where they are given; options where most inputs list the
+    target among options; labels where the targets are a closed set; else text.
+
+    Options come before inferred labels: letters such as "(A)" are a closed set too, but which of them are
+    wrong depends on the input.
+    """
+    if config.columns.negatives is not None:
+        return "pairs"
+    if config.labels is not None:
+        return "labels"
+    listed = sum(
+        (options := parse_options(row.input)) is not None and options.hold(row.target) for row in rows
+    )
+    if 2 * listed > len(rows):
+        return "options"
+    return "labels" if _is_closed_set([row.target for row in rows]) else "text"
+
+
+def _is_closed_set(targets: Sequence[str]) -> bool:
+    seen = Counter(targets)
+    return (
+        2 <= len(seen) <= MAX_LABELS
+        and min(seen.values()) >= MIN_SEEN
+        and len(targets) >= MEAN_SEEN * len(seen)
+        and max(map(len, seen)) <= MAX_LABEL_CHARS
+    )
+
+
+def _records(config: TaskConfig) -> tuple[Record, ...]:
+    if config.path is not None:
+        return read_records(Path(config.path))
+    source = HubSource(config.hub or "", config.hub_split, config.hub_config)
+    return read_hub(source, "check the name and the network, or give a local file as path")
+
+
+def _labels(config: TaskConfig, rows: Sequence[Row]) -> tuple[str, ...]:
+    """The configured labels, or the sorted targets."""
+    if config.labels is None:
+        return tuple(sorted({row.target for row in rows}))
+    labels = tuple(label.strip() for label in config.labels)
+    if len({condensed(label) for label in labels} - {""}) < max(2, len(labels)):
+        raise ConfigError(f"task {config.name!r}: labels must be two or more different, non-empty texts")
+    return labels
+
+
+def _instruction(kind: Kind, labels: Sequence[str]) -> str:
+    if kind == "labels":
+        return f"Read the input and answer with exactly one of these labels: {', '.join(labels)}."
+    if kind == "options":
+        return "Read the question and its options, and answer with the right option alone."
+    if kind == "pairs":
+        return "Answer the request helpfully, correctly and completely."
+    return "Read the input and give the right output for it."
+
+
+def _description(kind: Kind, labels: Sequence[str]) -> str:
+    if kind == "labels":
+        known = ", ".join(labels)
+        return f"Each input is a text to be sorted into a class. The output is one of these labels: {known}."
+    if kind == "options":
+        return (
+            "Each input is a question with a list of options. The output is the right option, "
+            "in the form in which the expected answers give it."
+        )
+    if kind == "pairs":
+        return (
+            "Each input is a request with a better and a worse answer to it. "
+            "The output should be like the better answer."
+        )
+    return (
+        "Each input has one right output, a text. "
+        "The output should have the content and the form of the expected one."
+    )
