@@ -34,21 +34,22 @@ settings.load_profile("project")
 
 FIRST = (
     # The longest files: workers that run files side by side end together if these do not begin last.
-    "test_vllm_server.py",
-    "test_benchmark_paper.py",
-    "test_run.py",
-    "test_vllm_actors.py",
-    "test_vllm.py",
-    "test_evaluate.py",
-    "test_jobs.py",
-    "test_pool.py",
-    "test_models.py",
+    "engines/openai/test_vllm_server.py",
+    "benchmarks/test_paper.py",
+    "runs/test_optimize.py",
+    "actors/test_vllm.py",
+    "engines/vllm/test_scorer_and_generator.py",
+    "runs/test_evaluate.py",
+    "cluster/test_ray_jobs.py",
+    "actors/test_pool.py",
+    "engines/weights/test_resolve.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    rank = {name: number for number, name in enumerate(FIRST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    tests = Path(__file__).parent
+    rank = {tests / name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 
 from pmpo_ray.engines.prompt_encoder import Layout
 from pmpo_ray.history.run_history import RunHistory, load_history
-from tests.runs import write_run
+from tests.run_folders import write_run
 
 HOSTILE = (
     "Name the topic.",

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from pmpo_ray.config.loading import config_from_mapping, load_config
-from tests.runs import write_run
+from tests.run_folders import write_run
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

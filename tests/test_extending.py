@@ -41,7 +41,7 @@ from tests.examples.custom_engine import WordScorer
 from tests.examples.custom_objective import hinge
 from tests.examples.custom_operator import Shorten, without_harm
 from tests.examples.custom_task import parity
-from tests.runs import ENGINE, write_run
+from tests.run_folders import ENGINE, write_run
 
 pytestmark = pytest.mark.usefixtures("running_ray")
 ROOT = Path(__file__).parents[1]

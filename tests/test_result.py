@@ -17,7 +17,7 @@ from pmpo_ray.display.notebook import NotebookTable
 from pmpo_ray.display.progress import progress_display
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.types import Progress, TaskFailure
-from tests.runs import write_run
+from tests.run_folders import write_run
 
 TWO = {"grid": {"short": {"rounds": 1}, "long": {"rounds": 3}}}
 HOSTILE = "<script>alert(1)</script> '\"><img src=x> \u202e & \x1b[2J"

@@ -1,0 +1,207 @@
+"""Who follows a run: what is told, in which order, and what becomes of callbacks that fail or are slow."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pmpo_ray import optimize
+from pmpo_ray.callbacks.dispatch import Callback, RunStart, dispatching
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.runs.optimize import RunResult
+from pmpo_ray.store import RunStore
+from pmpo_ray.types import EngineInfo, Progress, RoundRecord, TaskFailure, TaskResult
+from tests.run_folders import simulated_config, write_run
+
+ENGINE = EngineInfo("simulated", "simulated", "", 0, 8192, "system", "float32", "cpu")
+START = RunStart("id", "run", RunConfig(), ("a",), ENGINE, ENGINE, {})
+END = RunResult((), "run")
+
+
+def record(number: int, task: str = "a") -> RoundRecord:
+    return RoundRecord(task, number, (), ())
+
+
+@dataclass
+class Following(Callback):
+    """Notes everything that it is told."""
+
+    starts: list[RunStart] = field(default_factory=list)
+    told: list[tuple[str, object]] = field(default_factory=list)
+    threads: set[int] = field(default_factory=set)
+
+    def on_run_start(self, run: RunStart) -> None:
+        self.starts.append(run)
+        self._note("start", run.id)
+
+    def on_round(self, record: RoundRecord) -> None:
+        self._note(record.task, record.round)
+
+    def on_task_end(self, result: TaskResult) -> None:
+        self._note(result.task, "end")
+
+    def on_task_failed(self, failure: TaskFailure) -> None:
+        self._note(failure.task, "failed")
+
+    def on_run_end(self, result: RunResult, finished: bool) -> None:
+        self._note("finished" if finished else "stopped", tuple(task.task for task in result.tasks))
+
+    def _note(self, name: str, value: object) -> None:
+        self.threads.add(threading.get_ident())
+        self.told.append((name, value))
+
+
+class Failing(Callback):
+    """Raises at the second round."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.rounds: list[int] = []
+
+    def on_round(self, record: RoundRecord) -> None:
+        self.rounds.append(record.round)
+        if record.round == 1:
+            raise self.error
+
+
+class Stuck(Callback):
+    """Comes back from a round only when it is let go."""
+
+    def __init__(self) -> None:
+        self.reached, self.free = threading.Event(), threading.Event()
+        self.ended = False
+
+    def on_round(self, record: RoundRecord) -> None:
+        self.reached.set()
+        assert self.free.wait(60)
+
+    def on_run_end(self, result: RunResult, finished: bool) -> None:
+        self.ended = True
+
+
+def test_events_come_in_order_in_one_other_thread() -> None:
+    following = Following()
+    with dispatching([following]) as followed:
+        followed.on_run_start(START)
+        for number in range(50):
+            followed.on_round(record(number, "ab"[number % 2]))
+        followed.on_task_failed(TaskFailure("b", "why"))
+        followed.on_run_end(END, True)
+    rounds = [("ab"[number % 2], number) for number in range(50)]
+    assert following.told == [("start", "id"), *rounds, ("b", "failed"), ("finished", ())]
+    assert len(following.threads) == 1
+    assert threading.get_ident() not in following.threads
+
+
+@pytest.mark.parametrize("error", [ValueError("broken\nhere"), SystemExit(3)], ids=["error", "exit"])
+def test_a_callback_that_raises_is_named_once_and_left_out(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing, following = Failing(error), Following()
+    with dispatching([failing, following]) as followed:
+        for number in range(4):
+            followed.on_round(record(number))
+    assert failing.rounds == [0, 1]
+    assert following.told == [("a", number) for number in range(4)]
+    [warning] = [entry for entry in caplog.records if entry.levelno == logging.WARNING]
+    kind = type(error).__name__
+    expected = f"callback Failing is not called any more: on_round raised {kind}: {error}"
+    assert warning.getMessage() == expected
+
+
+def test_a_slow_callback_delays_nobody_who_tells_and_what_it_missed_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stuck = Stuck()
+    with dispatching([stuck], patience=0.01) as followed:
+        followed.on_run_start(START)
+        for number in range(3):
+            followed.on_round(record(number))
+        assert stuck.reached.wait(60)
+        followed.on_run_end(END, True)
+    stuck.free.set()
+    assert "callback Stuck: on_round was still at work" in caplog.text
+    assert "on_round (3), on_run_end (1)" in caplog.text
+    assert not stuck.ended
+
+
+def test_the_end_waits_for_all_calls(caplog: pytest.LogCaptureFixture) -> None:
+    stuck = Stuck()
+    with dispatching([stuck]) as followed:
+        followed.on_run_start(START)
+        followed.on_round(record(0))
+        followed.on_run_end(END, False)
+        assert stuck.reached.wait(60)
+        stuck.free.set()
+    assert stuck.ended
+    assert not caplog.records
+
+
+def test_a_run_that_never_began_has_no_end() -> None:
+    following = Following()
+    with dispatching([following]) as followed:
+        followed.on_run_end(END, False)
+    assert following.told == []
+
+
+def test_scores_by_example_are_not_kept_waiting(tmp_path: Path) -> None:
+    stored = write_run(tmp_path / "run").read_rounds("tickets")
+    seen: list[RoundRecord] = []
+
+    class Keeping(Callback):
+        def on_round(self, record: RoundRecord) -> None:
+            seen.append(record)
+
+    with dispatching([Keeping()]) as followed:
+        for one in stored:
+            followed.on_round(one)
+    assert stored[0].candidates[0].scores
+    assert seen == [one.slim() for one in stored]
+
+
+@pytest.mark.usefixtures("running_ray")
+def test_a_run_is_followed_to_its_interruption_and_on_from_there(tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    rows = "".join(f"is {n} even?,{'yes' if n % 2 == 0 else 'no'}\n" for n in range(40))
+    (tmp_path / "own.csv").write_text("input,target\n" + rows)
+    config = simulated_config(
+        tasks=["tickets", {"name": "own", "path": str(tmp_path / "own.csv")}],
+        search={"rounds": 4},
+        evaluation={"limit": 20},
+    )
+
+    def interrupt(progress: Progress) -> None:
+        if (progress.task, progress.round, progress.state) == ("tickets", 2, "rewriting"):
+            signal.raise_signal(signal.SIGINT)
+
+    first, failing = Following(), Failing(ValueError("broken"))
+    with pytest.raises(KeyboardInterrupt, match="run"):
+        optimize(config, run_dir=folder, observer=interrupt, callbacks=[failing, first])
+    assert failing.rounds[-1] == 1
+    name, unfinished = first.told[-1]
+    assert name == "stopped"
+    assert unfinished in ((), ("own",))
+    stored = {task: RunStore.open(folder).count_rounds(task) for task in ("tickets", "own")}
+    assert stored["tickets"] >= 2
+    for task, count in stored.items():
+        rounds = [number for name, number in first.told if name == task and isinstance(number, int)]
+        # The interruption may come after a round is stored and before it is told.
+        assert rounds in (list(range(count)), list(range(count - 1)))
+
+    second = Following()
+    result = optimize(run_dir=folder, observer=lambda _: None, callbacks=[second])
+    [start], [again] = first.starts, second.starts
+    assert start.id == again.id != ""
+    assert (start.run_dir, start.tasks, start.config) == (folder, ("tickets", "own"), config)
+    assert start.scorer.engine == start.rewriter.engine == "simulated"
+    assert start.resumed == {}
+    assert again.resumed == {task: count for task, count in stored.items() if count}
+    for task, count in stored.items():
+        assert [value for name, value in second.told if name == task] == [*range(count, 5), "end"]
+    assert second.told[0] == ("start", again.id)
+    assert second.told[-1] == ("finished", tuple(task.task for task in result.tasks))

@@ -1,0 +1,233 @@
+"""Runs on clusters as users have them: through `ray job submit`, with the run folder in object storage, with
+drivers that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.cluster_utils import Cluster
+
+from pmpo_ray import optimize
+from pmpo_ray.store import RunStore
+from pmpo_ray.types import Progress, RoundRecord, TaskResult
+
+ROOT = Path(__file__).parents[2]
+PACE = "simulated:tokens_per_s=40000"
+RUN = {
+    "tasks": ["tickets"],
+    "model": PACE,
+    "scorer": {"engine": "simulated", "replicas": 2, "chunk_examples": 10},
+    "rewriter": {"engine": "simulated"},
+    "search": {"rounds": 4},
+    "evaluation": {"limit": 20},
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def pmpo(*arguments: str, **environ: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pmpo_ray", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a process that ends by itself."""
+    stdout, stderr = process.communicate(timeout=200)
+    return process.returncode, stdout, stderr
+
+
+def said(process: subprocess.Popen[str], text: str) -> None:
+    """Wait until the process says `text` on standard error."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if text in line:
+            return
+    pytest.fail("".join(seen))
+
+
+def rounds_of(location: str) -> list[RoundRecord]:
+    """The rounds of a run, apart from the time that they took."""
+    return [replace(record, seconds=0.0) for record in RunStore.open(location).read_rounds("tickets")]
+
+
+def timeless(results: Sequence[TaskResult]) -> list[TaskResult]:
+    return [replace(result, seconds=0.0) for result in results]
+
+
+def quiet(progress: Progress) -> None:
+    """An observer that keeps nothing."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head that runs nothing but drivers, and a node for the replicas."""
+    there = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    there.add_node(num_cpus=4)
+    yield there
+    there.shutdown()
+
+
+@pytest.fixture(scope="module")
+def config(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("config") / "run.yaml"
+    path.write_text(yaml.safe_dump({**RUN, "ray": {"address": cluster.address}}), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[TaskResult], str]:
+    folder = str(tmp_path_factory.mktemp("undisturbed") / "run")
+    return timeless(optimize(config, run_dir=folder, observer=quiet).tasks), folder
+
+
+@pytest.mark.parametrize("moment", ["round 0/4  scoring", "round 2/4  rewriting", "round 3/4  scoring"])
+def test_a_driver_killed_at_any_moment_goes_on_in_object_storage(
+    moment: str, config: str, undisturbed: tuple[list[TaskResult], str], s3: str
+) -> None:
+    location = f"s3://runs/{moment[6]}?{s3}"
+    driver = pmpo("optimize", config, "--run-dir", location)
+    said(driver, moment)
+    driver.kill()
+    ended(driver)
+    code, stdout, stderr = ended(pmpo("optimize", config, "--run-dir", location, "--json"))
+    assert code == 0, stderr
+    assert json.loads(stdout)["run_dir"] == location
+    assert rounds_of(location) == rounds_of(undisturbed[1])
+    assert timeless(RunStore.open(location).read_summary()) == undisturbed[0]
+
+
+def test_a_second_driver_on_a_run_folder_is_refused(config: str, tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    first = pmpo("optimize", config, "--run-dir", folder)
+    said(first, "round 1/4")
+    code, stdout, stderr = ended(pmpo("optimize", config, "--run-dir", folder))
+    assert (code, stdout) == (2, "")
+    [line] = stderr.splitlines()
+    assert f"process {first.pid} on" in line
+    assert "choose another --run-dir" in line
+    code, _, stderr = ended(first)
+    assert code == 0, stderr
+
+
+def test_a_local_run_folder_on_a_cluster_is_warned_of(config: str, tmp_path: Path) -> None:
+    code, _, stderr = ended(
+        pmpo("optimize", config, "--run-dir", str(tmp_path / "run"), "--set", "search.rounds=0")
+    )
+    assert code == 0
+    assert "is on this machine's disk and lost with it" in stderr
+
+
+def test_changed_data_are_not_mixed_into_a_run(tmp_path: Path, config: str) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_text(
+        "input,target\n" + "".join(f"question {n},{'no' if n % 3 else 'yes'}\n" for n in range(40))
+    )
+    own = json.dumps([{"name": "own", "path": str(data)}])
+    run = ("optimize", config, "--set", f"tasks={own}", "--set", "search.rounds=0")
+    run = (*run, "--run-dir", str(tmp_path / "run"))
+    assert ended(pmpo(*run))[0] == 0
+    data.write_text(data.read_text().replace("question 7", "question 8"))
+    code, _, stderr = ended(pmpo(*run))
+    assert code == 2
+    assert "task own: its data are not those that the run" in stderr
+
+
+@contextmanager
+def started_head(tmp_path: Path, *arguments: str, **environ: str) -> Iterator[None]:
+    """A Ray head as `ray start` makes it, with everything that it starts."""
+    log = (tmp_path / "head.log").open("w")
+    head = subprocess.Popen(
+        [
+            *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *arguments),
+            # Other clusters on this machine have the usual ones.
+            *("--dashboard-agent-listen-port", str(free_port())),
+            *("--dashboard-agent-grpc-port", str(free_port())),
+            *("--metrics-export-port", str(free_port())),
+        ],
+        env={**os.environ, **environ},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        try:
+            head.wait(timeout=60)
+        finally:
+            log.close()
+
+
+def until_listening(port: int, tmp_path: Path) -> None:
+    for _ in range(600):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail((tmp_path / "head.log").read_text())
+
+
+def test_a_run_as_a_ray_job(tmp_path: Path) -> None:
+    port, dashboard = free_port(), free_port()
+    with started_head(tmp_path, "--port", str(port), "--dashboard-port", str(dashboard), "--num-cpus", "2"):
+        until_listening(dashboard, tmp_path)
+        binaries = Path(sys.executable).parent
+        done = subprocess.run(
+            [
+                *(str(binaries / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}"),
+                *("--working-dir", ".", "--runtime-env", "cluster/runtime-env.yaml", "--"),
+                *(str(binaries / "pmpo"), "optimize", "configs/quickstart.yaml"),
+                *("--run-dir", str(tmp_path / "run"), "--log-format", "json"),
+                *("--set", "scorer.engine=simulated", "--set", "rewriter.engine=simulated"),
+                *("--set", "search.rounds=1", "--set", "evaluation.limit=20"),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    assert "run folder: " in done.stdout
+    [result] = RunStore.open(str(tmp_path / "run")).read_summary()
+    assert result.rounds == 1
+    manifest = RunStore.open(str(tmp_path / "run")).read_manifest()
+    assert manifest is not None
+    assert manifest.cluster is not None
+    assert manifest.cluster.address.endswith(f":{port}")
+
+
+def test_the_cluster_of_a_run_takes_replicas_on_worker_nodes_alone(
+    cluster: Cluster, undisturbed: tuple[list[TaskResult], str]
+) -> None:
+    manifest: Any = RunStore.open(undisturbed[1]).read_manifest()
+    assert (manifest.cluster.nodes, manifest.cluster.cpus) == (2, 4)
+    assert manifest.cluster.address == cluster.address

@@ -1,0 +1,107 @@
+"""Scores of labels less what the labels score behind inputs without content."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.in_process import InProcessScorer
+from pmpo_ray import optimize
+from pmpo_ray.runs.evaluate import run_evaluation
+from pmpo_ray.search.calibration import CONTENT_FREE, calibrated
+from pmpo_ray.search.objectives import make_objective
+from pmpo_ray.store import RunStore
+from pmpo_ray.types import Example, Progress, Task
+from tests.evaluation.test_evaluators import Scores
+from tests.run_folders import simulated_config
+
+LABELS = ("billing", "shipping", "praise")
+TASK = Task("desk", "labels", "Sort the message.", "Which desk?", (), labels=LABELS)
+EXAMPLES = tuple(
+    Example(str(n), text, label, tuple(other for other in LABELS if other != label))
+    for n, (text, label) in enumerate([("late parcel", "shipping"), ("thank you", "praise")])
+)
+
+
+def leaning(towards: Mapping[str, float] = MappingProxyType({})) -> Scores:
+    """Finds answers likelier by what they share with the input, and by a leaning to labels."""
+
+    def table(text: str, answer: str) -> float:
+        evidence = 0.0 if text in CONTENT_FREE else len(set(text) & set(answer)) / 10
+        return evidence - 3 + towards.get(answer, 0.0)
+
+    return Scores(table)
+
+
+def quiet(progress: Progress) -> None:
+    """An observer that keeps nothing."""
+
+
+@given(st.dictionaries(st.sampled_from(LABELS), st.floats(-5, 5)))
+def test_a_leaning_to_labels_changes_no_loss(towards: dict[str, float]) -> None:
+    objective = make_objective("preference", beta=1.0, per_token=False)
+    fair = asyncio.run(calibrated(leaning(), TASK).score("Which desk?", EXAMPLES))
+    found = asyncio.run(calibrated(leaning(towards), TASK).score("Which desk?", EXAMPLES))
+    assert [objective(score) for score in found] == pytest.approx([objective(score) for score in fair])
+
+
+async def test_the_inputs_without_content_are_paid_for_and_go_along_in_one_call() -> None:
+    inner = leaning()
+    scorer = calibrated(inner, TASK)
+    plain = await inner.score("Which desk?", EXAMPLES)
+    found = await scorer.score("Which desk?", EXAMPLES)
+    again = await scorer.score("Whose is it?", EXAMPLES)
+    assert [[e.input for e in asked] for asked in inner.asked[1:]] == [
+        [*(e.input for e in EXAMPLES), *CONTENT_FREE]
+    ] * 2
+    assert inner.asked[1] is inner.asked[2]
+    each = plain[0].tokens
+    assert [score.tokens for score in found] == [each + len(CONTENT_FREE) * each, each]
+    assert found == again
+    assert await scorer.score("Which desk?", ()) == ()
+
+
+async def test_answers_that_are_no_labels_keep_their_scores_and_other_tasks_their_scorer() -> None:
+    odd = Example("odd", "late parcel", "shipping", ("none of these",))
+    inner = leaning({"shipping": 2.0})
+    [score] = await calibrated(inner, TASK).score("Which desk?", [odd])
+    [plain] = await inner.score("Which desk?", [odd])
+    assert score.negatives == plain.negatives
+    assert score.target.logprob == pytest.approx(plain.target.logprob + 1)
+    assert calibrated(inner, Task("free", "text", "", "", ())) is inner
+
+
+async def test_the_simulated_engine_is_calibrated_alike_in_every_part() -> None:
+    """Examples are scored on their own: calibrating all of them or some gives the same."""
+    scorer = calibrated(InProcessScorer(), TASK)
+    whole = await scorer.score("Which desk?", EXAMPLES)
+    [second] = await scorer.score("Which desk?", EXAMPLES[1:])
+    assert (second.target, second.negatives) == (whole[1].target, whole[1].negatives)
+
+
+@pytest.mark.usefixtures("running_ray")
+def test_a_calibrated_search_is_evaluated_so_unless_told_otherwise(tmp_path: Path) -> None:
+    losses = {}
+    for calibrate in (False, True):
+        folder = str(tmp_path / str(calibrate))
+        config = simulated_config(
+            search={"rounds": 1, "calibrate": calibrate}, evaluation={"limit": 30}, split={"validation": 5}
+        )
+        result = optimize(config, run_dir=folder, observer=quiet)
+        losses[calibrate] = result.tasks[0].loss_before
+    assert losses[False] != losses[True]
+
+    def measured(*overrides: str) -> list[float | None]:
+        run_evaluation(folder, overrides, observer=quiet)
+        [start, *_] = RunStore.open(folder).read_evaluation() or ()
+        return [outcome.loss for outcome in start.outcomes]
+
+    as_searched = measured()
+    assert as_searched == measured("evaluation.calibrate=true")
+    assert as_searched != measured("evaluation.calibrate=false")
