@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.dispatch import Replica
-from actors.health import ReplicaState
+from pmpo_ray.actors.dispatch import Replica
+from pmpo_ray.actors.health import ReplicaState
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ from typing import TypeVar
 
 import ray
 
-from actors.autoscaling import Bounds
-from actors.dual_role import BothActor
-from actors.launcher import RayLauncher
-from actors.pool import Pool, PoolSpec
-from actors.resources import ReplicaPlan
-from actors.rewriter import RewriterActor
-from actors.scorer import ScorerActor
-from actors.stats import PoolStats
+from pmpo_ray.actors.autoscaling import Bounds
+from pmpo_ray.actors.dual_role import BothActor
+from pmpo_ray.actors.launcher import RayLauncher
+from pmpo_ray.actors.pool import Pool, PoolSpec
+from pmpo_ray.actors.resources import ReplicaPlan
+from pmpo_ray.actors.rewriter import RewriterActor
+from pmpo_ray.actors.scorer import ScorerActor
+from pmpo_ray.actors.stats import PoolStats
 from pmpo_ray.config.import_paths import carried
 from pmpo_ray.config.run import RayConfig, ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.types import EngineInfo, Example, ExampleScore, GenerateRequest, GenerateResult, ScoreResult

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import ray
 
-from actors.resources import ClusterResources, cluster_resources
+from pmpo_ray.actors.resources import ClusterResources, cluster_resources
 from pmpo_ray.config.run import RayConfig
 from pmpo_ray.errors import ResourceError
 

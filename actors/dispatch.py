@@ -19,8 +19,8 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.handles import ReplicaHandle
-from actors.health import FINAL, ReplicaEvent, ReplicaState, advance, takes_work
+from pmpo_ray.actors.handles import ReplicaHandle
+from pmpo_ray.actors.health import FINAL, ReplicaEvent, ReplicaState, advance, takes_work
 
 _Rank = tuple[int, float, int]
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from actors.clients import (
+from pmpo_ray.actors.clients import (
     CHARACTERS_PER_TOKEN,
     RewriterPool,
     ScorerPool,
@@ -20,10 +20,10 @@ from actors.clients import (
     start_shared_pool,
     started,
 )
-from actors.launcher import RayLauncher
-from actors.pool import Pool
-from actors.resources import ReplicaPlan
-from actors.reward import RewardActor
+from pmpo_ray.actors.launcher import RayLauncher
+from pmpo_ray.actors.pool import Pool
+from pmpo_ray.actors.resources import ReplicaPlan
+from pmpo_ray.actors.reward import RewardActor
 from pmpo_ray.config.run import ProcessRewardConfig, RayConfig, ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.engines.hf.process_reward import StepScores
 from pmpo_ray.types import EngineInfo

@@ -21,9 +21,9 @@ from ray.exceptions import (
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.cluster import offered_resources
-from actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
-from actors.resources import ReplicaPlan, actor_options, asked_for, bundles, offered
+from pmpo_ray.actors.cluster import offered_resources
+from pmpo_ray.actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
+from pmpo_ray.actors.resources import ReplicaPlan, actor_options, asked_for, bundles, offered
 from pmpo_ray.errors import EndpointError, PmpoError
 from pmpo_ray.types import EngineInfo
 

@@ -18,12 +18,12 @@ from collections.abc import Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from actors.autoscaling import Bounds, surplus, wanted
-from actors.deadlines import Pace
-from actors.dispatch import Backlog, Replica, Sent, Unit
-from actors.handles import Launcher, ReplicaError, ReplicaLostError, ReplicaUnreachableError
-from actors.health import WORKING, ReplicaEvent, ReplicaState
-from actors.stats import PoolStats, ReplicaStats
+from pmpo_ray.actors.autoscaling import Bounds, surplus, wanted
+from pmpo_ray.actors.deadlines import Pace
+from pmpo_ray.actors.dispatch import Backlog, Replica, Sent, Unit
+from pmpo_ray.actors.handles import Launcher, ReplicaError, ReplicaLostError, ReplicaUnreachableError
+from pmpo_ray.actors.health import WORKING, ReplicaEvent, ReplicaState
+from pmpo_ray.actors.stats import PoolStats, ReplicaStats
 from pmpo_ray.errors import DataError, EngineError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo
 

@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from actors.clients import (
+from pmpo_ray.actors.clients import (
     RewriterPool,
     ScorerPool,
     start_rewriter_pool,
     start_scorer_pool,
     start_shared_pool,
 )
-from actors.resources import Plan
-from actors.stats import PoolStats
+from pmpo_ray.actors.resources import Plan
+from pmpo_ray.actors.stats import PoolStats
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.runs.placement import rewriter_model, scorer_model
 

@@ -9,7 +9,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from actors.process import where
+from pmpo_ray.actors.process import where
 from pmpo_ray.config.run import ProcessRewardConfig
 from pmpo_ray.engines.hf.process_reward import ProcessRewardModel, StepScores
 from pmpo_ray.types import EngineInfo

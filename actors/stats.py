@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from actors.health import ReplicaState
+from pmpo_ray.actors.health import ReplicaState
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 
 Invariant: a unit's line is in the file LEDGER before the unit is sent, and its end before the search hears of
 it, so that a kill of this process hides neither. GRACE takes the place of the pools' own (see
-`actors.pool.PoolSpec`): a hung replica is found in seconds, not minutes.
+`pmpo_ray.actors.pool.PoolSpec`): a hung replica is found in seconds, not minutes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-import actors.clients
-from actors.pool import Pool, PoolSpec
+from pmpo_ray.actors import clients
+from pmpo_ray.actors.pool import Pool, PoolSpec
 from pmpo_ray.cli.main import main as pmpo
 
 
@@ -65,6 +65,6 @@ def counted_pool(ledger: Ledger, grace: float) -> type[Pool]:
 
 if __name__ == "__main__":
     _, path, seconds, *command = sys.argv
-    actors.clients.Pool = counted_pool(Ledger(path), float(seconds))  # type: ignore[misc]
+    clients.Pool = counted_pool(Ledger(path), float(seconds))  # type: ignore[misc]
     sys.argv = ["pmpo", *command]
     pmpo()

@@ -5,7 +5,7 @@ choose from; a fault counts only when it took effect: the pool gave up the repli
 took the order, the driver died of it. A loss is evidence of one fault only. Nothing is signalled but a
 process whose parent is a raylet of this benchmark's own cluster.
 
-A pool gives a unit up after three faults that the unit may have caused itself (`actors.pool`), as it must
+A pool gives a unit up after three faults that the unit may have caused itself (`actors/pool.py`), as it must
 where a request breaks every replica; a unit that failed once goes first, so faults in close order would all
 hit the same one. So a pool is hit again only after AFTER further answers.
 """
@@ -56,7 +56,7 @@ AFTER = {"scorer": 12, "rewriter": 6}
 """More than the other replicas have on hand, which they answer before they take a unit that was hit."""
 PACED = {"scorer": 15, "rewriter": 12}
 """Answers after which each pool has measured how long its units take, those that were in flight before
-included. Until then a unit may take an hour (`actors.deadlines`), so a hang would not be noticed."""
+included. Until then a unit may take an hour (`pmpo_ray.actors.deadlines`), so a hang would not be noticed."""
 EFFECT_SECONDS = 30.0
 """After which a fault that showed no effect does not count."""
 _OVERDUE = "far longer than usual"

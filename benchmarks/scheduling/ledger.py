@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.pool import Pool
+from pmpo_ray.actors.pool import Pool
 from pmpo_ray.types import Progress
 
 TASK: ContextVar[str] = ContextVar("task")

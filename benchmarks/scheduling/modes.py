@@ -15,13 +15,6 @@ from dataclasses import dataclass
 import psutil
 import ray
 
-from actors.autoscaling import Bounds
-from actors.clients import Examples, RewriterPool, ScorerPool
-from actors.handles import Launcher
-from actors.launcher import RayLauncher
-from actors.pool import PoolSpec
-from actors.resources import ReplicaPlan
-from actors.scorer import ScorerActor
 from benchmarks.scheduling.ledger import TASK, Ledger, RecordedPool, Row
 from benchmarks.scheduling.virtual import VirtualLauncher, run_virtual
 from benchmarks.scheduling.work import (
@@ -33,6 +26,13 @@ from benchmarks.scheduling.work import (
     scorer_model,
     search_setup,
 )
+from pmpo_ray.actors.autoscaling import Bounds
+from pmpo_ray.actors.clients import Examples, RewriterPool, ScorerPool
+from pmpo_ray.actors.handles import Launcher
+from pmpo_ray.actors.launcher import RayLauncher
+from pmpo_ray.actors.pool import PoolSpec
+from pmpo_ray.actors.resources import ReplicaPlan
+from pmpo_ray.actors.scorer import ScorerActor
 from pmpo_ray.config.run import ScorerConfig
 from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory
 from pmpo_ray.search.loop import search_task

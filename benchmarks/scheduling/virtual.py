@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from actors.handles import ReplicaFaultError, ReplicaLostError
+from pmpo_ray.actors.handles import ReplicaFaultError, ReplicaLostError
 from pmpo_ray.types import EngineInfo, GenerateResult, ScoreResult
 
 T = TypeVar("T")

@@ -70,8 +70,8 @@ async def _take_turns(
 ) -> ActorTimes:
     import ray
 
-    from actors.clients import start_scorer_pool
-    from actors.resources import ReplicaPlan
+    from pmpo_ray.actors.clients import start_scorer_pool
+    from pmpo_ray.actors.resources import ReplicaPlan
 
     assert config.threads is not None
     assert config.device != "auto"

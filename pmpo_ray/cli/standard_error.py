@@ -43,8 +43,8 @@ _URL_CREDENTIALS = re.compile(
     # A password may hold a "/" or "@" that should have been escaped; what stands there may also be a port.
     r"://(?:[^\s/?#@:]{1,1000}:(?!\d+[/?#])\S{1,1000}|[^\s/?#]{1,1000})@"
 )
-_OWN = ("actors", "pmpo_ray")
-"""Loggers whose INFO records are events of a run; those of libraries are of use to their authors only."""
+_OWN = "pmpo_ray"
+"""The logger whose INFO records are events of a run; those of libraries are of use to their authors only."""
 _DRAIN_SECONDS = 2.0
 _LONGEST_LINE = 65_536
 """Bytes that are kept of a line of what others print."""
@@ -238,17 +238,15 @@ def standard_error(log_format: LogFormat, environ: Mapping[str, str]) -> Iterato
 @contextmanager
 def _handling(handler: logging.Handler, own_level: int = logging.NOTSET) -> Iterator[None]:
     """All records go to `handler`; those of this project from `own_level` on."""
-    root, own = logging.getLogger(), [logging.getLogger(name) for name in _OWN]
-    levels = [logger.level for logger in own]
-    for logger in own:
-        logger.setLevel(own_level)
+    root, own = logging.getLogger(), logging.getLogger(_OWN)
+    level = own.level
+    own.setLevel(own_level)
     root.addHandler(handler)
     try:
         yield
     finally:
         root.removeHandler(handler)
-        for logger, level in zip(own, levels, strict=True):
-            logger.setLevel(level)
+        own.setLevel(level)
 
 
 @contextmanager

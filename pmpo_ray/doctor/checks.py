@@ -26,10 +26,11 @@ from pmpo_ray.store.folder import Folder
 from pmpo_ray.tasks.http_status import ask_status
 
 if TYPE_CHECKING:
-    from actors.resources import ClusterResources
+    from pmpo_ray.actors.resources import ClusterResources
 
 SECONDS = 12.0
 _READING_SECONDS = 60.0
+_RAY = "pmpo_ray.actors.cluster"
 """Data that are read from a disk may be many."""
 _RUNS = "runs"
 """Where a run goes that was given no folder."""
@@ -80,7 +81,7 @@ def _hardware(setting: _Setting) -> Callable[[], list[Finding]]:
 
     config, address = setting.config, setting.address
     gpus = Question(inspect_gpus, seconds=SECONDS, needs=["torch"])
-    cluster = address and Question(inspect_cluster, address, seconds=SECONDS, needs=["actors.cluster"])
+    cluster = address and Question(inspect_cluster, address, seconds=SECONDS, needs=[_RAY])
 
     def answers() -> list[Finding]:
         machine, seen = this_machine(), _answer(gpus)
@@ -101,7 +102,7 @@ def _hardware(setting: _Setting) -> Callable[[], list[Finding]]:
 
 def _offered(config: RunConfig, machine: Machine, gpus: GpuReport | str) -> ClusterResources:
     """What a Ray of the run's own would offer on this machine."""
-    from actors.resources import ClusterResources, NodeResources
+    from pmpo_ray.actors.resources import ClusterResources, NodeResources
 
     seen = 0 if isinstance(gpus, str) else len(gpus.gpus)
     cpus = config.ray.num_cpus or max(1, int(machine.cores))

@@ -6,7 +6,9 @@ import ray. Connecting may take long: who needs an answer within a time asks fro
 
 from __future__ import annotations
 
-from actors.resources import ClusterResources
+import importlib
+
+from pmpo_ray.actors.resources import ClusterResources
 from pmpo_ray.config.run import RayConfig
 from pmpo_ray.errors import ResourceError
 
@@ -14,7 +16,7 @@ from pmpo_ray.errors import ResourceError
 def inspect_own() -> str:
     """Why no Ray can be started on this machine, empty where one can."""
     try:
-        import actors.cluster  # noqa: F401
+        importlib.import_module("pmpo_ray.actors.cluster")
     except (ImportError, OSError) as error:
         return _one_line(error)
     return ""
@@ -23,7 +25,7 @@ def inspect_own() -> str:
 def inspect_cluster(address: str) -> ClusterResources | str:
     """What the cluster at `address` offers, or why it cannot be worked on."""
     try:
-        from actors.cluster import connected, offered_resources
+        from pmpo_ray.actors.cluster import connected, offered_resources
 
         with connected(RayConfig(address=address)):
             return offered_resources()

@@ -21,7 +21,7 @@ from pmpo_ray.errors import ConfigError, ResourceError
 from pmpo_ray.runs.placement import rewriter_model, scorer_model
 
 if TYPE_CHECKING:
-    from actors.resources import ClusterResources
+    from pmpo_ray.actors.resources import ClusterResources
 
 State = Literal["ok", "warning", "missing"]
 
@@ -101,7 +101,7 @@ def of_cluster(address: str | None, found: ClusterResources | str) -> Finding:
 
 def of_replicas(config: RunConfig, there: ClusterResources) -> Finding:
     """Whether the replicas find a place."""
-    from actors.resources import asked_for, check_fits, plan
+    from pmpo_ray.actors.resources import asked_for, check_fits, plan
 
     try:
         roles = plan(config.scorer, config.rewriter, there, autoscaling=config.ray.autoscaling).roles

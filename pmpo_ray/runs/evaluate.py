@@ -37,8 +37,8 @@ from pmpo_ray.store import Lease, RunStore, hold, task_folder
 from pmpo_ray.types import Condition, Examined, Example, Outcome, Progress
 
 if TYPE_CHECKING:
-    from actors.evaluation_pools import ExaminedModel, RewardPool
-    from actors.resources import ReplicaPlan
+    from pmpo_ray.actors.evaluation_pools import ExaminedModel, RewardPool
+    from pmpo_ray.actors.resources import ReplicaPlan
 
 _OPEN = ("evaluation", "scorer", "rewriter", "ray", "data_dir", "run_dir")
 """Sections of a run's configuration that an evaluation may change."""
@@ -63,7 +63,7 @@ def run_evaluation(
 
     Raises a PmpoError for everything a user can mend, and KeyboardInterrupt after a clean end on Ctrl-C.
     """
-    from actors.cluster import LOCAL, connected, offered_resources
+    from pmpo_ray.actors.cluster import LOCAL, connected, offered_resources
 
     is_run = not Path(source).is_file() and RunStore.exists(source)
     config = _config(source, overrides, is_run=is_run)
@@ -189,7 +189,7 @@ class _Evaluation:
         return any(plan.method != "likelihood" for plan in self._plans)
 
     async def _evaluator(self, stack: AsyncExitStack) -> GenerateClient | None:
-        from actors.evaluation_pools import evaluator_pool
+        from pmpo_ray.actors.evaluation_pools import evaluator_pool
 
         settings = self._config.evaluation.evaluator
         if settings.model is None or not self._writes:
@@ -200,7 +200,7 @@ class _Evaluation:
         return await stack.enter_async_context(pool)
 
     async def _reward(self, stack: AsyncExitStack) -> RewardPool | None:
-        from actors.evaluation_pools import reward_pool
+        from pmpo_ray.actors.evaluation_pools import reward_pool
 
         settings = self._config.evaluation.process_reward
         if settings.model is None or not self._writes:
@@ -218,7 +218,7 @@ class _Evaluation:
     async def _model(
         self, model: str, evaluator: GenerateClient | None, reward: RewardPool | None
     ) -> list[Examined]:
-        from actors.evaluation_pools import model_pools
+        from pmpo_ray.actors.evaluation_pools import model_pools
 
         config = self._config
         scorer, rewriter = engines_for(config, model, {plan.method for plan in self._plans})

@@ -53,10 +53,10 @@ from pmpo_ray.callbacks.trackers import trackers
 from pmpo_ray.types import Progress, RoundRecord, ScoredCandidate, Task, TaskFailure, TaskResult
 
 if TYPE_CHECKING:
-    from actors.clients import RewriterPool, ScorerPool
-    from actors.pools import Pools
-    from actors.resources import Plan
-    from actors.stats import PoolStats
+    from pmpo_ray.actors.clients import RewriterPool, ScorerPool
+    from pmpo_ray.actors.pools import Pools
+    from pmpo_ray.actors.resources import Plan
+    from pmpo_ray.actors.stats import PoolStats
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def run_optimization(
     Raises a PmpoError for everything a user can mend, also where every task failed, and KeyboardInterrupt
     after a clean end on Ctrl-C.
     """
-    from actors.cluster import LOCAL, connected, offered_resources
+    from pmpo_ray.actors.cluster import LOCAL, connected, offered_resources
 
     location = run_dir or config.run_dir or fresh_run_dir(config)
     given = given_tasks(config, location, given)
@@ -129,7 +129,7 @@ class _Run:
         cluster: ClusterInfo,
         placed: Plan,
     ) -> None:
-        from actors.metrics import Metrics
+        from pmpo_ray.actors.metrics import Metrics
 
         self._config = config
         self._store = store
@@ -152,7 +152,7 @@ class _Run:
         return RunResult(done, self._store.location, tuple(self._failures))
 
     async def run(self) -> None:
-        from actors.pools import running_pools
+        from pmpo_ray.actors.pools import running_pools
 
         began = time.monotonic()
         manifest = self._manifest()
@@ -212,7 +212,7 @@ class _Run:
     @asynccontextmanager
     async def _published(self, pools: Pools) -> AsyncIterator[None]:
         """The run's metrics are shown through Ray meanwhile, and once more at the end."""
-        from actors.metrics import publish
+        from pmpo_ray.actors.metrics import publish
 
         publishing = asyncio.create_task(publish(self._metrics, pools.stats))
         try:

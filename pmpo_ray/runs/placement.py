@@ -13,7 +13,7 @@ from pmpo_ray.engines.weights.resolve import estimate_bytes, resolve_model
 from pmpo_ray.errors import ResourceError
 
 if TYPE_CHECKING:
-    from actors.resources import ClusterResources, Plan, ReplicaPlan
+    from pmpo_ray.actors.resources import ClusterResources, Plan, ReplicaPlan
 
 
 Replica = tuple[ReplicaConfig, str]
@@ -22,7 +22,7 @@ Replica = tuple[ReplicaConfig, str]
 
 def place(config: RunConfig, there: ClusterResources, *, own_machine: bool) -> Plan:
     """What each replica of a run asks for. Errors as in `place_roles`."""
-    from actors.resources import plan
+    from pmpo_ray.actors.resources import plan
 
     roles: dict[str, Replica] = {"scorer": (config.scorer, scorer_model(config))}
     if config.scorer.role != "both":
@@ -38,7 +38,7 @@ def place_roles(
     """What the replicas of each role ask for. Raises ResourceError for more than there is, where that cannot
     grow, and ConfigError for settings that contradict each other. On a machine of the run's own the models
     are brought here, too."""
-    from actors.resources import plan_roles
+    from pmpo_ray.actors.resources import plan_roles
 
     configs = {role: config for role, (config, _) in roles.items()}
     placed = plan_roles(configs, there, autoscaling=settings.autoscaling)
@@ -54,7 +54,7 @@ def _check(
     *,
     own_machine: bool,
 ) -> None:
-    from actors.resources import check_fits
+    from pmpo_ray.actors.resources import check_fits
 
     if not settings.autoscaling:
         check_fits(placed, there)

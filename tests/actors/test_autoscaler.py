@@ -8,8 +8,8 @@ from pathlib import Path
 import ray
 import yaml
 
-from actors.clients import start_scorer_pool
-from actors.resources import ReplicaPlan
+from pmpo_ray.actors.clients import start_scorer_pool
+from pmpo_ray.actors.resources import ReplicaPlan
 from pmpo_ray.config.run import RayConfig, ScorerConfig
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.types import Example, ScoreRequest

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.autoscaling import Bounds, surplus, wanted
-from actors.deadlines import FACTOR, FIRST_DEADLINE, Pace
-from actors.dispatch import Backlog, Replica, Unit
-from actors.health import ReplicaState
+from pmpo_ray.actors.autoscaling import Bounds, surplus, wanted
+from pmpo_ray.actors.deadlines import FACTOR, FIRST_DEADLINE, Pace
+from pmpo_ray.actors.dispatch import Backlog, Replica, Unit
+from pmpo_ray.actors.health import ReplicaState
 
 
 class Nowhere:

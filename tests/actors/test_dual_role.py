@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from actors.dual_role import BothActor
-from actors.resources import ClusterResources, NodeResources, check_fits, plan
+from pmpo_ray.actors.dual_role import BothActor
+from pmpo_ray.actors.resources import ClusterResources, NodeResources, check_fits, plan
 from pmpo_ray.config.loading import config_from_mapping
 from pmpo_ray.config.run import DEFAULT_MODEL, RewriterConfig, RunConfig, ScorerConfig
 from pmpo_ray.engines.factory import create_generator, create_scorer

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.health import FINAL, TRANSITIONS, ReplicaEvent, ReplicaState, advance, takes_work
+from pmpo_ray.actors.health import FINAL, TRANSITIONS, ReplicaEvent, ReplicaState, advance, takes_work
 
 EVENTS = st.lists(st.sampled_from(ReplicaEvent), max_size=30)
 

@@ -18,7 +18,7 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.metrics import TAG_CHARS, Metrics, pool_change, publish, tag_value, tasks_by_state
+from pmpo_ray.actors.metrics import TAG_CHARS, Metrics, pool_change, publish, tag_value, tasks_by_state
 from pmpo_ray.types import Progress
 
 

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import ray
 
-from actors.autoscaling import Bounds
-from actors.clients import start_rewriter_pool, start_scorer_pool
-from actors.health import ReplicaState
-from actors.launcher import RayLauncher, ReplicaActor
-from actors.pool import Pool, PoolSpec
-from actors.resources import ReplicaPlan, actor_options
-from actors.stats import PoolStats
+from pmpo_ray.actors.autoscaling import Bounds
+from pmpo_ray.actors.clients import start_rewriter_pool, start_scorer_pool
+from pmpo_ray.actors.health import ReplicaState
+from pmpo_ray.actors.launcher import RayLauncher, ReplicaActor
+from pmpo_ray.actors.pool import Pool, PoolSpec
+from pmpo_ray.actors.resources import ReplicaPlan, actor_options
+from pmpo_ray.actors.stats import PoolStats
 from pmpo_ray.config.run import RayConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.engines.threaded import ThreadedGenerator
@@ -496,9 +496,9 @@ async def test_a_lost_node_is_told_from_a_lost_process() -> None:
         "import asyncio, os, signal\n"
         "import ray\n"
         "from ray.cluster_utils import Cluster\n"
-        "from actors.handles import ReplicaLostError, ReplicaUnreachableError\n"
-        "from actors.launcher import RayLauncher\n"
-        "from actors.resources import ReplicaPlan\n"
+        "from pmpo_ray.actors.handles import ReplicaLostError, ReplicaUnreachableError\n"
+        "from pmpo_ray.actors.launcher import RayLauncher\n"
+        "from pmpo_ray.actors.resources import ReplicaPlan\n"
         "class Sleeper:\n"
         "    async def ping(self): return str(os.getpid())\n"
         "    async def start(self): return None\n"

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.autoscaling import Bounds
-from actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
-from actors.pool import FAULTS_PER_UNIT, Pool, PoolSpec
 from benchmarks.scheduling.virtual import run_virtual
+from pmpo_ray.actors.autoscaling import Bounds
+from pmpo_ray.actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
+from pmpo_ray.actors.pool import FAULTS_PER_UNIT, Pool, PoolSpec
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.resources import (
+from pmpo_ray.actors.resources import (
     ClusterResources,
     NodeResources,
     Plan,

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.clients import RewriterPool, ScorerPool, start_shared_pool
-from actors.resources import ReplicaPlan
+from pmpo_ray.actors.clients import RewriterPool, ScorerPool, start_shared_pool
+from pmpo_ray.actors.resources import ReplicaPlan
 from pmpo_ray.config.run import DEFAULT_MODEL, RayConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Example, GenerateRequest

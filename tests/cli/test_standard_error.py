@@ -35,7 +35,7 @@ nothing_hidden = Redaction({})
 def record(
     message: str = "replica lost", level: int = logging.WARNING, **fields: object
 ) -> logging.LogRecord:
-    made = logging.LogRecord("actors.pool", level, "", 0, message, None, None)
+    made = logging.LogRecord("pmpo_ray.actors.pool", level, "", 0, message, None, None)
     if fields:
         made.fields = fields
     return made
@@ -55,7 +55,7 @@ def test_a_json_line_has_the_four_keys_and_the_fields() -> None:
     assert read(json_line(made, nothing_hidden)) == {
         "time": "1970-01-01T00:00:00.001Z",
         "level": "warning",
-        "logger": "actors.pool",
+        "logger": "pmpo_ray.actors.pool",
         "event": "replica lost",
         "pool": "scorer",
         "replica": 3,
@@ -230,7 +230,7 @@ import logging, os, subprocess, sys, warnings
 from pmpo_ray.cli.standard_error import standard_error
 
 with standard_error(sys.argv[1], os.environ):
-    pool = logging.getLogger("actors.pool")
+    pool = logging.getLogger("pmpo_ray.actors.pool")
     pool.info("replica started", extra={"fields": {"pool": "scorer", "replica": 3}})
     pool.warning("replica lost", extra={"fields": {"pool": "scorer", "reason": "hunter2hunter2\nat s3://a:b@c"}})
     logging.getLogger("library").info("chatter")
@@ -271,8 +271,8 @@ def test_in_json_all_that_anyone_writes_to_standard_error_is_an_object() -> None
     # Those that come through the pipe may arrive later than those that are logged, but in their order.
     logged = [(e["level"], e["logger"], e["event"]) for e in shown if e["logger"] != "stderr"]
     assert logged[:3] == [
-        ("info", "actors.pool", "replica started"),
-        ("warning", "actors.pool", "replica lost"),
+        ("info", "pmpo_ray.actors.pool", "replica started"),
+        ("warning", "pmpo_ray.actors.pool", "replica lost"),
         ("warning", "library", "slow path"),
     ]
     [warned] = [entry for entry in shown if entry["logger"] == "py.warnings"]
@@ -311,7 +311,7 @@ def test_a_log_that_nobody_reads_does_not_end_the_process(log_format: str) -> No
         "sys.stdin.read()\n"  # until the reader of standard error has gone
         "with standard_error(sys.argv[1], os.environ):\n"
         "    for _ in range(3):\n"
-        "        logging.getLogger('actors.pool').warning('lost')\n"
+        "        logging.getLogger('pmpo_ray.actors.pool').warning('lost')\n"
         "        print('printed', file=sys.stderr) if sys.argv[1] == 'json' else None\n"
         "print('finished')\n"
     )

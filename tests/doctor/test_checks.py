@@ -18,7 +18,7 @@ from pyarrow import fs
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from actors.resources import ClusterResources, NodeResources
+from pmpo_ray.actors.resources import ClusterResources, NodeResources
 from pmpo_ray.config.loading import config_from_mapping, default_config
 from pmpo_ray.config.run import EndpointConfig, RunConfig
 from pmpo_ray.doctor import findings

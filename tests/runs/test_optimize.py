@@ -15,7 +15,7 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-import actors.cluster
+import pmpo_ray.actors.cluster
 from pmpo_ray import PmpoError, RunConfig, optimize
 from pmpo_ray.config.run import DEFAULT_MODEL
 from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
