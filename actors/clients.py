@@ -22,8 +22,9 @@ from pmpo_ray.actors.resources import ReplicaPlan
 from pmpo_ray.actors.rewriter import RewriterActor
 from pmpo_ray.actors.scorer import ScorerActor
 from pmpo_ray.actors.stats import PoolStats
+from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.config.import_paths import carried
-from pmpo_ray.config.run import RayConfig, ReplicaConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.config.run import RayConfig
 from pmpo_ray.types import EngineInfo, Example, ExampleScore, GenerateRequest, GenerateResult, ScoreResult
 
 Examples = tuple[Example, ...]

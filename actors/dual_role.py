@@ -6,7 +6,7 @@ Invariants: as those of the scorer and the rewriter actor; the model is in memor
 from __future__ import annotations
 
 from pmpo_ray.actors.process import ending_with_engine, where
-from pmpo_ray.config.run import RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.engines.factory import open_both
 from pmpo_ray.protocols import AsyncGenerator, AsyncScorer
 from pmpo_ray.types import EngineInfo, Example, GenerateRequest, GenerateResult, ScoreRequest, ScoreResult

@@ -24,7 +24,9 @@ from pmpo_ray.actors.launcher import RayLauncher
 from pmpo_ray.actors.pool import Pool
 from pmpo_ray.actors.resources import ReplicaPlan
 from pmpo_ray.actors.reward import RewardActor
-from pmpo_ray.config.run import ProcessRewardConfig, RayConfig, ReplicaConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.config.evaluation import ProcessRewardConfig
+from pmpo_ray.config.run import RayConfig
 from pmpo_ray.engines.hf.process_reward import StepScores
 from pmpo_ray.types import EngineInfo
 

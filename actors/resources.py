@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any, Literal, TypedDict
 
-from pmpo_ray.config.run import ReplicaConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.errors import ConfigError, ResourceError
 
 MIN_GPU_FRACTION = 0.05

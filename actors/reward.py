@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from pmpo_ray.actors.process import where
-from pmpo_ray.config.run import ProcessRewardConfig
+from pmpo_ray.config.evaluation import ProcessRewardConfig
 from pmpo_ray.engines.hf.process_reward import ProcessRewardModel, StepScores
 from pmpo_ray.types import EngineInfo
 

@@ -7,7 +7,7 @@ died ends.
 from __future__ import annotations
 
 from pmpo_ray.actors.process import ending_with_engine, where
-from pmpo_ray.config.run import RewriterConfig
+from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.engines.factory import open_generator
 from pmpo_ray.protocols import AsyncGenerator
 from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult

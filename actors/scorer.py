@@ -7,7 +7,7 @@ died ends.
 from __future__ import annotations
 
 from pmpo_ray.actors.process import ending_with_engine, where
-from pmpo_ray.config.run import ScorerConfig
+from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.engines.factory import open_scorer
 from pmpo_ray.protocols import AsyncScorer
 from pmpo_ray.types import EngineInfo, Example, ScoreRequest, ScoreResult

@@ -20,8 +20,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.config.loading import load_config
-from pmpo_ray.config.run import DEFAULT_MODEL
 from pmpo_ray.evaluation.statistics import Comparison, compare, holm
 from pmpo_ray.store import RunStore
 

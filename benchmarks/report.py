@@ -23,8 +23,9 @@ from typing import Any
 
 from benchmarks.in_process import InProcessScorer
 from benchmarks.scheduling.work import SHAPES, bbh_shaped
+from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.config.loading import config_from_mapping, dump_config
-from pmpo_ray.config.run import RewriterConfig, SearchConfig
+from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.engines.simulated.engine import ADDITIONS, HELPFUL, SimulatedScorer
 from pmpo_ray.report import write_report
 from pmpo_ray.search.loop import SearchSetup, search_task

@@ -23,7 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from pmpo_ray.config.run import DEFAULT_MODEL, RewriterConfig, SplitConfig, TaskConfig
+from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig
+from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.search.meta_prompts import rewrite_prompt
 from pmpo_ray.types import GenerateRequest
 

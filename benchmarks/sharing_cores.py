@@ -77,7 +77,7 @@ def together(
 
 def replica(role: str, threads: int, seconds: float) -> None:
     """Work for `seconds` after a line on standard input; print the tokens a second."""
-    from pmpo_ray.config.run import TaskConfig
+    from pmpo_ray.config.tasks import TaskConfig
     from pmpo_ray.tasks import load_task
 
     task = load_task(TaskConfig(name="tickets"), None, 0)
@@ -93,7 +93,7 @@ def replica(role: str, threads: int, seconds: float) -> None:
 
 
 def scoring(task: Any, threads: int) -> Any:
-    from pmpo_ray.config.run import DEFAULT_MODEL, ScorerConfig
+    from pmpo_ray.config.engines import DEFAULT_MODEL, ScorerConfig
     from pmpo_ray.engines.factory import create_scorer
     from pmpo_ray.types import ScoreRequest
 
@@ -103,7 +103,7 @@ def scoring(task: Any, threads: int) -> Any:
 
 
 def rewriting(task: Any, threads: int) -> Any:
-    from pmpo_ray.config.run import DEFAULT_MODEL, RewriterConfig
+    from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig
     from pmpo_ray.engines.factory import create_generator
     from pmpo_ray.search.meta_prompts import rewrite_prompt, rewrite_shots
     from pmpo_ray.types import GenerateRequest

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pmpo_ray.api import evaluate, load_run, optimize
     from pmpo_ray.callbacks.dispatch import Callback, RunStart
-    from pmpo_ray.config.run import RewriterConfig, RunConfig, ScorerConfig
+    from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
+    from pmpo_ray.config.run import RunConfig
     from pmpo_ray.errors import PmpoError
     from pmpo_ray.evaluation.alpaca import preference_rows
     from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, GenerateClient, Generator, Observer, Scorer

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from pmpo_ray.config.run import EvaluationConfig, RunConfig, SearchConfig
+from pmpo_ray.config.evaluation import EvaluationConfig
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.evaluation.evaluators import method_for
 from pmpo_ray.protocols import ScoreClient

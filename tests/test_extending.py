@@ -15,9 +15,11 @@ import pandas as pd
 import pytest
 
 from pmpo_ray import Task, load_run, optimize, task
+from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.config.import_paths import carried, imported, path_of
 from pmpo_ray.config.loading import load_config
-from pmpo_ray.config.run import ReplicaConfig, RewriterConfig, RunConfig, ScorerConfig, TaskConfig
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.engines.factory import open_generator, open_scorer
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import ConfigError, DataError, EngineError, RunFolderError

@@ -18,7 +18,7 @@ import pytest
 
 from pmpo_ray import Example, RunConfig, Task, evaluate, load_run, optimize
 from pmpo_ray.config.loading import dump_config, load_config
-from pmpo_ray.config.run import TaskConfig
+from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.errors import ConfigError, DataError, RunFolderError
 from pmpo_ray.prepared_task import given_tasks, prepare_all
 from pmpo_ray.sources import TaskWords, requested

@@ -33,7 +33,7 @@ from pmpo_ray.actors.launcher import RayLauncher
 from pmpo_ray.actors.pool import PoolSpec
 from pmpo_ray.actors.resources import ReplicaPlan
 from pmpo_ray.actors.scorer import ScorerActor
-from pmpo_ray.config.run import ScorerConfig
+from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory
 from pmpo_ray.search.loop import search_task
 from pmpo_ray.types import Task

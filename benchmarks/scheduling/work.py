@@ -13,7 +13,8 @@ import platform
 import random
 from dataclasses import replace
 
-from pmpo_ray.config.run import RewriterConfig, SearchConfig
+from pmpo_ray.config.engines import RewriterConfig
+from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.engines.simulated.engine import Pace, SimulatedScorer
 from pmpo_ray.protocols import GenerateClient, Observer, ScoreClient
 from pmpo_ray.search.loop import SearchSetup

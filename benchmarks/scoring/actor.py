@@ -17,7 +17,7 @@ from typing import Literal
 
 from benchmarks.scoring.children import ANSWER_SECONDS, ContestantLostError
 from benchmarks.scoring.measuring import REPETITIONS, largest_difference
-from pmpo_ray.config.run import ScorerConfig
+from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.types import ExampleScore, ScoreRequest
 
 Scores = list[tuple[ExampleScore, ...]]

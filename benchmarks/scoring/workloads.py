@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.scoring.instructions import INSTRUCTIONS, PARENT, candidates
-from pmpo_ray.config.run import DEFAULT_MODEL, TaskConfig
+from pmpo_ray.config.engines import DEFAULT_MODEL
+from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.engines.answer_tree import Item
 from pmpo_ray.engines.prompt_encoder import LayoutSetting, PromptEncoder
 from pmpo_ray.errors import ConfigError

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pmpo_ray.callbacks.dispatch import Callback, RunStart
 from pmpo_ray.callbacks.values import about, disclosed, flat_config, result_values, round_values, sendable
-from pmpo_ray.config.run import MlflowConfig
+from pmpo_ray.config.tracking import MlflowConfig
 from pmpo_ray.store import task_folder
 from pmpo_ray.types import RoundRecord, TaskFailure, TaskResult
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from pmpo_ray.callbacks.dispatch import Callback
-from pmpo_ray.config.run import MlflowConfig, TensorboardConfig, TrackingConfig, WandbConfig
+from pmpo_ray.config.tracking import MlflowConfig, TensorboardConfig, TrackingConfig, WandbConfig
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.store.folder import Folder
 

@@ -15,9 +15,10 @@ from statistics import fmean
 from pydantic import BaseModel
 
 from pmpo_ray.callbacks.dispatch import RunStart
-from pmpo_ray.cli.standard_error import Redaction
 from pmpo_ray.config.messages import KeyPath, dotted, secretive
-from pmpo_ray.config.run import RunConfig, TrackingConfig
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.tracking import TrackingConfig
+from pmpo_ray.redaction import Redaction
 from pmpo_ray.search.loop import survivors_of
 from pmpo_ray.store import installed_versions
 from pmpo_ray.types import RoundRecord, TaskResult

@@ -58,7 +58,7 @@ def export(
 def _print(document: str) -> None:
     text = document if document.endswith("\n") else document + "\n"
     if sys.stdout.isatty():
-        from pmpo_ray.display.final_table import visible
+        from pmpo_ray.text import visible
 
         sys.stdout.write(visible(text))
     else:

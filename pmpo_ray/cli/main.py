@@ -91,7 +91,8 @@ def _forgiving(stream: TextIO) -> None:
 
 
 def _fail(text: str, log_format: LogFormat = "text") -> int:
-    from pmpo_ray.cli.standard_error import Redaction, one_line
+    from pmpo_ray.cli.standard_error import one_line
+    from pmpo_ray.redaction import Redaction
 
     if log_format == "json":
         _log.error(text)

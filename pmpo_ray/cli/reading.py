@@ -71,10 +71,10 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs: losses where they can be compared, held-out accuracies, costs and settings."""
-    from pmpo_ray.cli.standard_error import Redaction
     from pmpo_ray.display.comparison import comparison_json, show_comparison
     from pmpo_ray.history.comparison import compare_runs
     from pmpo_ray.history.run_history import load_history
+    from pmpo_ray.redaction import Redaction
 
     redact = Redaction(os.environ)
     found = compare_runs(load_history(first), load_history(second), task=task, redact=redact)
@@ -105,9 +105,9 @@ def doctor(
 
     Exit code 1: something that the configuration needs is missing.
     """
-    from pmpo_ray.cli.standard_error import Redaction
     from pmpo_ray.config.loading import default_config, load_config
     from pmpo_ray.doctor.checks import examine
+    from pmpo_ray.redaction import Redaction
 
     settings = load_config(config, override or ()) if config is not None else default_config(override or ())
     if run_dir is not None:

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pmpo_ray.display.final_table import amount, in_line, json_number, loss_text, percent_text, shortened
+from pmpo_ray.display.final_table import amount, json_number, loss_text, percent_text
 from pmpo_ray.display.run_pages import beginning, diff_text
 from pmpo_ray.evaluation.statistics import Comparison
 from pmpo_ray.history.comparison import RunComparison, Side, TaskComparison
 from pmpo_ray.history.task_facts import word_diff
+from pmpo_ray.text import in_line, shortened
 
 _NUMBERS = 66
 """Columns that the numbers need beside the names of tasks."""

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pmpo_ray.display.final_table import p_value_text, visible
+from pmpo_ray.display.final_table import p_value_text
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.statistics import Comparison
 from pmpo_ray.evaluation.summary import Against, Gain, Overall, Row, Summary
+from pmpo_ray.text import visible
 from pmpo_ray.types import Interval, Method
 
 _MANNER: Mapping[Method, str] = {

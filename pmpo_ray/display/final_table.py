@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -24,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pmpo_ray.evaluation.statistics import LEVEL, holm
+from pmpo_ray.text import in_line, shortened, visible
 from pmpo_ray.types import Interval, Progress, TaskFailure, TaskResult
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -31,22 +31,9 @@ _TREND = 10
 """Characters of a spark line in the live table."""
 _EXCERPT = 240
 """Characters of an instruction that the table of many tasks shows."""
-_BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
 _STYLES = {"waiting": "dim", "done": "green", "failed": "red"}
 _NUMBERS = 52
 """Columns that the live table needs beside the task names."""
-
-
-def visible(text: str) -> str:
-    """`text` with everything that would steer a terminal written out (\\x1b for ESC); line breaks stay."""
-    plain = text.replace("\r\n", "\n").expandtabs(4)
-    return "".join(ascii(character)[1:-1] if _steers(character) else character for character in plain)
-
-
-def _steers(character: str) -> bool:
-    if character == "\n":
-        return False
-    return unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or ord(character) in _BIDI
 
 
 def spark(losses: Sequence[float], width: int = _TREND) -> str:
@@ -72,15 +59,6 @@ def amount(number: int) -> str:
             value = number / size
             return f"{value:.0f}{unit}" if value >= 100 else f"{value:.1f}{unit}"
     return str(number)
-
-
-def shortened(name: str, width: int) -> str:
-    """`name` in at most `width` characters; what goes stands before the end, where the names of a
-    family differ."""
-    if len(name) <= width:
-        return name
-    tail = width * 2 // 3
-    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
 
 
 class LiveTable:
@@ -342,11 +320,6 @@ def _instructions(results: Sequence[TaskResult]) -> RenderableType:
 def _excerpt(text: str) -> str:
     shown = in_line(text)
     return shown if len(shown) <= _EXCERPT else f"{shown[: _EXCERPT - 1]}…"
-
-
-def in_line(text: str) -> str:
-    """`text` made visible on one line."""
-    return " ".join(visible(text).split())
 
 
 def loss_text(loss: float) -> str:

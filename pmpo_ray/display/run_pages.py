@@ -17,17 +17,7 @@ from rich.text import Text
 
 from pmpo_ray.display.evaluation_tables import show as show_tables
 from pmpo_ray.display.evaluation_tables import tables
-from pmpo_ray.display.final_table import (
-    accuracy_text,
-    amount,
-    in_line,
-    loss_text,
-    p_value_text,
-    percent_text,
-    shortened,
-    spark,
-    visible,
-)
+from pmpo_ray.display.final_table import accuracy_text, amount, loss_text, p_value_text, percent_text, spark
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.instructions import BASELINES
 from pmpo_ray.evaluation.summary import Summary, summarise
@@ -49,6 +39,7 @@ from pmpo_ray.history.task_facts import (
 )
 from pmpo_ray.prepared_task import job_searches
 from pmpo_ray.store import Manifest
+from pmpo_ray.text import in_line, shortened, visible
 
 HARD_EXAMPLES = 3
 _STATES: Mapping[TaskState, str] = {

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from pmpo_ray.config.run import EndpointConfig, ReplicaConfig, RunConfig
+from pmpo_ray.config.engines import EndpointConfig, ReplicaConfig
+from pmpo_ray.config.run import RunConfig
 from pmpo_ray.doctor.gpus_and_models import GpuReport, HubReport, Model, ModelReport
 from pmpo_ray.doctor.machine import Machine
 from pmpo_ray.doctor.tasks import TaskReport

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pmpo_ray.display.final_table import in_line
 from pmpo_ray.doctor.findings import Finding, State
+from pmpo_ray.text import in_line
 
 _STYLES: Mapping[State, str] = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Literal, cast
 
-from pmpo_ray.config.run import ReplicaConfig, RewriterConfig
+from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig
 
 Chosen = Literal["transformers", "vllm", "openai", "simulated", "own"]
 

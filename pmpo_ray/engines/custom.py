@@ -12,8 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.config.import_paths import imported
-from pmpo_ray.config.run import ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.engines.threaded import ThreadedGenerator, ThreadedScorer
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, Generator, Scorer

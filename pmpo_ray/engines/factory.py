@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from pmpo_ray.config.run import RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.engines.auto import choose_engine
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, Generator, Scorer

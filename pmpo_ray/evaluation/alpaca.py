@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from pmpo_ray.config.run import EndpointConfig, ReplicaConfig
+from pmpo_ray.config.engines import EndpointConfig, ReplicaConfig
 from pmpo_ray.engines.gather import together
 from pmpo_ray.engines.openai.client import Endpoint
 from pmpo_ray.errors import ConfigError, DataError, EngineError, ModelError

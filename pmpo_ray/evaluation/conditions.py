@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from pmpo_ray.config.run import EvaluationConfig
+from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.types import Condition, EngineInfo, Example
 
 START, BEST = "start", "best"

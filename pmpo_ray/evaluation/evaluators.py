@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pmpo_ray.config.run import EvaluationConfig
+from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.engines.gather import together
 from pmpo_ray.errors import ConfigError, EngineError
 from pmpo_ray.evaluation.grading import Grader

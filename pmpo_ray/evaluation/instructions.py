@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmpo_ray.config.run import Baseline
+from pmpo_ray.config.evaluation import Baseline
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.tasks.benchmarks import STEP_BY_STEP

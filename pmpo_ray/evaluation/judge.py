@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pmpo_ray.config.run import EvaluationConfig
+from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.evaluation.alpaca import outputs_document, win_rates
 from pmpo_ray.evaluation.evaluators import Answering

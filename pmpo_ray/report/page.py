@@ -15,11 +15,12 @@ from pathlib import Path
 
 import jinja2
 
-from pmpo_ray.display.final_table import accuracy_text, loss_text, p_value_text, visible
+from pmpo_ray.display.final_table import accuracy_text, loss_text, p_value_text
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.history.run_history import RunHistory, load_history
 from pmpo_ray.report.view import OPERATORS, duration, page_view
 from pmpo_ray.store import RunStore
+from pmpo_ray.text import visible
 
 REPORT = "report.html"
 

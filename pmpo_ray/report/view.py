@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 
-from pmpo_ray.cli.standard_error import Redaction
 from pmpo_ray.config.loading import dump_config
-from pmpo_ray.display.final_table import amount, p_value_text, visible
+from pmpo_ray.display.final_table import amount, p_value_text
 from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import (
@@ -32,8 +31,10 @@ from pmpo_ray.history.task_facts import (
     state_of,
     word_diff,
 )
+from pmpo_ray.redaction import Redaction
 from pmpo_ray.report import charts
 from pmpo_ray.report.lineage import Node, lineage_tree
+from pmpo_ray.text import visible
 from pmpo_ray.types import Example, ExampleScore, ScoredCandidate
 
 HARD_EXAMPLES = 5

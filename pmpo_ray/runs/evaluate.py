@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmpo_ray.config.run import ReplicaConfig, RewriterConfig, RunConfig
+from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig
+from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.loading import differences, dump_config, load_config
 from pmpo_ray.errors import ConfigError, DataError, EngineError, RunFolderError
 from pmpo_ray.evaluation.alpaca import outputs_document

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from pmpo_ray.config.run import ReplicaConfig, RewriterConfig, RunConfig, ScorerConfig
+from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import ConfigError, DataError, RunFolderError
 from pmpo_ray.evaluation.conditions import START
 from pmpo_ray.evaluation.instructions import Contender, baselines, of_run, own_instructions

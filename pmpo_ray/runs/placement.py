@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pmpo_ray.config.run import RayConfig, ReplicaConfig, RunConfig
+from pmpo_ray.config.run import RayConfig, RunConfig
+from pmpo_ray.config.engines import ReplicaConfig
 from pmpo_ray.engines.weights.resolve import estimate_bytes, resolve_model
 from pmpo_ray.errors import ResourceError
 

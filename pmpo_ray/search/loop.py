@@ -14,7 +14,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pmpo_ray.config.run import RewriterConfig, SearchConfig
+from pmpo_ray.config.engines import RewriterConfig
+from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.protocols import GenerateClient, Observer, ScoreClient
 from pmpo_ray.search.gate import normalise, refusal_reason

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast, get_args
 
-from pmpo_ray.config.run import ColumnsConfig, TaskConfig
+from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.tasks.files import Record
 from pmpo_ray.tasks.hub import named_rows

@@ -14,7 +14,8 @@ from types import FunctionType
 from typing import TypeVar
 
 from pmpo_ray.config.import_paths import imported, path_of
-from pmpo_ray.config.run import ColumnsConfig, RunConfig, TaskConfig
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.tasks.assembly import Draft, assemble
 from pmpo_ray.tasks.bbh import BBH

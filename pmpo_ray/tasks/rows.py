@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass
 
-from pmpo_ray.config.run import ColumnsConfig
+from pmpo_ray.config.tasks import ColumnsConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.tasks.files import Record
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from random import Random
 
-from pmpo_ray.config.run import SplitConfig
+from pmpo_ray.config.tasks import SplitConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.tasks.corruptions import shuffled
 from pmpo_ray.types import Example, Split, Task

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pmpo_ray.config.run import TaskConfig
+from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.tasks.assembly import Draft, assemble
 from pmpo_ray.tasks.files import Record, read_records

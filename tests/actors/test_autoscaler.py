@@ -10,7 +10,8 @@ import yaml
 
 from pmpo_ray.actors.clients import start_scorer_pool
 from pmpo_ray.actors.resources import ReplicaPlan
-from pmpo_ray.config.run import RayConfig, ScorerConfig
+from pmpo_ray.config.engines import ScorerConfig
+from pmpo_ray.config.run import RayConfig
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.types import Example, ScoreRequest
 from tests.cluster.test_ray_jobs import free_port, started_head, until_listening

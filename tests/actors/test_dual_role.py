@@ -9,8 +9,9 @@ import pytest
 
 from pmpo_ray.actors.dual_role import BothActor
 from pmpo_ray.actors.resources import ClusterResources, NodeResources, check_fits, plan
+from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
 from pmpo_ray.config.loading import config_from_mapping
-from pmpo_ray.config.run import DEFAULT_MODEL, RewriterConfig, RunConfig, ScorerConfig
+from pmpo_ray.config.run import RunConfig
 from pmpo_ray.engines.factory import create_generator, create_scorer
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.runs.placement import rewriter_model

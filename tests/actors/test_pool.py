@@ -24,7 +24,8 @@ from pmpo_ray.actors.launcher import RayLauncher, ReplicaActor
 from pmpo_ray.actors.pool import Pool, PoolSpec
 from pmpo_ray.actors.resources import ReplicaPlan, actor_options
 from pmpo_ray.actors.stats import PoolStats
-from pmpo_ray.config.run import RayConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
+from pmpo_ray.config.run import RayConfig
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.engines.threaded import ThreadedGenerator
 from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, ResourceError

@@ -14,7 +14,7 @@ from pmpo_ray.actors.resources import (
     cluster_resources,
     plan,
 )
-from pmpo_ray.config.run import RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.errors import ConfigError, ResourceError
 
 GB = 10**9

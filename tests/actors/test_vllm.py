@@ -17,7 +17,8 @@ import ray
 
 from pmpo_ray.actors.clients import RewriterPool, ScorerPool, start_shared_pool
 from pmpo_ray.actors.resources import ReplicaPlan
-from pmpo_ray.config.run import DEFAULT_MODEL, RayConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
+from pmpo_ray.config.run import RayConfig
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Example, GenerateRequest
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.paper import figures
 from benchmarks.paper.__main__ import main
-from pmpo_ray.config.run import DEFAULT_MODEL
+from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.weights.resolve import resolve_model
 from tests.engines.hf.test_process_reward import TrlFolder, trl
 from tests.evaluation.test_alpaca import JUDGE, Post, RealJudge, Reply, Server, real_judge, reply_with, server

@@ -20,7 +20,7 @@ from benchmarks.scoring.precision import measure as measure_precision
 from benchmarks.scoring.results import Report, Row, table
 from benchmarks.scoring.work import LeastWork, MatmulRates, ModelShape, least_work, model_shape
 from benchmarks.scoring.workloads import NAMES, Workload, encode, workload_texts
-from pmpo_ray.config.run import DEFAULT_MODEL
+from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.answer_tree import Item
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model

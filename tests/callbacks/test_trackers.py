@@ -20,7 +20,8 @@ from pmpo_ray.callbacks.tensorboard import code_block
 from pmpo_ray.callbacks.trackers import trackers
 from pmpo_ray.callbacks.values import flat_config, result_values, round_values, sendable
 from pmpo_ray.config.loading import config_from_mapping
-from pmpo_ray.config.run import MlflowConfig, RunConfig, TensorboardConfig, TrackingConfig, WandbConfig
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.tracking import MlflowConfig, TensorboardConfig, TrackingConfig, WandbConfig
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.runs.optimize import RunResult
 from pmpo_ray.search.loop import survivors_of

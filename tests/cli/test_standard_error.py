@@ -16,15 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_ray.cli.standard_error import (
-    LIMIT,
-    JsonProgress,
-    Redaction,
-    bounded,
-    json_line,
-    one_line,
-    text_line,
-)
+from pmpo_ray.cli.standard_error import LIMIT, JsonProgress, bounded, json_line, one_line, text_line
+from pmpo_ray.redaction import Redaction
 from pmpo_ray.types import Progress
 
 ROOT = Path(__file__).parents[2]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pmpo_ray import optimize
+from pmpo_ray.config.engines import EndpointConfig, ReplicaConfig
 from pmpo_ray.config.loading import (
     CHANGEABLE,
     config_from_mapping,
@@ -24,16 +25,10 @@ from pmpo_ray.config.loading import (
     key_paths,
     load_config,
 )
-from pmpo_ray.config.run import (
-    EndpointConfig,
-    MlflowConfig,
-    ReplicaConfig,
-    RunConfig,
-    SearchConfig,
-    TaskConfig,
-    TensorboardConfig,
-    TrackingConfig,
-)
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.search import SearchConfig
+from pmpo_ray.config.tasks import TaskConfig
+from pmpo_ray.config.tracking import MlflowConfig, TensorboardConfig, TrackingConfig
 from pmpo_ray.errors import ConfigError, PmpoError, RunFolderError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -13,16 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pmpo_ray.display.final_table import (
-    LiveTable,
-    PlainLog,
-    amount,
-    final_table,
-    result_json,
-    shortened,
-    spark,
-    visible,
-)
+from pmpo_ray.display.final_table import LiveTable, PlainLog, amount, final_table, result_json, spark
+from pmpo_ray.text import shortened, visible
 from pmpo_ray.types import Interval, Progress, State, TaskResult
 
 HOSTILE = (

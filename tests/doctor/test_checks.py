@@ -19,8 +19,9 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from pmpo_ray.actors.resources import ClusterResources, NodeResources
+from pmpo_ray.config.engines import EndpointConfig
 from pmpo_ray.config.loading import config_from_mapping, default_config
-from pmpo_ray.config.run import EndpointConfig, RunConfig
+from pmpo_ray.config.run import RunConfig
 from pmpo_ray.doctor import findings
 from pmpo_ray.doctor.bounded_call import Question, UnansweredError
 from pmpo_ray.doctor.cluster import inspect_cluster, inspect_own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pmpo_ray.config.run import DEFAULT_MODEL, RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
 from pmpo_ray.engines.auto import choose_engine
 from pmpo_ray.engines.factory import create_generator, create_scorer
 from pmpo_ray.errors import ConfigError

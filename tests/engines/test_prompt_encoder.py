@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from pmpo_ray.config.run import DEFAULT_MODEL
+from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
 from pmpo_ray.errors import ModelError

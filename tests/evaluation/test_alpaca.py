@@ -19,7 +19,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pmpo_ray.config.run import DEFAULT_MODEL, EndpointConfig, RewriterConfig, TaskConfig
+from pmpo_ray.config.engines import DEFAULT_MODEL, EndpointConfig, RewriterConfig
+from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.engines.hf.generator import TransformersGenerator
 from pmpo_ray.engines.hf.loading import load_replica
 from pmpo_ray.errors import ConfigError, DataError, EndpointError, ModelError

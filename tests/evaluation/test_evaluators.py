@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pmpo_ray.config.run import EvaluationConfig, RunConfig, TaskConfig
+from pmpo_ray.config.evaluation import EvaluationConfig
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.errors import ConfigError, EngineError
 from pmpo_ray.evaluation.conditions import condition_key
 from pmpo_ray.evaluation.evaluators import FOLLOW_UP, Answering, Choosing, method_for

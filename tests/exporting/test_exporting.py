@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jinja2 import Environment
 from pyarrow import fs
 
-from pmpo_ray.config.run import DEFAULT_MODEL
+from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.prompt_encoder import Layout, PromptEncoder
 from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
 from pmpo_ray.errors import DataError, RunFolderError

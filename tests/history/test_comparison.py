@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pmpo_ray.cli.standard_error import Redaction
 from pmpo_ray.display.comparison import comparison_json, show_comparison
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.statistics import holm
 from pmpo_ray.history.comparison import HIDDEN, RunComparison, compare_runs
 from pmpo_ray.history.run_history import RunHistory, TaskHistory, load_history
+from pmpo_ray.redaction import Redaction
 from pmpo_ray.types import Condition, Examined, Outcome
 from tests.run_folders import ENGINE, write_run
 

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from pmpo_ray import evaluate, optimize
-from pmpo_ray.config.run import RunConfig, SplitConfig, TaskConfig
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.display.evaluation_tables import summary_json
 from pmpo_ray.errors import ConfigError, RunFolderError
 from pmpo_ray.runs.evaluate import run_evaluation

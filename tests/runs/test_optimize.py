@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config
 
 import pmpo_ray.actors.cluster
 from pmpo_ray import PmpoError, RunConfig, optimize
-from pmpo_ray.config.run import DEFAULT_MODEL
+from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
 from pmpo_ray.errors import DataError, EngineError, ResourceError, RunFolderError
 from pmpo_ray.store import RunStore

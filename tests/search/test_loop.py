@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pmpo_ray.config.run import RewriterConfig, SearchConfig, SplitConfig, TaskConfig
+from pmpo_ray.config.engines import RewriterConfig
+from pmpo_ray.config.search import SearchConfig
+from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import EngineError
 from pmpo_ray.search.gate import normalise

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_ray.config.run import TaskConfig
+from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.tasks import load_task
 from pmpo_ray.tasks.bbh import DESCRIPTIONS

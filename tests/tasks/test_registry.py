@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pmpo_ray.config.run import ColumnsConfig, TaskConfig
+from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.tasks import TaskListing, list_tasks, load_task
 from pmpo_ray.tasks.bbh import DESCRIPTIONS

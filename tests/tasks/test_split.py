@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_ray.config.run import SplitConfig, TaskConfig
+from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.tasks import list_tasks, load_task, split_task
 from pmpo_ray.types import Example, Kind, Task

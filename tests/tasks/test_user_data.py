@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from pmpo_ray.config.run import ColumnsConfig, TaskConfig
+from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.tasks import load_task
 from pmpo_ray.types import Task

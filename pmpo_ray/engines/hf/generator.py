@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import DynamicCache
 
-from pmpo_ray.config.run import RewriterConfig
+from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.engines.generation_prompt import end_tokens, generation_prompt
 from pmpo_ray.engines.hf import grouped_attention
 from pmpo_ray.engines.hf.devices import context_length

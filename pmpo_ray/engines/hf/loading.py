@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pmpo_ray.config.run import ReplicaConfig
+from pmpo_ray.config.engines import ReplicaConfig
 from pmpo_ray.engines.hf.devices import choose_device, choose_dtype, context_length
 from pmpo_ray.engines.weights.resolve import ResolvedModel, load_model, load_tokenizer, resolve_model
 from pmpo_ray.types import EngineInfo

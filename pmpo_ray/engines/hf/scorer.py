@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from pmpo_ray.config.run import ScorerConfig
+from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.engines.hf.devices import context_length
 from pmpo_ray.engines.hf.likelihood import LikelihoodEngine
 from pmpo_ray.engines.hf.loading import LoadedModel, load_replica

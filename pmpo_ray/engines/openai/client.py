@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from pmpo_ray.config.run import ReplicaConfig
+from pmpo_ray.config.engines import ReplicaConfig
 from pmpo_ray.errors import ConfigError, EndpointError, EngineError, ModelError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
-from pmpo_ray.config.run import RewriterConfig
+from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.engines.gather import together
 from pmpo_ray.engines.openai.client import Endpoint, ServedModel
 from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from pmpo_ray.config.run import ScorerConfig
+from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.engines.answer_tree import Item
 from pmpo_ray.engines.gather import together
 from pmpo_ray.engines.items import ItemBuilder, example_name, example_score

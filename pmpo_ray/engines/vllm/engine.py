@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pmpo_ray.config.run import ReplicaConfig, ScorerConfig
+from pmpo_ray.config.engines import ReplicaConfig, ScorerConfig
 from pmpo_ray.engines.auto import vllm_installed
 from pmpo_ray.engines.weights.gguf import one_line
 from pmpo_ray.engines.weights.resolve import ResolvedModel, estimate_bytes, load_tokenizer, resolve_model

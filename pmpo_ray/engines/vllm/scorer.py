@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pmpo_ray.config.run import ScorerConfig
+from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.engines.answer_tree import Item, Tokens
 from pmpo_ray.engines.gather import together
 from pmpo_ray.engines.items import ItemBuilder, example_score

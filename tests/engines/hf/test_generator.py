@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from pmpo_ray.config.run import DEFAULT_MODEL, RewriterConfig
+from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig
 from pmpo_ray.engines.hf.generator import TransformersGenerator
 from pmpo_ray.engines.hf.loading import LoadedModel
 from pmpo_ray.engines.prompt_encoder import PromptEncoder

@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pmpo_ray.config.run import DEFAULT_MODEL
+from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.hf.process_reward import ProcessRewardModel, StepScores, split_steps
 from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
 from pmpo_ray.errors import ConfigError, DataError, EngineError, ModelError

@@ -19,7 +19,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from pmpo_ray.config.run import DEFAULT_MODEL, ScorerConfig
+from pmpo_ray.config.engines import DEFAULT_MODEL, ScorerConfig
 from pmpo_ray.engines.hf.loading import LoadedModel
 from pmpo_ray.engines.hf.scorer import TransformersScorer
 from pmpo_ray.engines.prompt_encoder import PromptEncoder

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
+from pmpo_ray.config.engines import EndpointConfig, RewriterConfig
 from pmpo_ray.config.loading import load_config
-from pmpo_ray.config.run import EndpointConfig, RewriterConfig
 from pmpo_ray.engines.openai.generator import OpenAIGenerator
 from pmpo_ray.errors import ConfigError, EndpointError, EngineError, ModelError
 from pmpo_ray.types import Example, GenerateRequest

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from pmpo_ray.config.run import DEFAULT_MODEL, EndpointConfig, ScorerConfig
+from pmpo_ray.config.engines import DEFAULT_MODEL, EndpointConfig, ScorerConfig
 from pmpo_ray.engines.openai.scorer import OpenAIScorer
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model

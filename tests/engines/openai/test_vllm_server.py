@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pmpo_ray.config.run import DEFAULT_MODEL, EndpointConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import DEFAULT_MODEL, EndpointConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.engines.hf.generator import TransformersGenerator
 from pmpo_ray.engines.hf.loading import LoadedModel, load_replica
 from pmpo_ray.engines.hf.scorer import TransformersScorer

@@ -8,7 +8,7 @@ from statistics import median
 
 import pytest
 
-from pmpo_ray.config.run import RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.engines.factory import create_generator, create_scorer
 from pmpo_ray.engines.simulated.engine import (
     OWN_INSTRUCTION,

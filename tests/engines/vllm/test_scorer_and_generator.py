@@ -12,14 +12,8 @@ import pandas as pd
 import pytest
 import pytest_asyncio
 
-from pmpo_ray.config.run import (
-    DEFAULT_MODEL,
-    RewriterConfig,
-    ScorerConfig,
-    SplitConfig,
-    TaskConfig,
-    VllmConfig,
-)
+from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig, VllmConfig
+from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.engines.factory import open_scorer
 from pmpo_ray.engines.hf.generator import TransformersGenerator
 from pmpo_ray.engines.hf.loading import load_replica

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pmpo_ray.config.run import TaskConfig
+from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.evaluation.answers.reader import AnswerKind, AnswerReader
 from pmpo_ray.tasks import load_task
 from pmpo_ray.tasks.bbh import DESCRIPTIONS

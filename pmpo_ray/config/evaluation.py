@@ -1,0 +1,75 @@
+"""The section about held-out evaluation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+)
+
+from pmpo_ray.config.base import NonNegative, Positive, Section
+from pmpo_ray.config.engines import EndpointConfig, Engine
+
+
+class EvaluatorConfig(Section):
+    """A model that tells whether a reply comes to the target; without `model` rules do."""
+
+    model: str | None = None
+    engine: Engine = "openai"
+    endpoint: EndpointConfig = EndpointConfig()
+
+
+class JudgeConfig(Section):
+    """The judge of AlpacaEval, for tasks of better and worse answers: whether it is asked for one token,
+    whose log-likelihoods count (`weighted`), or for a ranking in words (`plain`). `references` is a file of
+    outputs in AlpacaEval's format (None: the outputs under the start instruction)."""
+
+    model: str | None = None
+    annotator: Literal["weighted", "plain"] = "weighted"
+    references: str | None = None
+    endpoint: EndpointConfig = EndpointConfig()
+
+
+class ProcessRewardConfig(Section):
+    """A process-reward model that rates the steps of generated replies; none without `model`. `separator` is
+    the text or token that ends a step (None: what the model is known to use)."""
+
+    model: str | None = None
+    separator: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    gpus: float | None = Field(default=None, ge=0)
+
+
+Baseline = Literal["answer_only", "step_by_step", "rephrase", "step_back", "description"]
+
+
+class EvaluationConfig(Section):
+    """Held-out accuracy. A run measures its first and its best instruction so; `pmpo evaluate` also takes
+    `models` (none: the scorer's), `baselines`, `instructions` by name (a text, or a file as @PATH),
+    `shots` (None: those of the split), `seeds` repetitions and, with `candidates`, all candidates of a run.
+
+    `limit` bounds the test examples of a task. `method` auto chooses among given answers by likelihood where
+    there are some and generates elsewhere. `temperature` 0 is greedy. With `follow_up` a reply in which no
+    answer is found is asked for the answer alone once more. `evaluator` is a model that compares replies with
+    the targets, in place of rules; `judge` compares whole answers with others; `process_reward` rates the
+    steps of replies. `calibrate` is as in the search (None: as the search had it)."""
+
+    enabled: bool = True
+    limit: Positive | None = None
+    method: Literal["auto", "likelihood", "generation"] = "auto"
+    calibrate: bool | None = None
+    max_tokens: Positive = 256
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    follow_up: bool = True
+    seeds: Positive = 1
+    models: tuple[str, ...] = ()
+    baselines: tuple[Baseline, ...] = ("description",)
+    instructions: dict[str, str] = Field(default_factory=dict)
+    shots: tuple[NonNegative, ...] | None = None
+    candidates: Literal["best", "all"] = "best"
+    evaluator: EvaluatorConfig = EvaluatorConfig()
+    judge: JudgeConfig = JudgeConfig()
+    process_reward: ProcessRewardConfig = ProcessRewardConfig()

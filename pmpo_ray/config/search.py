@@ -1,0 +1,54 @@
+"""The section about the search."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+    field_validator,
+)
+
+from pmpo_ray.config.base import NonNegative, Positive, Section
+from pmpo_ray.config.import_paths import is_import_path
+
+
+class SearchConfig(Section):
+    """The method's settings (paper: 20 rounds, 3 hard examples, 4 variants, one lineage). `operators` are
+    what proposes instructions; masking is a setting of its own. `calibrate` takes from each label's
+    log-likelihood that behind an input without content, in tasks with labels."""
+
+    rounds: NonNegative = 20
+    hard_examples: Positive = 3
+    variants: Positive = 4
+    population: Positive = 1
+    max_siblings: Positive | None = None
+    masking: Literal["model", "rules", "off"] = "model"
+    mask_mode: Literal["drop", "token"] = "drop"
+    mask_token: str = "[MASK]"
+    max_segments: Positive = 5
+    hard_case_selection: bool = True
+    objective: str = "auto"
+    operators: tuple[str, ...] = ("rewrite",)
+    beta: float = Field(default=1.0, gt=0)
+    per_token: bool = False
+    calibrate: bool = False
+    meta_prompt: Literal["auto", "long", "short"] = "auto"
+    max_instruction_chars: Positive = 4000
+    reasks: NonNegative = 1
+    patience: Positive | None = None
+    target_loss: float | None = None
+    max_tokens: Positive | None = None
+    max_seconds: float | None = Field(default=None, gt=0)
+
+    @field_validator("operators")
+    @classmethod
+    def _rewriting_or_own(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for operator in value:
+            if operator != "rewrite" and not is_import_path(operator):
+                raise ValueError(
+                    f"{operator!r:.80} should be rewrite, or module:name of an operator of your own"
+                )
+        if len(set(value)) < len(value):
+            raise ValueError("an operator is named twice; name each once")
+        return value

@@ -1,0 +1,55 @@
+"""The section about trackers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    field_validator,
+)
+
+from pmpo_ray.config.base import Section
+
+
+class MlflowConfig(Section):
+    """A run in MLflow. `uri` None: what MLFLOW_TRACKING_URI names, else MLflow's own default."""
+
+    uri: str | None = None
+    experiment: str = Field(default="pmpo", min_length=1)
+    register_prompts: bool = True
+
+    @field_validator("uri")
+    @classmethod
+    def _without_password(cls, value: str | None) -> str | None:
+        # What is here is kept in the run folder, and the message must not show it either.
+        if value is not None and "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError("must hold no credentials; give such an address in MLFLOW_TRACKING_URI")
+        return value
+
+
+class WandbConfig(Section):
+    """A run in Weights & Biases. What is None is for wandb's own variables and settings to say."""
+
+    project: str = Field(default="pmpo", min_length=1)
+    entity: str | None = None
+    mode: Literal["online", "offline", "disabled"] | None = None
+
+
+class TensorboardConfig(Section):
+    """A run in TensorBoard. `log_dir` None: the folder tensorboard in the run folder."""
+
+    log_dir: str | None = None
+
+
+class TrackingConfig(Section):
+    """Where a run is shown while it goes on; nowhere by default. `true` stands for a section of defaults."""
+
+    mlflow: MlflowConfig | None = None
+    wandb: WandbConfig | None = None
+    tensorboard: TensorboardConfig | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
