@@ -20,7 +20,6 @@ from pmpo_ray.actors.clients import (
 from pmpo_ray.actors.resources import Plan
 from pmpo_ray.actors.stats import PoolStats
 from pmpo_ray.config.run import RunConfig
-from pmpo_ray.runs.placement import rewriter_model, scorer_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Pools:
 async def running_pools(config: RunConfig, plan: Plan) -> AsyncIterator[Pools]:
     """Pools as `config` and `plan` say, a replica of each ready. Errors as in `Pool.start`."""
     if plan.rewriter is None:
-        model = scorer_model(config)
+        model = config.scorer_model
         scorer, rewriter = await start_shared_pool(
             config.scorer, config.rewriter, model, plan.scorer, config.ray
         )
@@ -47,10 +46,10 @@ async def running_pools(config: RunConfig, plan: Plan) -> AsyncIterator[Pools]:
             await scorer.close()
         return
     scoring = asyncio.create_task(
-        start_scorer_pool(config.scorer, scorer_model(config), plan.scorer, config.ray)
+        start_scorer_pool(config.scorer, config.scorer_model, plan.scorer, config.ray)
     )
     rewriting = asyncio.create_task(
-        start_rewriter_pool(config.rewriter, rewriter_model(config), plan.rewriter, config.ray)
+        start_rewriter_pool(config.rewriter, config.rewriter_model, plan.rewriter, config.ray)
     )
     try:
         scorer, rewriter = await asyncio.gather(scoring, rewriting)

@@ -122,9 +122,8 @@ def evaluate(
 def load_run(run_dir: str | Path, /) -> RunResult:
     """The result of the run in a folder (a path or s3://...), finished or not: of the tasks that came to one
     so far. Raises RunFolderError where there is no run, or for a damaged file."""
-    from pmpo_ray.prepared_task import job_names
     from pmpo_ray.store import RunStore
 
     store = RunStore.open(str(run_dir))
-    found = map(store.read_task_result, job_names(load_config(None, (), str(run_dir))))
+    found = map(store.read_task_result, load_config(None, (), str(run_dir)).named_searches())
     return RunResult(tuple(result for result in found if result is not None), store.location)

@@ -42,22 +42,6 @@ class Job:
         return self.search.calibrate if settings.calibrate is None else settings.calibrate
 
 
-def job_names(config: RunConfig, task: str | None = None) -> list[str]:
-    """What the jobs of a configuration, or of one task of it, are called, in their order: as their tasks, or
-    TASK.NAME for each entry of the grid."""
-    return list(job_searches(config, task))
-
-
-def job_searches(config: RunConfig, task: str | None = None) -> dict[str, SearchConfig]:
-    """How each job of a configuration, or of one task of it, is searched, by the job's name."""
-    return {
-        _name(settings.name, variant): search
-        for settings in config.tasks
-        if task in (None, settings.name)
-        for variant, search in config.searches().items()
-    }
-
-
 def given_tasks(config: RunConfig, location: str, handed: Mapping[str, Task]) -> dict[str, Task]:
     """The tasks of a configuration whose data are given in Python, by name: those `handed` over now, else
     those that the run folder at `location` keeps. Raises DataError for one that is in neither."""
@@ -93,13 +77,9 @@ def prepare_all(config: RunConfig, given: Mapping[str, Task] = MappingProxyType(
             objective = _objective(task, split, search)
             proposers = load_proposers([name for name in search.operators if name != REWRITE])
             # Of one task all variants see the same parts.
-            named = replace(task, name=_name(task.name, variant))
+            named = replace(task, name=config.search_name(task.name, variant))
             jobs.append(Job(named, split, objective, search, proposers))
     return jobs
-
-
-def _name(task: str, variant: str) -> str:
-    return f"{task}.{variant}" if variant else task
 
 
 def _objective(task: Task, split: Split, search: SearchConfig) -> Objective:

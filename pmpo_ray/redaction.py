@@ -11,18 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import quote
 
 Redact = Callable[[str], str]
-
-
 HIDDEN = "***"
-
-
 _SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIALS")
-
-
 _SECRET_CHARS = 8
 """Shorter values are too likely to be part of ordinary words."""
-
-
 _URL_CREDENTIALS = re.compile(
     # A password may hold a "/" or "@" that should have been escaped; what stands there may also be a port.
     r"://(?:[^\s/?#@:]{1,1000}:(?!\d+[/?#])\S{1,1000}|[^\s/?#]{1,1000})@"

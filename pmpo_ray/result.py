@@ -84,7 +84,7 @@ class RunResult:
 
     def to_dict(self) -> dict[str, object]:
         """The result as JSON can hold it: what `pmpo optimize --json` prints."""
-        from pmpo_ray.display.final_table import result_json
+        from pmpo_ray.display.result_json import result_json
 
         return result_json(self.tasks, self.run_dir, self.failed)
 

@@ -243,6 +243,12 @@ class RoundRecord:
     tokens_generated: int = 0
     seconds: float = 0.0
 
+    @property
+    def scored_survivors(self) -> tuple[ScoredCandidate, ...]:
+        """The survivors, best first."""
+        scored = {candidate.candidate.id: candidate for candidate in self.candidates}
+        return tuple(scored[name] for name in self.survivors)
+
     def slim(self, whole: Collection[str] = ()) -> RoundRecord:
         """The same with scores for the candidates with the ids `whole` alone: what a run of many tasks keeps
         in memory of the rounds that are stored."""

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from pmpo_ray import RunResult, load_run
-from pmpo_ray.display.final_table import LiveTable, PlainLog
+from pmpo_ray.display.live import LiveTable, PlainLog
 from pmpo_ray.display.notebook import NotebookTable
 from pmpo_ray.display.progress import progress_display
 from pmpo_ray.errors import RunFolderError

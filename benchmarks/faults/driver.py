@@ -65,6 +65,6 @@ def counted_pool(ledger: Ledger, grace: float) -> type[Pool]:
 
 if __name__ == "__main__":
     _, path, seconds, *command = sys.argv
-    clients.Pool = counted_pool(Ledger(path), float(seconds))  # type: ignore[misc]
+    clients.Pool = counted_pool(Ledger(path), float(seconds))  # type: ignore[attr-defined, misc]
     sys.argv = ["pmpo", *command]
     pmpo()

@@ -19,7 +19,6 @@ from pmpo_ray.config.messages import KeyPath, dotted, secretive
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tracking import TrackingConfig
 from pmpo_ray.redaction import Redaction
-from pmpo_ray.search.loop import survivors_of
 from pmpo_ray.store import installed_versions
 from pmpo_ray.types import RoundRecord, TaskResult
 
@@ -27,7 +26,7 @@ from pmpo_ray.types import RoundRecord, TaskResult
 def round_values(record: RoundRecord) -> dict[str, float]:
     """The numbers of one round: losses in nats, counts, tokens, seconds."""
     return {
-        "best_loss": survivors_of(record)[0].loss,
+        "best_loss": record.scored_survivors[0].loss,
         "mean_loss": fmean(scored.loss for scored in record.candidates),
         "candidates": len(record.candidates),
         "refused": len(record.refusals),

@@ -277,7 +277,8 @@ def evaluate(
 
 
 def _show_evaluation(result: EvaluationResult, form: Literal["text", "markdown", "latex", "json"]) -> None:
-    from pmpo_ray.display.evaluation_tables import latex, markdown, show, summary_json, tables
+    from pmpo_ray.display.evaluation_tables import latex, markdown, show, tables
+    from pmpo_ray.evaluation.summary_json import summary_json
 
     if form == "json":
         print(json.dumps(summary_json(result.summary, result.run_dir), allow_nan=False))

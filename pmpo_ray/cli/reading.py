@@ -71,7 +71,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs: losses where they can be compared, held-out accuracies, costs and settings."""
-    from pmpo_ray.display.comparison import comparison_json, show_comparison
+    from pmpo_ray.display.comparison import show_comparison
+    from pmpo_ray.display.comparison_json import comparison_json
     from pmpo_ray.history.comparison import compare_runs
     from pmpo_ray.history.run_history import load_history
     from pmpo_ray.redaction import Redaction

@@ -14,8 +14,6 @@ from pydantic import (
 )
 
 Positive = Annotated[int, Field(ge=1)]
-
-
 NonNegative = Annotated[int, Field(ge=0)]
 
 

@@ -90,6 +90,31 @@ class RunConfig(Section):
         }
         return changed or {"": self.search}
 
+    def named_searches(self, task: str | None = None) -> dict[str, SearchConfig]:
+        """The search of each task, or of one task alone, in the configuration's order. A search is named
+        like its task, or TASK.NAME for each entry of the grid."""
+        return {
+            self.search_name(settings.name, variant): search
+            for settings in self.tasks
+            if task in (None, settings.name)
+            for variant, search in self.searches().items()
+        }
+
+    @staticmethod
+    def search_name(task: str, variant: str) -> str:
+        """The name of a task's search under an entry of the grid; `variant` is "" without a grid."""
+        return f"{task}.{variant}" if variant else task
+
+    @property
+    def scorer_model(self) -> str:
+        """The model that instructions are optimised for."""
+        return self.scorer.model or self.model
+
+    @property
+    def rewriter_model(self) -> str:
+        """The model that writes instructions."""
+        return self.scorer_model if self.scorer.role == "both" else self.rewriter.model or self.model
+
     @model_validator(mode="after")
     def _one_model_in_both_roles(self) -> RunConfig:
         changed = self.rewriter.beyond_sampling()

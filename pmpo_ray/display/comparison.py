@@ -7,18 +7,15 @@ only where losses can be compared.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pmpo_ray.display.final_table import amount, json_number, loss_text, percent_text
+from pmpo_ray.display.numbers import amount, loss_text, percent_text
 from pmpo_ray.display.run_pages import beginning, diff_text
 from pmpo_ray.evaluation.statistics import Comparison
 from pmpo_ray.history.comparison import RunComparison, Side, TaskComparison
-from pmpo_ray.history.task_facts import word_diff
 from pmpo_ray.text import in_line, shortened
 
 _NUMBERS = 66
@@ -154,36 +151,3 @@ def _table(*titles: str, numbers: bool = True) -> Table:
     for index, title in enumerate(titles):
         table.add_column(title, justify="right" if index and numbers else "left", no_wrap=True)
     return table
-
-
-def comparison_json(found: RunComparison) -> dict[str, Any]:
-    """What `pmpo compare --json` prints. Losses in nats, accuracies and their differences (B less A) from 0
-    to 1, tokens, seconds; null where a number does not exist."""
-    return {
-        "a": found.a,
-        "b": found.b,
-        "tasks": [_task_json(task) for task in found.tasks],
-        "only_a": list(found.only_a),
-        "only_b": list(found.only_b),
-        "differences": [asdict(key) for key in found.differences],
-    }
-
-
-def _task_json(task: TaskComparison) -> dict[str, Any]:
-    return {
-        "task": task.task,
-        "a": _side_json(task.a),
-        "b": _side_json(task.b),
-        "comparable": not task.obstacles,
-        "obstacles": list(task.obstacles),
-        "paired": None if task.paired is None else asdict(task.paired),
-        "p_adjusted": task.p_adjusted,
-        "significant": task.significant,
-        "diff": [asdict(piece) for piece in word_diff(task.a.best, task.b.best)],
-    }
-
-
-def _side_json(side: Side) -> dict[str, Any]:
-    document = asdict(side)
-    cost = document.pop("cost")
-    return {**document, **cost, "loss": json_number(side.loss)}

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pmpo_ray.display.final_table import p_value_text
+from pmpo_ray.display.numbers import p_value_text
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.statistics import Comparison
 from pmpo_ray.evaluation.summary import Against, Gain, Overall, Row, Summary
@@ -275,19 +274,3 @@ def _tex(text: str) -> str:
 
 def _line(text: str) -> str:
     return " ".join(visible(text).split())
-
-
-def summary_json(summary: Summary, run_dir: str) -> dict[str, Any]:
-    """What `pmpo evaluate --json` prints: rows, gains, overall and predictions as in `Summary`, null where a
-    number does not exist; accuracies and their differences from 0 to 1, losses in nats."""
-    gains = [asdict(gain) | {"significant": gain.significant} for gain in summary.gains]
-    document = asdict(summary) | {"gains": gains}
-    return {"run_dir": run_dir, **{key: _plain(value) for key, value in document.items()}}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

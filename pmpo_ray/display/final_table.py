@@ -7,175 +7,28 @@ drawing happens at a bounded rate.
 
 from __future__ import annotations
 
-import math
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from types import TracebackType
-from typing import TextIO
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.live import Live
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from pmpo_ray.display.numbers import (
+    accuracy_text,
+    amount,
+    loss_text,
+    p_value_text,
+    percent_text,
+)
 from pmpo_ray.evaluation.statistics import LEVEL, holm
 from pmpo_ray.text import in_line, shortened, visible
-from pmpo_ray.types import Interval, Progress, TaskFailure, TaskResult
+from pmpo_ray.types import Interval, TaskResult
 
-_BARS = "▁▂▃▄▅▆▇█"
-_TREND = 10
-"""Characters of a spark line in the live table."""
 _EXCERPT = 240
 """Characters of an instruction that the table of many tasks shows."""
-_STYLES = {"waiting": "dim", "done": "green", "failed": "red"}
-_NUMBERS = 52
-"""Columns that the live table needs beside the task names."""
-
-
-def spark(losses: Sequence[float], width: int = _TREND) -> str:
-    """Losses as a line of bars, lowest to highest over the range seen; at most `width` characters, picked
-    evenly with the first and the last among them. A loss that is not finite shows as a dot."""
-    if len(losses) > width:
-        losses = [losses[round(i * (len(losses) - 1) / (width - 1))] for i in range(width)]
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    if not finite:
-        return "·" * len(losses)
-    low, span = min(finite), max(finite) - min(finite)
-    top = len(_BARS) - 1
-    return "".join(
-        _BARS[round((loss - low) / span * top) if span > 0 else 0] if math.isfinite(loss) else "·"
-        for loss in losses
-    )
-
-
-def amount(number: int) -> str:
-    """A count of tokens in at most five characters: 950, 12.3k, 4.6M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size * 0.9995:
-            value = number / size
-            return f"{value:.0f}{unit}" if value >= 100 else f"{value:.1f}{unit}"
-    return str(number)
-
-
-class LiveTable:
-    """An observer that keeps a table with a row a task on the terminal behind `console`.
-
-    A context manager: the table is drawn from the first task at work until exit, four times a second at
-    most, and stays as it was last. Until then the terminal is left to others, such as the bar of a model's
-    download. Where the terminal has fewer lines than there are tasks, those at work come first.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._lock = threading.Lock()
-        self._tasks: dict[str, Progress] = {}
-        self._live = Live(get_renderable=self.render, console=console, refresh_per_second=4)
-
-    def __call__(self, progress: Progress) -> None:
-        with self._lock:
-            first = not self._tasks
-            self._tasks[progress.task] = progress
-        if first:
-            self._console.print(Text("starting Ray and the models", style="dim"))
-        if progress.state != "waiting" and not self._live.is_started:
-            self._live.start()
-
-    def __enter__(self) -> LiveTable:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
-    def render(self) -> RenderableType:
-        """The table of the changes noted so far."""
-        with self._lock:
-            tasks = list(self._tasks.values())
-        return progress_table(tasks, self._console.width, self._console.height)
-
-
-def progress_table(tasks: Sequence[Progress], width: int, height: int) -> RenderableType:
-    """Where every task stands, in at most `height` lines of `width` characters."""
-    room = max(3, height - 7)
-    shown = tasks
-    if len(tasks) > room:
-        rank = {"waiting": 1, "failed": 2, "done": 3}
-        shown = sorted(tasks, key=lambda task: rank.get(task.state, 0))[:room]
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for title in ("task", "state"):
-        table.add_column(title, no_wrap=True)
-    for title in ("round", "loss"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("trend", no_wrap=True, min_width=_TREND)
-    for title in ("scored", "gener."):
-        table.add_column(title, justify="right", no_wrap=True, min_width=6)
-    for task in shown:
-        table.add_row(*_live_row(task, max(12, width - _NUMBERS)))
-    notes = [_note(task) for task in tasks if task.note][-3:]
-    return Group(table, *notes, *_left_out(tasks, len(shown)))
-
-
-def _live_row(task: Progress, width: int) -> list[Text]:
-    return [
-        Text(shortened(in_line(task.task), width)),
-        Text(task.state, style=_STYLES.get(task.state, "cyan")),
-        Text(f"{task.round}/{task.rounds}"),
-        Text(loss_text(min(task.losses)) if task.losses else "–"),
-        Text(spark(task.losses), style="cyan"),
-        Text(amount(task.tokens_scored)),
-        Text(amount(task.tokens_generated)),
-    ]
-
-
-def _note(task: Progress) -> Text:
-    return Text(
-        f"{in_line(task.task)}: {in_line(task.note)}", style="yellow", no_wrap=True, overflow="ellipsis"
-    )
-
-
-def _left_out(tasks: Sequence[Progress], shown: int) -> list[Text]:
-    if shown == len(tasks):
-        return []
-    states = [task.state for task in tasks]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return [Text(f"{shown} of {len(tasks)} tasks shown; in all {counts}", style="dim")]
-
-
-class PlainLog:
-    """An observer that writes one line to `stream` whenever a task's state, round or note changes.
-
-    Lines begin with the seconds since the log was made, by `clock`. When nobody reads the stream any more,
-    the log goes quiet: a run is worth more than its progress.
-    """
-
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._start = clock()
-        self._last: dict[str, tuple[str, int, str]] = {}
-        self._quiet = False
-
-    def __call__(self, progress: Progress) -> None:
-        now = (progress.state, progress.round, progress.note)
-        if self._quiet or self._last.get(progress.task) == now:
-            return
-        self._last[progress.task] = now
-        loss = f"  loss {loss_text(min(progress.losses))}" if progress.losses else ""
-        note = f"  {in_line(progress.note)}" if progress.note else ""
-        line = (
-            f"[{self._clock() - self._start:6.0f}s] {in_line(progress.task)}  "
-            f"round {progress.round}/{progress.rounds}  {progress.state}{loss}  "
-            f"{amount(progress.tokens_scored)} scored  {amount(progress.tokens_generated)} generated{note}"
-        )
-        try:
-            print(line, file=self._stream, flush=True)
-        except BrokenPipeError:
-            self._quiet = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,63 +173,3 @@ def _instructions(results: Sequence[TaskResult]) -> RenderableType:
 def _excerpt(text: str) -> str:
     shown = in_line(text)
     return shown if len(shown) <= _EXCERPT else f"{shown[: _EXCERPT - 1]}…"
-
-
-def loss_text(loss: float) -> str:
-    """A loss as tables show it."""
-    return f"{loss:.3f}" if math.isfinite(loss) else "–"
-
-
-def p_value_text(value: float) -> str:
-    """As in a sentence: "p = 0.012", or "p < 0.001"."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def accuracy_text(interval: Interval | None) -> str:
-    """An accuracy with its interval, where there is room for it."""
-    if interval is None:
-        return "not evaluated"
-    return f"{interval.value * 100:.1f}% [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
-
-
-def percent_text(interval: Interval | None) -> str:
-    if interval is None:
-        return "–"
-    ends = f"[{interval.low * 100:.0f},{interval.high * 100:.0f}]"
-    return f"{interval.value * 100:.1f} {ends:8}"
-
-
-def result_json(
-    results: Sequence[TaskResult], run_dir: str, failed: Sequence[TaskFailure] = ()
-) -> dict[str, object]:
-    """What `pmpo optimize --json` prints. Losses in nats, accuracies from 0 to 1, tokens, seconds; null
-    where a number does not exist. `failed` lists the tasks that came to no result."""
-    return {
-        "run_dir": run_dir,
-        "tasks": [_task_json(result) for result in results],
-        "failed": [{"task": failure.task, "reason": failure.reason} for failure in failed],
-    }
-
-
-def _task_json(result: TaskResult) -> dict[str, object]:
-    before, after = result.accuracy_before, result.accuracy_after
-    tested = after or before
-    return {
-        "task": result.task,
-        "rounds": result.rounds,
-        "loss_before": json_number(result.loss_before),
-        "loss_after": json_number(result.loss_after),
-        "accuracy_before": None if before is None else before.value,
-        "accuracy_after": None if after is None else after.value,
-        "p_value": result.p_value,
-        "n_test": 0 if tested is None else tested.n,
-        "tokens_scored": result.tokens_scored,
-        "tokens_generated": result.tokens_generated,
-        "seconds": result.seconds,
-        "best": result.best,
-    }
-
-
-def json_number(value: float) -> float | None:
-    """A number for JSON, which has none that is not finite."""
-    return value if math.isfinite(value) else None

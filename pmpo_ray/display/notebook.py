@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from pmpo_ray.display.final_table import progress_table
+from pmpo_ray.display.live import progress_table
 from pmpo_ray.text import visible
 from pmpo_ray.types import Interval, Progress, TaskFailure, TaskResult
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from pmpo_ray.display.final_table import LiveTable, PlainLog
+from pmpo_ray.display.live import LiveTable, PlainLog
 from pmpo_ray.protocols import Observer
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from pmpo_ray.display.evaluation_tables import summary_json
-from pmpo_ray.display.final_table import json_number
-from pmpo_ray.display.run_pages import HARD_EXAMPLES, held_out
-from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results
+from pmpo_ray.display.result_json import json_number
+from pmpo_ray.display.run_pages import HARD_EXAMPLES
+from pmpo_ray.evaluation.summary_json import summary_json
+from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out, held_out_results
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import (
     analysed,
@@ -25,7 +25,6 @@ from pmpo_ray.history.task_facts import (
     steps,
     word_diff,
 )
-from pmpo_ray.prepared_task import job_searches
 from pmpo_ray.types import Interval
 
 Document = dict[str, object]
@@ -39,7 +38,7 @@ def overview_json(history: RunHistory) -> Document:
         **_run(history),
         "tasks": [
             {**_figures(history, found.get(name), held.get(name, NOTHING)), "task": name}
-            for name in job_searches(history.config)
+            for name in history.config.named_searches()
         ],
     }
 

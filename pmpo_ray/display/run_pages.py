@@ -17,11 +17,9 @@ from rich.text import Text
 
 from pmpo_ray.display.evaluation_tables import show as show_tables
 from pmpo_ray.display.evaluation_tables import tables
-from pmpo_ray.display.final_table import accuracy_text, amount, loss_text, p_value_text, percent_text, spark
-from pmpo_ray.evaluation.conditions import BEST, START
-from pmpo_ray.evaluation.instructions import BASELINES
-from pmpo_ray.evaluation.summary import Summary, summarise
-from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results
+from pmpo_ray.display.numbers import accuracy_text, amount, loss_text, p_value_text, percent_text, spark
+from pmpo_ray.evaluation.conditions import BEST
+from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out, held_out_results
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import (
     Cost,
@@ -37,7 +35,6 @@ from pmpo_ray.history.task_facts import (
     steps,
     word_diff,
 )
-from pmpo_ray.prepared_task import job_searches
 from pmpo_ray.store import Manifest
 from pmpo_ray.text import in_line, shortened, visible
 
@@ -71,7 +68,7 @@ def show_overview(history: RunHistory, console: Console) -> None:
     """Print a line a task, in the configuration's order."""
     found = {task.task: task for task in history.tasks}
     held = held_out_results(history)
-    jobs = list(job_searches(history.config))
+    jobs = list(history.config.named_searches())
     wide = console.width >= _WIDE
     names = max(12, min(30 if wide else 14, max(map(len, jobs))))
     table = _table("task", "state", "round", "loss", "after", "trend", "acc. %", "after", "best instruction")
@@ -139,13 +136,6 @@ def _show_held_out(history: RunHistory, task: TaskHistory, console: Console) -> 
         console.print(Text(note, style="yellow"))
 
 
-def held_out(history: RunHistory, task: str) -> Summary | None:
-    """The evaluation of one task, its p-values not corrected for the run's other tasks (to look at them all
-    would take seconds); None where there was none."""
-    own = [one for one in history.evaluation if one.condition.task == task]
-    return summarise(own, {START, *BASELINES}) if own else None
-
-
 def diff_text(before: str, after: str) -> Text:
     """The word diff of two texts, with its marks also where there are colours."""
     shown = Text()
@@ -168,7 +158,7 @@ def _state(history: RunHistory, task: TaskHistory) -> str:
     result = current_result(task)
     if result is not None:
         return f"done after {finished} rounds (stopped by: {in_line(result.stopped)})"
-    so_far = f"{finished} rounds of {job_searches(history.config)[task.task].rounds} are finished"
+    so_far = f"{finished} rounds of {history.config.named_searches()[task.task].rounds} are finished"
     if history.at_work:
         return f"running: {so_far}"
     where = shlex.quote(in_line(history.location))

@@ -19,7 +19,6 @@ from pmpo_ray.doctor.gpus_and_models import GpuReport, HubReport, Model, ModelRe
 from pmpo_ray.doctor.machine import Machine
 from pmpo_ray.doctor.tasks import TaskReport
 from pmpo_ray.errors import ConfigError, ResourceError
-from pmpo_ray.runs.placement import rewriter_model, scorer_model
 
 if TYPE_CHECKING:
     from pmpo_ray.actors.resources import ClusterResources
@@ -267,7 +266,7 @@ def endpoints(config: RunConfig) -> dict[str, EndpointConfig]:
 
 def models(config: RunConfig) -> list[Model]:
     """The models that are loaded somewhere, each once."""
-    named = {"scorer": scorer_model(config), "rewriter": rewriter_model(config)}
+    named = {"scorer": config.scorer_model, "rewriter": config.rewriter_model}
     asked = [
         (named[role], replica.revision, replica.trust_remote_code)
         for role, replica in replicas(config).items()

@@ -14,7 +14,7 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.engines.prompt_encoder import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT, USER_GAP, Layout
 from pmpo_ray.errors import DataError
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
-from pmpo_ray.prepared_task import Job, given_tasks, job_names, prepare_all
+from pmpo_ray.prepared_task import Job, given_tasks, prepare_all
 from pmpo_ray.store import data_hash
 from pmpo_ray.types import Example
 
@@ -125,8 +125,7 @@ def jobs_of(history: RunHistory, names: Sequence[str]) -> Mapping[str, Job]:
 
 def _called(config: RunConfig, task: str) -> set[str]:
     """What the jobs of one task are called."""
-    only = tuple(settings for settings in config.tasks if settings.name == task)
-    return set(job_names(config.model_copy(update={"tasks": only})))
+    return set(config.named_searches(task))
 
 
 def _layout(named: str) -> Layout:

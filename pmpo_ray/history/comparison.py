@@ -17,16 +17,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pmpo_ray.config.loading import differences
 from pmpo_ray.config.messages import secretive
+from pmpo_ray.config.resume import differences
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.conditions import BEST
 from pmpo_ray.evaluation.statistics import LEVEL, Comparison, bootstrap_interval, compare, holm
 from pmpo_ray.evaluation.summary import outcome_value
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import Cost, TaskState, cost_of, current_result, state_of
-from pmpo_ray.prepared_task import job_searches
-from pmpo_ray.runs.placement import scorer_model
 from pmpo_ray.search.objectives import resolve_auto
 from pmpo_ray.types import Examined, Interval
 
@@ -191,7 +189,7 @@ def _obstacles(a: RunHistory, b: RunHistory, one: TaskHistory, other: TaskHistor
         yield "split"
     if _objective(a, one) != _objective(b, other):
         yield "objective"
-    if job_searches(a.config)[one.task].calibrate != job_searches(b.config)[other.task].calibrate:
+    if a.config.named_searches()[one.task].calibrate != b.config.named_searches()[other.task].calibrate:
         yield "calibration"
 
 
@@ -203,7 +201,7 @@ def _same_model(a: RunHistory, b: RunHistory) -> bool:
         told = {(info.model, info.revision, info.layout) for info in infos if info is not None}
         return len(told) == 1
     asked = {
-        (scorer_model(run.config), run.config.scorer.revision, run.config.scorer.layout) for run in (a, b)
+        (run.config.scorer_model, run.config.scorer.revision, run.config.scorer.layout) for run in (a, b)
     }
     return len(asked) == 1
 
@@ -220,7 +218,7 @@ def _same_split(a: RunHistory, b: RunHistory, one: TaskHistory, other: TaskHisto
 
 
 def _objective(run: RunHistory, task: TaskHistory) -> tuple[str, float, bool]:
-    search = job_searches(run.config)[task.task]
+    search = run.config.named_searches()[task.task]
     automatic = search.objective == "auto" and task.examples
     name = resolve_auto(task.examples) if automatic else search.objective
     return name, search.beta, search.per_token

@@ -13,7 +13,7 @@ from typing import Literal
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.instructions import BASELINES
 from pmpo_ray.evaluation.statistics import LEVEL, holm
-from pmpo_ray.evaluation.summary import Gain, Row, summarise
+from pmpo_ray.evaluation.summary import Gain, Row, Summary, summarise
 from pmpo_ray.history.run_history import RunHistory
 from pmpo_ray.history.task_facts import current_results
 from pmpo_ray.types import Interval
@@ -90,3 +90,10 @@ def _verdict(p_value: float, difference: float) -> Verdict:
     if p_value >= LEVEL or difference == 0:
         return "not significant"
     return "better" if difference > 0 else "worse"
+
+
+def held_out(history: RunHistory, task: str) -> Summary | None:
+    """The evaluation of one task, its p-values not corrected for the run's other tasks (to look at them all
+    would take seconds); None where there was none."""
+    own = [one for one in history.evaluation if one.condition.task == task]
+    return summarise(own, {START, *BASELINES}) if own else None

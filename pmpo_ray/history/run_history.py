@@ -13,8 +13,6 @@ from functools import cached_property
 from pmpo_ray.config.loading import load_config
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.prepared_task import job_names
-from pmpo_ray.search.loop import survivors_of
 from pmpo_ray.store import Manifest, RunStore
 from pmpo_ray.types import (
     Examined,
@@ -66,7 +64,7 @@ class TaskHistory:
     @property
     def losses(self) -> tuple[float, ...]:
         """The best loss after each round, round 0 first."""
-        return tuple(survivors_of(record)[0].loss for record in self.records)
+        return tuple(record.scored_survivors[0].loss for record in self.records)
 
     @property
     def survived(self) -> frozenset[str]:
@@ -135,7 +133,7 @@ def load_history(location: str) -> RunHistory:
     at_work = store.is_held()
     tasks: list[TaskHistory] = []
     waiting: list[str] = []
-    for name in job_names(config):
+    for name in config.named_searches():
         history = _task(store, name)
         if history is None:
             waiting.append(name)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jinja2
 
-from pmpo_ray.display.final_table import accuracy_text, loss_text, p_value_text
+from pmpo_ray.display.numbers import accuracy_text, loss_text, p_value_text
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.history.run_history import RunHistory, load_history
 from pmpo_ray.report.view import OPERATORS, duration, page_view

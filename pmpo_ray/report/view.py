@@ -17,7 +17,7 @@ from functools import partial
 from statistics import fmean
 
 from pmpo_ray.config.loading import dump_config
-from pmpo_ray.display.final_table import amount, p_value_text
+from pmpo_ray.display.numbers import amount, p_value_text
 from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import (

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig
 from pmpo_ray.config.run import RunConfig
-from pmpo_ray.config.loading import differences, dump_config, load_config
+from pmpo_ray.config.resume import differences
+from pmpo_ray.config.loading import dump_config, load_config
 from pmpo_ray.errors import ConfigError, DataError, EngineError, RunFolderError
 from pmpo_ray.evaluation.alpaca import outputs_document
 from pmpo_ray.evaluation.conditions import condition_key

@@ -18,8 +18,6 @@ from pmpo_ray.evaluation.conditions import START
 from pmpo_ray.evaluation.instructions import Contender, baselines, of_run, own_instructions
 from pmpo_ray.evaluation.evaluators import method_for
 from pmpo_ray.prepared_task import Job
-from pmpo_ray.runs.placement import rewriter_model, scorer_model
-from pmpo_ray.search.loop import survivors_of
 from pmpo_ray.store import RunStore, data_hash
 from pmpo_ray.tasks.corruptions import shuffled
 from pmpo_ray.types import Condition, Example, Method
@@ -62,7 +60,7 @@ def plan_run(config: RunConfig, job: Job, store: RunStore) -> TaskPlan | None:
     own = of_run(
         records,
         start=records[0].candidates[0].candidate.text,
-        best=result.best if result else survivors_of(records[-1])[0].candidate.text,
+        best=result.best if result else records[-1].scored_survivors[0].candidate.text,
         every_candidate=config.evaluation.candidates == "all",
     )
     return TaskPlan(job, method_for(task, config.evaluation), (*own, *others))
@@ -84,7 +82,7 @@ def _others(config: RunConfig, job: Job) -> list[Contender]:
 
 def models_of(config: RunConfig) -> tuple[str, ...]:
     """The models that are examined: those named, else the one that was optimised for."""
-    return config.evaluation.models or (scorer_model(config),)
+    return config.evaluation.models or (config.scorer_model,)
 
 
 def conditions_of(config: RunConfig, plan: TaskPlan, model: str) -> Iterator[Condition]:
@@ -122,11 +120,11 @@ def engines_for(
 ) -> tuple[ScorerConfig | None, RewriterConfig | None]:
     """How `model` is hosted: as the role of the run whose model it is, else as its scorer. What both chooses
     and writes is one pool in both roles, unless it is served elsewhere."""
-    same = model == scorer_model(config)
+    same = model == config.scorer_model
     scorer = config.scorer.model_copy(
         update={"model": model, "role": "scorer", "revision": config.scorer.revision if same else None}
     )
-    writes = config.scorer.role != "both" and model == rewriter_model(config)
+    writes = config.scorer.role != "both" and model == config.rewriter_model
     source: ReplicaConfig = config.rewriter if writes else scorer
     hosted = {name: getattr(source, name) for name in ReplicaConfig.model_fields}
     rewriter = config.rewriter.model_copy(update=hosted | {"model": model})

@@ -33,13 +33,13 @@ from pmpo_ray.prepared_task import Job, given_tasks, prepare_all
 from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
 from pmpo_ray.search.objectives import batch_loss
 from pmpo_ray.runs.run_folder import fresh_run_dir, keep_given, open_store, other_data
-from pmpo_ray.runs.placement import place, rewriter_model, scorer_model
+from pmpo_ray.runs.placement import place
 from pmpo_ray.protocols import Observer, ScoreClient
 from pmpo_ray.runs.replica_log import logging_replicas
 from pmpo_ray.result import RunResult
 from pmpo_ray.search.meta_prompts import choose_style
 from pmpo_ray.runs.score_memory import SCORES_KEPT, RememberingScorer, ScoreMemory, saving
-from pmpo_ray.search.loop import SearchOutcome, SearchSetup, search_task, survivors_of
+from pmpo_ray.search.loop import SearchOutcome, SearchSetup, search_task
 from pmpo_ray.store import (
     ClusterInfo,
     Manifest,
@@ -294,7 +294,7 @@ class _Run:
         if earlier is not None and _unevaluated(earlier) == result:
             result = earlier
         elif self._config.evaluation.enabled:
-            losses = tuple(survivors_of(record)[0].loss for record in outcome.records)
+            losses = tuple(record.scored_survivors[0].loss for record in outcome.records)
             result = await self._evaluated(job, result, losses, scorer, rewriter)
         await asyncio.to_thread(self._store.write_task_result, name, result)
         self._results[name] = result
@@ -308,7 +308,7 @@ class _Run:
         examples = job.split.validation
         if not examples:
             return outcome.best, 0
-        leaders = {lead.candidate.id: lead for record in outcome.records for lead in survivors_of(record)[:1]}
+        leaders = {lead.candidate.id: lead for record in outcome.records for lead in record.scored_survivors[:1]}
         scorer = job.scoring(scorer, job.search.calibrate)
         scores = await asyncio.gather(
             *(scorer.score(lead.candidate.text, examples, job.split.shots) for lead in leaders.values())
@@ -361,7 +361,7 @@ class _Run:
         method = method_for(job.task, settings)
         if method == "likelihood":
             return Choosing(job.scoring(scorer, job.calibrates(settings)), job.objective)
-        if method == "judged" or scorer_model(self._config) != rewriter_model(self._config):
+        if method == "judged" or self._config.scorer_model != self._config.rewriter_model:
             return None
         return Answering(job.task, settings, rewriter, RuleGrader(job.task), self._config.seed)
 

@@ -25,9 +25,9 @@ def place(config: RunConfig, there: ClusterResources, *, own_machine: bool) -> P
     """What each replica of a run asks for. Errors as in `place_roles`."""
     from pmpo_ray.actors.resources import plan
 
-    roles: dict[str, Replica] = {"scorer": (config.scorer, scorer_model(config))}
+    roles: dict[str, Replica] = {"scorer": (config.scorer, config.scorer_model)}
     if config.scorer.role != "both":
-        roles["rewriter"] = (config.rewriter, rewriter_model(config))
+        roles["rewriter"] = (config.rewriter, config.rewriter_model)
     placed = plan(config.scorer, config.rewriter, there, autoscaling=config.ray.autoscaling)
     _check(placed.roles, roles, config.ray, there, own_machine=own_machine)
     return placed
@@ -61,16 +61,6 @@ def _check(
         check_fits(placed, there)
     if own_machine:
         _bring_models(roles, there.memory_bytes)
-
-
-def scorer_model(config: RunConfig) -> str:
-    """The model that is optimised for."""
-    return config.scorer.model or config.model
-
-
-def rewriter_model(config: RunConfig) -> str:
-    """The model that writes instructions."""
-    return scorer_model(config) if config.scorer.role == "both" else config.rewriter.model or config.model
 
 
 def _bring_models(roles: Mapping[str, Replica], memory: int) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from pmpo_ray.config.run import RunConfig
-from pmpo_ray.config.loading import differences, dump_config, load_config
+from pmpo_ray.config.resume import differences
+from pmpo_ray.config.loading import dump_config, load_config
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.prepared_task import job_names
 from pmpo_ray.store import Lease, RunStore, task_folder
 from pmpo_ray.types import Task
 
@@ -31,7 +31,7 @@ def open_store(config: RunConfig, location: str, lease: Lease) -> RunStore:
     store = RunStore.open(location, lease)
     kept = load_config(None, (), location)
     changed = differences(kept, config)
-    if changed and not any(map(store.count_rounds, job_names(kept))):
+    if changed and not any(map(store.count_rounds, kept.named_searches())):
         # Nothing was made with the other configuration: the first try may have failed for what is mended now.
         store.replace_config(dump_config(config))
     elif changed:
@@ -48,7 +48,7 @@ def keep_given(config: RunConfig, store: RunStore, given: Mapping[str, Task]) ->
     others."""
     for name, task in given.items():
         kept = store.read_task(name)
-        if kept not in (None, task) and any(map(store.count_rounds, job_names(config, name))):
+        if kept not in (None, task) and any(map(store.count_rounds, config.named_searches(name))):
             raise other_data(name, store.location)
         if kept != task:
             store.write_task(task)

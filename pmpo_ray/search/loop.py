@@ -78,17 +78,11 @@ class SearchOutcome:
     @property
     def best(self) -> ScoredCandidate:
         """The best survivor of the last round."""
-        return survivors_of(self.records[-1])[0]
+        return self.records[-1].scored_survivors[0]
 
 
 _Proposals = tuple[ScoredCandidate, str, list[tuple[str, str]]]
 """A parent, the name of an operator, and what it proposed: each (text, "") or ("", why there is none)."""
-
-
-def survivors_of(record: RoundRecord) -> tuple[ScoredCandidate, ...]:
-    """The survivors of a round, best first."""
-    scored = {candidate.candidate.id: candidate for candidate in record.candidates}
-    return tuple(scored[name] for name in record.survivors)
 
 
 async def search_task(setup: SearchSetup, history: Sequence[RoundRecord] = ()) -> SearchOutcome:
@@ -135,7 +129,7 @@ class _Search:
     def _stop(self) -> str | None:
         settings = self._setup.settings
         return stop_reason(
-            [survivors_of(record)[0].loss for record in self._records],
+            [record.scored_survivors[0].loss for record in self._records],
             rounds=settings.rounds,
             patience=settings.patience,
             target_loss=settings.target_loss,
@@ -154,7 +148,7 @@ class _Search:
         return self._record(now)
 
     async def _next_round(self) -> RoundRecord:
-        now = Round(len(self._records), self._setup.clock(), survivors_of(self._records[-1]))
+        now = Round(len(self._records), self._setup.clock(), self._records[-1].scored_survivors)
         if self._setup.settings.masking != "off":
             self._report("masking", now.number, now)
             await self._analyse(now)
@@ -413,7 +407,7 @@ class _Search:
                 state=state,
                 round=number,
                 rounds=self._setup.settings.rounds,
-                losses=tuple(survivors_of(record)[0].loss for record in self._records),
+                losses=tuple(record.scored_survivors[0].loss for record in self._records),
                 tokens_scored=sum(r.tokens_scored for r in self._records) + (now.tokens_scored if now else 0),
                 tokens_generated=sum(r.tokens_generated for r in self._records)
                 + (now.tokens_generated if now else 0),

@@ -1,7 +1,8 @@
 """The run folder: everything a run leaves behind, and all that is needed to continue it."""
 
 from pmpo_ray.store.documents import ClusterInfo, Manifest, PoolUse, data_hash, installed_versions
-from pmpo_ray.store.lease import Lease, hold
+from pmpo_ray.store.lease import hold
+from pmpo_ray.store.lease_record import Lease
 from pmpo_ray.store.run_store import RunStore
 from pmpo_ray.store.task_folder import task_folder
 

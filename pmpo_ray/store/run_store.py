@@ -35,7 +35,8 @@ from pmpo_ray.store import task_data as given
 from pmpo_ray.store import train_examples as training
 from pmpo_ray.store.documents import Manifest
 from pmpo_ray.store.folder import Folder, one_line
-from pmpo_ray.store.lease import LEASE_FILE, Lease, is_held
+from pmpo_ray.store.lease import is_held
+from pmpo_ray.store.lease_record import LEASE_FILE, Lease
 from pmpo_ray.store.task_folder import task_folder
 from pmpo_ray.types import Examined, Example, Outcome, ReplicaCount, RoundRecord, Task, TaskResult
 

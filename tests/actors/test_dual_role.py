@@ -14,7 +14,6 @@ from pmpo_ray.config.loading import config_from_mapping
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.engines.factory import create_generator, create_scorer
 from pmpo_ray.errors import ConfigError
-from pmpo_ray.runs.placement import rewriter_model
 from pmpo_ray.types import Example, GenerateRequest, ScoreRequest
 
 EXAMPLES = tuple(Example(str(n), f"Order {n} never came.", "shipping", ("billing",)) for n in range(3))
@@ -58,7 +57,7 @@ def test_rewriters_of_their_own_are_not_planned_for() -> None:
 
 
 def test_the_rewriting_model_is_the_scorers() -> None:
-    assert rewriter_model(RunConfig(scorer=ScorerConfig(role="both", model="big"))) == "big"
+    assert RunConfig(scorer=ScorerConfig(role="both", model="big")).rewriter_model == "big"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tracking import MlflowConfig, TensorboardConfig, TrackingConfig, WandbConfig
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.runs.optimize import RunResult
-from pmpo_ray.search.loop import survivors_of
 from pmpo_ray.types import EngineInfo, RoundRecord, TaskFailure, TaskResult
 from tests.run_folders import simulated_config, write_run
 
@@ -82,7 +81,7 @@ def story(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Story]:
 
 
 def losses(records: tuple[RoundRecord, ...]) -> list[float]:
-    return [survivors_of(record)[0].loss for record in records]
+    return [record.scored_survivors[0].loss for record in records]
 
 
 def tracker(section: str, settings: MlflowConfig | WandbConfig | TensorboardConfig, run_dir: str) -> Callback:

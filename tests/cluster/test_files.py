@@ -31,7 +31,8 @@ from ray.runtime_env import RuntimeEnv
 from ray.scripts.scripts import cli as ray_cli
 
 from pmpo_ray.cli.main import app
-from pmpo_ray.config.loading import key_paths, load_config
+from pmpo_ray.config.keys import key_paths
+from pmpo_ray.config.loading import load_config
 from pmpo_ray.config.run import RunConfig
 
 ROOT = Path(__file__).parents[2]

@@ -17,14 +17,9 @@ from pydantic.fields import FieldInfo
 
 from pmpo_ray import optimize
 from pmpo_ray.config.engines import EndpointConfig, ReplicaConfig
-from pmpo_ray.config.loading import (
-    CHANGEABLE,
-    config_from_mapping,
-    differences,
-    dump_config,
-    key_paths,
-    load_config,
-)
+from pmpo_ray.config.keys import key_paths
+from pmpo_ray.config.loading import config_from_mapping, dump_config, load_config
+from pmpo_ray.config.resume import CHANGEABLE, differences
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.config.tasks import TaskConfig

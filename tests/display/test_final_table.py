@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pmpo_ray.display.final_table import LiveTable, PlainLog, amount, final_table, result_json, spark
+from pmpo_ray.display.final_table import final_table
+from pmpo_ray.display.live import LiveTable, PlainLog
+from pmpo_ray.display.numbers import amount, spark
+from pmpo_ray.display.result_json import result_json
 from pmpo_ray.text import shortened, visible
 from pmpo_ray.types import Interval, Progress, State, TaskResult
 

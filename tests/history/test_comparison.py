@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pmpo_ray.display.comparison import comparison_json, show_comparison
+from pmpo_ray.display.comparison import show_comparison
+from pmpo_ray.display.comparison_json import comparison_json
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.statistics import holm
 from pmpo_ray.history.comparison import HIDDEN, RunComparison, compare_runs

@@ -8,7 +8,6 @@ import pytest
 
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.history.run_history import load_history
-from pmpo_ray.search.loop import survivors_of
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Example
 from tests.run_folders import write_run
@@ -19,7 +18,7 @@ def test_a_history_tells_every_candidate_and_the_way_to_the_best(tmp_path: Path)
     history = load_history(str(tmp_path / "run"))
     task = history.task()
     records = store.read_rounds("tickets")
-    assert task.losses == tuple(survivors_of(record)[0].loss for record in records)
+    assert task.losses == tuple(record.scored_survivors[0].loss for record in records)
     assert set(task.candidates) == {s.candidate.id for record in records for s in record.candidates}
     assert task.best.candidate.id == records[-1].survivors[0]
     assert task.best.loss == min(scored.loss for scored in task.candidates.values())

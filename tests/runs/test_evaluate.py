@@ -14,7 +14,7 @@ import pytest
 from pmpo_ray import evaluate, optimize
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tasks import SplitConfig, TaskConfig
-from pmpo_ray.display.evaluation_tables import summary_json
+from pmpo_ray.evaluation.summary_json import summary_json
 from pmpo_ray.errors import ConfigError, RunFolderError
 from pmpo_ray.runs.evaluate import run_evaluation
 from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory

@@ -15,7 +15,7 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-import pmpo_ray.actors.cluster
+from pmpo_ray.actors import cluster
 from pmpo_ray import PmpoError, RunConfig, optimize
 from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
@@ -320,7 +320,7 @@ def test_a_running_cluster_is_used_and_left_running(
     config = simulated(ray={"address": ray_cluster}, search={"rounds": 1})
     first = optimize(config, run_dir=str(tmp_path / "run"), observer=quiet)
     assert "token" not in caplog.text
-    monkeypatch.setattr(actors.cluster, "_turned_on_by_ray", True)
+    monkeypatch.setattr(cluster, "_turned_on_by_ray", True)
     second = optimize(config, run_dir=str(tmp_path / "again"), observer=quiet)
     assert "set RAY_AUTH_MODE=disabled from the start" in caplog.text
     assert second.tasks[0].best == first.tasks[0].best

@@ -14,7 +14,7 @@ from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import EngineError
 from pmpo_ray.search.gate import normalise
-from pmpo_ray.search.loop import SearchOutcome, SearchSetup, search_task, survivors_of
+from pmpo_ray.search.loop import SearchOutcome, SearchSetup, search_task
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import (
@@ -120,7 +120,7 @@ def texts(outcome: SearchOutcome) -> list[str]:
 
 async def test_losses_never_rise_and_the_best_is_better_than_the_start() -> None:
     outcome = await search_task(setup_of())
-    best = [survivors_of(record)[0].loss for record in outcome.records]
+    best = [record.scored_survivors[0].loss for record in outcome.records]
     assert best == sorted(best, reverse=True)
     assert outcome.best.loss < outcome.start.loss
     assert outcome.stopped == "rounds"
@@ -190,7 +190,7 @@ async def test_a_continued_search_equals_an_undisturbed_one(stop_at: int, popula
 
 async def test_a_population_keeps_several_lineages_of_candidates() -> None:
     outcome = await search_task(setup_of(population=4, max_siblings=2, rounds=2))
-    survivors = survivors_of(outcome.records[-1])
+    survivors = outcome.records[-1].scored_survivors
     assert len(survivors) > 1
     assert [s.loss for s in survivors] == sorted(s.loss for s in survivors)
     parents = [s.candidate.parent for s in survivors]

@@ -25,17 +25,17 @@ import pytest
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.store import Manifest, RunStore, hold
 from pmpo_ray.store.folder import Folder
-from pmpo_ray.store.lease import (
+from pmpo_ray.store.lease_record import (
     BEAT_SECONDS,
     LEASE_FILE,
     LEASE_SECONDS,
     SETTLE_SECONDS,
     WATCH_SECONDS,
     Driver,
-    StoredLease,
     Timing,
     this_driver,
 )
+from pmpo_ray.store.object_lease import StoredLease
 from tests.store.test_run_store import CONFIG, TASK, is_one_line, packed_scores, result_of, rounds_of
 
 # Where real time passes, only what has to happen is waited for: a watch ends with the first beat seen.

@@ -21,15 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pmpo_ray.engines.weights.gguf import (
-    PACKAGED,
-    from_gguf,
-    from_package,
-    named_tokenizer_errors,
-    one_line,
-    package_is_cached,
-    quiet_transformers,
-)
+from pmpo_ray.engines.weights.gguf import from_gguf, named_tokenizer_errors, one_line, quiet_transformers
+from pmpo_ray.engines.weights.packaged import PACKAGED, from_package, package_is_cached
 from pmpo_ray.errors import ModelError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
-from pmpo_ray.engines.weights.gguf import PACKAGED
+from pmpo_ray.engines.weights.packaged import PACKAGED
 from pmpo_ray.engines.weights.resolve import (
     ResolvedModel,
     estimate_bytes,

@@ -1,0 +1,144 @@
+"""Progress of a run while it goes on: a live table on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pmpo_ray.display.numbers import (
+    TREND_WIDTH,
+    amount,
+    loss_text,
+    spark,
+)
+from pmpo_ray.text import in_line, shortened
+from pmpo_ray.types import Progress
+
+_STYLES = {"waiting": "dim", "done": "green", "failed": "red"}
+_NUMBERS = 52
+"""Columns that the live table needs beside the task names."""
+
+
+class LiveTable:
+    """An observer that keeps a table with a row a task on the terminal behind `console`.
+
+    A context manager: the table is drawn from the first task at work until exit, four times a second at
+    most, and stays as it was last. Until then the terminal is left to others, such as the bar of a model's
+    download. Where the terminal has fewer lines than there are tasks, those at work come first.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._tasks: dict[str, Progress] = {}
+        self._live = Live(get_renderable=self.render, console=console, refresh_per_second=4)
+
+    def __call__(self, progress: Progress) -> None:
+        with self._lock:
+            first = not self._tasks
+            self._tasks[progress.task] = progress
+        if first:
+            self._console.print(Text("starting Ray and the models", style="dim"))
+        if progress.state != "waiting" and not self._live.is_started:
+            self._live.start()
+
+    def __enter__(self) -> LiveTable:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def render(self) -> RenderableType:
+        """The table of the changes noted so far."""
+        with self._lock:
+            tasks = list(self._tasks.values())
+        return progress_table(tasks, self._console.width, self._console.height)
+
+
+def progress_table(tasks: Sequence[Progress], width: int, height: int) -> RenderableType:
+    """Where every task stands, in at most `height` lines of `width` characters."""
+    room = max(3, height - 7)
+    shown = tasks
+    if len(tasks) > room:
+        rank = {"waiting": 1, "failed": 2, "done": 3}
+        shown = sorted(tasks, key=lambda task: rank.get(task.state, 0))[:room]
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for title in ("task", "state"):
+        table.add_column(title, no_wrap=True)
+    for title in ("round", "loss"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("trend", no_wrap=True, min_width=TREND_WIDTH)
+    for title in ("scored", "gener."):
+        table.add_column(title, justify="right", no_wrap=True, min_width=6)
+    for task in shown:
+        table.add_row(*_live_row(task, max(12, width - _NUMBERS)))
+    notes = [_note(task) for task in tasks if task.note][-3:]
+    return Group(table, *notes, *_left_out(tasks, len(shown)))
+
+
+def _live_row(task: Progress, width: int) -> list[Text]:
+    return [
+        Text(shortened(in_line(task.task), width)),
+        Text(task.state, style=_STYLES.get(task.state, "cyan")),
+        Text(f"{task.round}/{task.rounds}"),
+        Text(loss_text(min(task.losses)) if task.losses else "–"),
+        Text(spark(task.losses), style="cyan"),
+        Text(amount(task.tokens_scored)),
+        Text(amount(task.tokens_generated)),
+    ]
+
+
+def _note(task: Progress) -> Text:
+    return Text(
+        f"{in_line(task.task)}: {in_line(task.note)}", style="yellow", no_wrap=True, overflow="ellipsis"
+    )
+
+
+def _left_out(tasks: Sequence[Progress], shown: int) -> list[Text]:
+    if shown == len(tasks):
+        return []
+    states = [task.state for task in tasks]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return [Text(f"{shown} of {len(tasks)} tasks shown; in all {counts}", style="dim")]
+
+
+class PlainLog:
+    """An observer that writes one line to `stream` whenever a task's state, round or note changes.
+
+    Lines begin with the seconds since the log was made, by `clock`. When nobody reads the stream any more,
+    the log goes quiet: a run is worth more than its progress.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._start = clock()
+        self._last: dict[str, tuple[str, int, str]] = {}
+        self._quiet = False
+
+    def __call__(self, progress: Progress) -> None:
+        now = (progress.state, progress.round, progress.note)
+        if self._quiet or self._last.get(progress.task) == now:
+            return
+        self._last[progress.task] = now
+        loss = f"  loss {loss_text(min(progress.losses))}" if progress.losses else ""
+        note = f"  {in_line(progress.note)}" if progress.note else ""
+        line = (
+            f"[{self._clock() - self._start:6.0f}s] {in_line(progress.task)}  "
+            f"round {progress.round}/{progress.rounds}  {progress.state}{loss}  "
+            f"{amount(progress.tokens_scored)} scored  {amount(progress.tokens_generated)} generated{note}"
+        )
+        try:
+            print(line, file=self._stream, flush=True)
+        except BrokenPipeError:
+            self._quiet = True

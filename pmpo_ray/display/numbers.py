@@ -1,0 +1,61 @@
+"""Figures in words and characters: losses, accuracies, p-values, amounts and trends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pmpo_ray.types import Interval
+
+_BARS = "▁▂▃▄▅▆▇█"
+TREND_WIDTH = 10
+"""Characters of a spark line in the live table."""
+
+
+def spark(losses: Sequence[float], width: int = TREND_WIDTH) -> str:
+    """Losses as a line of bars, lowest to highest over the range seen; at most `width` characters, picked
+    evenly with the first and the last among them. A loss that is not finite shows as a dot."""
+    if len(losses) > width:
+        losses = [losses[round(i * (len(losses) - 1) / (width - 1))] for i in range(width)]
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if not finite:
+        return "·" * len(losses)
+    low, span = min(finite), max(finite) - min(finite)
+    top = len(_BARS) - 1
+    return "".join(
+        _BARS[round((loss - low) / span * top) if span > 0 else 0] if math.isfinite(loss) else "·"
+        for loss in losses
+    )
+
+
+def amount(number: int) -> str:
+    """A count of tokens in at most five characters: 950, 12.3k, 4.6M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size * 0.9995:
+            value = number / size
+            return f"{value:.0f}{unit}" if value >= 100 else f"{value:.1f}{unit}"
+    return str(number)
+
+
+def loss_text(loss: float) -> str:
+    """A loss as tables show it."""
+    return f"{loss:.3f}" if math.isfinite(loss) else "–"
+
+
+def p_value_text(value: float) -> str:
+    """As in a sentence: "p = 0.012", or "p < 0.001"."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def accuracy_text(interval: Interval | None) -> str:
+    """An accuracy with its interval, where there is room for it."""
+    if interval is None:
+        return "not evaluated"
+    return f"{interval.value * 100:.1f}% [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
+
+
+def percent_text(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    ends = f"[{interval.low * 100:.0f},{interval.high * 100:.0f}]"
+    return f"{interval.value * 100:.1f} {ends:8}"

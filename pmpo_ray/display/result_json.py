@@ -1,0 +1,44 @@
+"""The result of a run as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pmpo_ray.types import TaskFailure, TaskResult
+
+
+def result_json(
+    results: Sequence[TaskResult], run_dir: str, failed: Sequence[TaskFailure] = ()
+) -> dict[str, object]:
+    """What `pmpo optimize --json` prints. Losses in nats, accuracies from 0 to 1, tokens, seconds; null
+    where a number does not exist. `failed` lists the tasks that came to no result."""
+    return {
+        "run_dir": run_dir,
+        "tasks": [_task_json(result) for result in results],
+        "failed": [{"task": failure.task, "reason": failure.reason} for failure in failed],
+    }
+
+
+def _task_json(result: TaskResult) -> dict[str, object]:
+    before, after = result.accuracy_before, result.accuracy_after
+    tested = after or before
+    return {
+        "task": result.task,
+        "rounds": result.rounds,
+        "loss_before": json_number(result.loss_before),
+        "loss_after": json_number(result.loss_after),
+        "accuracy_before": None if before is None else before.value,
+        "accuracy_after": None if after is None else after.value,
+        "p_value": result.p_value,
+        "n_test": 0 if tested is None else tested.n,
+        "tokens_scored": result.tokens_scored,
+        "tokens_generated": result.tokens_generated,
+        "seconds": result.seconds,
+        "best": result.best,
+    }
+
+
+def json_number(value: float) -> float | None:
+    """A number for JSON, which has none that is not finite."""
+    return value if math.isfinite(value) else None
