@@ -38,10 +38,12 @@ demo: install ## optimise an instruction for a built-in task with a small model
 test: install ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: install ## check format, lint and types
+lint: install ## check format, lint, types, the order of imports, and that the docs build
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/docs
 
 format: install ## rewrite the code in the project's format
 	$(BIN)/ruff format .

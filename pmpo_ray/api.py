@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmpo_ray.callbacks.dispatch import Callback
-from pmpo_ray.config.loading import load_config
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
 from pmpo_ray.types import ExampleScore
@@ -123,7 +122,8 @@ def load_run(run_dir: str | Path, /) -> RunResult:
     """The result of the run in a folder (a path or s3://...), finished or not: of the tasks that came to one
     so far. Raises RunFolderError where there is no run, or for a damaged file."""
     from pmpo_ray.store import RunStore
+    from pmpo_ray.store.kept_config import kept_config
 
     store = RunStore.open(str(run_dir))
-    found = map(store.read_task_result, load_config(None, (), str(run_dir)).named_searches())
+    found = map(store.read_task_result, kept_config(str(run_dir)).named_searches())
     return RunResult(tuple(result for result in found if result is not None), store.location)

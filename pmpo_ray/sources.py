@@ -14,8 +14,9 @@ from types import FunctionType
 from typing import TypeAlias, TypeGuard
 
 from pmpo_ray.config.import_paths import path_of, with_paths
-from pmpo_ray.config.loading import config_from_mapping, load_config
+from pmpo_ray.config.loading import config_from_mapping
 from pmpo_ray.config.run import RunConfig
+from pmpo_ray.store.kept_config import requested_config
 from pmpo_ray.tasks.files import SUFFIXES
 from pmpo_ray.tasks.python_data import Rows, checked, is_rows, task_of_rows
 from pmpo_ray.tasks.registry import with_functions
@@ -105,7 +106,7 @@ def _configured(
         return source
     if source is not None or (run_dir is not None and not settings):
         more = [f"search.{key}={json.dumps(value)}" for key, value in search.items()]
-        return load_config(None if source is None else str(source), [*overrides, *more], run_dir)
+        return requested_config(None if source is None else str(source), [*overrides, *more], run_dir)
     return config_from_mapping(_with_search(settings, search), _CALLER)
 
 

@@ -1,36 +1,58 @@
-"""Untrusted texts made safe to show, and shortened.
+"""Untrusted texts: which characters may not be shown or adopted, and how texts are shortened.
 
-Invariant: a text that passed `visible` holds nothing that would steer a terminal.
+Invariant: a text that passed `visible` holds no character for which `is_hidden` holds.
 """
 
 from __future__ import annotations
 
 import unicodedata
 
-_BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
+_JOINERS = "\u200c\u200d"
+"""Persian and Indic scripts and emoji need these two format characters."""
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def is_hidden(character: str) -> bool:
+    """True for a character that a reader does not see or that steers a terminal: control and format
+    characters (direction marks among them), lone surrogates, and Unicode's line and paragraph separators.
+    Line feeds, tabs and the two joiners are not hidden."""
+    return character not in f"\n\t{_JOINERS}" and unicodedata.category(character) in _HIDDEN_CATEGORIES
 
 
 def visible(text: str) -> str:
-    """`text` with everything that would steer a terminal written out (\\x1b for ESC); line breaks stay."""
+    r"""`text` with every hidden character written as an escape (\x1b for ESC); line breaks stay."""
     plain = text.replace("\r\n", "\n").expandtabs(4)
-    return "".join(ascii(character)[1:-1] if _steers(character) else character for character in plain)
-
-
-def _steers(character: str) -> bool:
-    if character == "\n":
-        return False
-    return unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or ord(character) in _BIDI
-
-
-def shortened(name: str, width: int) -> str:
-    """`name` in at most `width` characters; what goes stands before the end, where the names of a
-    family differ."""
-    if len(name) <= width:
-        return name
-    tail = width * 2 // 3
-    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+    return "".join(ascii(character)[1:-1] if is_hidden(character) else character for character in plain)
 
 
 def in_line(text: str) -> str:
-    """`text` made visible on one line."""
+    """`text` as it may stand within a line of a terminal."""
     return " ".join(visible(text).split())
+
+
+def shortened(text: str, width: int, tail: float = 0.0) -> str:
+    """`text` in at most `width` characters. A longer text keeps its beginning and the share `tail` of the
+    width from its end, with "…" between them."""
+    if len(text) <= width:
+        return text
+    end = int(width * tail)
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
+
+
+def shortened_name(name: str, width: int) -> str:
+    """A name on one line in at most `width` characters. The end is kept: there the names of a family
+    differ."""
+    return shortened(in_line(name), width, tail=2 / 3)
+
+
+def excerpt(text: str, width: int) -> str:
+    """The beginning of `text` on one line, in at most `width` characters, as a terminal may show it."""
+    # Cut first: to make a long text visible takes long.
+    shown = in_line(text[: 4 * width])
+    return shortened(shown if len(text) <= 4 * width else f"{shown}…", width)
+
+
+def error_line(error: BaseException | str, limit: int = 300) -> str:
+    """The text of an error on one line of at most `limit` characters; for an error without a text, the name
+    of its class."""
+    return shortened(" ".join(str(error).split()) or type(error).__name__, limit)

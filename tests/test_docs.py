@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pmpo_ray.config.loading import config_from_mapping, load_config
+from pmpo_ray.config.loading import config_from_mapping
+from pmpo_ray.store.kept_config import kept_config, requested_config
 from tests.run_folders import write_run
 
 ROOT = Path(__file__).parents[1]
@@ -131,9 +132,9 @@ def _check(name: str, arguments: list[str]) -> None:
     parsed = command.make_context(name, list(arguments)).params
     if name == "optimize":
         folder = parsed["run_dir"] if parsed["config"] is None else None
-        load_config(parsed["config"], parsed["override"] or (), folder)
+        requested_config(parsed["config"], parsed["override"] or (), folder)
     else:
-        load_config(None, parsed["override"] or (), parsed["source"])
+        kept_config(parsed["source"], parsed["override"] or ())
 
 
 def test_pages_build_and_their_links_lead_somewhere(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ import pytest
 from pmpo_ray import Task, load_run, optimize, task
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.config.import_paths import carried, imported, path_of
-from pmpo_ray.config.loading import load_config
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.engines.factory import open_generator, open_scorer
@@ -27,6 +26,7 @@ from pmpo_ray.search.objectives import Objective, make_objective
 from pmpo_ray.search.operators import ProposalContext, load_proposers
 from pmpo_ray.sources import TaskWords, requested
 from pmpo_ray.store import RunStore
+from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.tasks import load_task
 from pmpo_ray.types import (
     AnswerScore,
@@ -82,7 +82,7 @@ def test_all_parts_of_ones_own_work_in_one_run_and_its_folder_names_them(tmp_pat
     assert manifest.scorer is not None
     assert (manifest.scorer.engine, manifest.scorer.model) == ("words", "words")
 
-    kept = load_config(None, (), str(folder))
+    kept = kept_config(str(folder))
     assert kept.tasks[0].function == f"{EXAMPLES}.custom_task:parity"
     assert kept.search.objective == f"{EXAMPLES}.custom_objective:hinge"
     assert list(kept.search.operators) == OPERATORS
@@ -135,7 +135,7 @@ def test_parts_that_stand_in_a_script_are_sent_to_the_replicas(tmp_path: Path) -
     assert run.returncode == 0, run.stderr
     result = load_run(folder)
     assert set(result.to_pandas()["operator"]) <= {"seed", "mask_drop", "Polite"}
-    config = load_config(None, (), str(folder))
+    config = kept_config(str(folder))
     assert config.tasks[0].function == "__main__:tiny"
     assert config.search.operators == ("__main__:Polite",)
     with pytest.raises(ConfigError, match=r"__main__:tiny: tiny is of a script or notebook that is not this"):

@@ -145,11 +145,11 @@ def optimize(
 ) -> None:
     """Optimise the instruction of every task in a configuration."""
     from pmpo_ray.cli.standard_error import standard_error
-    from pmpo_ray.config.loading import load_config
+    from pmpo_ray.store.kept_config import requested_config
 
     with standard_error(log_format, os.environ):
         try:
-            settings = load_config(config, override or (), run_dir)
+            settings = requested_config(config, override or (), run_dir)
             result = _run(settings, run_dir, log_format)
         except PmpoError as error:
             raise typer.Exit(_fail(str(error), log_format)) from error

@@ -27,18 +27,14 @@ Origins = dict[KeyPath, str]
 """Where a key was set: "FILE:LINE" or the name of an override."""
 
 
-def load_config(path: str | None, overrides: Sequence[str] = (), run_dir: str | None = None) -> RunConfig:
-    """The configuration in the file `path` with `overrides` ("a.b.c=VALUE") laid over it.
+def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration in the file `path`, changed by `overrides` ("a.b.c=VALUE"). Raises ConfigError."""
+    return config_from_yaml(_read_local(path), path, overrides)
 
-    Without `path`, the configuration that the run folder `run_dir` keeps. `run_dir`, where given, wins over
-    the configuration's own. Raises ConfigError, or RunFolderError if `run_dir` holds no run.
-    """
-    if path is not None:
-        source, text = path, _read_local(path)
-    elif run_dir is not None:
-        source, text = _read_run_folder(run_dir)
-    else:
-        raise ConfigError("no configuration: name a YAML file, or an existing run folder with --run-dir")
+
+def config_from_yaml(text: str, source: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration in a YAML text, changed by `overrides`; `source` names the text in errors. Raises
+    ConfigError."""
     document = parse_yaml(text, source)
     value = {} if document.value is None else document.value
     if not isinstance(value, dict):
@@ -46,8 +42,7 @@ def load_config(path: str | None, overrides: Sequence[str] = (), run_dir: str | 
             f"{source}: a configuration must be a mapping of keys to values, not {kind_of(value, ())}"
         )
     origins: Origins = {where: f"{source}:{line}" for where, line in document.lines.items()}
-    config = _overridden(value, overrides, source, origins)
-    return config if run_dir is None else config.model_copy(update={"run_dir": run_dir})
+    return _overridden(value, overrides, source, origins)
 
 
 def default_config(overrides: Sequence[str]) -> RunConfig:
@@ -81,13 +76,6 @@ def _read_local(path: str) -> str:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
-
-
-def _read_run_folder(run_dir: str) -> tuple[str, str]:
-    """Name and text of the configuration that a run folder keeps, on disk or in object storage."""
-    from pmpo_ray.store import RunStore
-
-    return f"config.yaml of {run_dir}", RunStore.open(run_dir).config_yaml()
 
 
 def _override(value: dict[str, Any], origins: Origins, override: str) -> dict[str, Any]:

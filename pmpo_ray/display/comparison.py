@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pmpo_ray.display.numbers import amount, loss_text, percent_text
-from pmpo_ray.display.run_pages import beginning, diff_text
+from pmpo_ray.display.run_pages import diff_text
 from pmpo_ray.evaluation.statistics import Comparison
 from pmpo_ray.history.comparison import RunComparison, Side, TaskComparison
-from pmpo_ray.text import in_line, shortened
+from pmpo_ray.text import excerpt, in_line, shortened_name
 
 _NUMBERS = 66
 """Columns that the numbers need beside the names of tasks."""
@@ -43,7 +43,7 @@ def _outcomes(found: RunComparison, names: int) -> Table:
     table = _table("task", "loss A", "loss B", "lower", "acc. A %", "acc. B %", "B less A", "p")
     for task in found.tasks:
         table.add_row(
-            Text(shortened(in_line(task.task), names)),
+            Text(shortened_name(task.task, names)),
             loss_text(task.a.loss),
             loss_text(task.b.loss),
             _lower(task),
@@ -110,7 +110,7 @@ def _costs(found: RunComparison, names: int) -> Table:
     table = _table("task", *titles)
     for task in found.tasks:
         table.add_row(
-            Text(shortened(in_line(task.task), names)),
+            Text(shortened_name(task.task, names)),
             *(_rounds(side) for side in (task.a, task.b)),
             *(amount(side.cost.tokens_scored) for side in (task.a, task.b)),
             *(amount(side.cost.tokens_generated) for side in (task.a, task.b)),
@@ -132,7 +132,7 @@ def _show_differences(found: RunComparison, console: Console) -> None:
     for letter in ("A", "B"):
         table.add_column(letter)
     for key in found.differences:
-        table.add_row(key.key, Text(beginning(key.a, _VALUE)), Text(beginning(key.b, _VALUE)))
+        table.add_row(key.key, Text(excerpt(key.a, _VALUE)), Text(excerpt(key.b, _VALUE)))
     console.print(table)
 
 

@@ -24,7 +24,7 @@ from pmpo_ray.display.numbers import (
     percent_text,
 )
 from pmpo_ray.evaluation.statistics import LEVEL, holm
-from pmpo_ray.text import in_line, shortened, visible
+from pmpo_ray.text import excerpt, in_line, shortened_name, visible
 from pmpo_ray.types import Interval, TaskResult
 
 _EXCERPT = 240
@@ -105,7 +105,7 @@ def _many_tasks(results: Sequence[TaskResult], width: int) -> Table:
     better_or_worse = significant(results)
     for result in results:
         table.add_row(
-            Text(shortened(in_line(result.task), max(12, width - 63))),
+            Text(shortened_name(result.task, max(12, width - 63))),
             Text(loss_text(result.loss_before)),
             Text(loss_text(result.loss_after)),
             Text(percent_text(result.accuracy_before)),
@@ -157,8 +157,8 @@ def _instructions(results: Sequence[TaskResult]) -> RenderableType:
     table.add_column("task", max_width=26)
     table.add_column("instruction after" if len(starts) == 1 else "instruction before and after")
     for result in results:
-        after = "(unchanged)" if result.best == result.start else _excerpt(result.best)
-        before = "" if len(starts) == 1 else f"before: {_excerpt(result.start)}\nafter: "
+        after = "(unchanged)" if result.best == result.start else excerpt(result.best, _EXCERPT)
+        before = "" if len(starts) == 1 else f"before: {excerpt(result.start, _EXCERPT)}\nafter: "
         cell = Text.assemble((before, "dim"), after)
         table.add_row(Text(in_line(result.task), overflow="fold"), cell)
     table.caption = Text(f"Texts over {_EXCERPT} characters are cut; best.json has them whole.", style="dim")
@@ -166,10 +166,8 @@ def _instructions(results: Sequence[TaskResult]) -> RenderableType:
     if len(starts) > 1:
         return table
     return Group(
-        Text("instruction before, every task", style="bold"), Text(_excerpt(starts.pop())), Text(), table
+        Text("instruction before, every task", style="bold"),
+        Text(excerpt(starts.pop(), _EXCERPT)),
+        Text(),
+        table,
     )
-
-
-def _excerpt(text: str) -> str:
-    shown = in_line(text)
-    return shown if len(shown) <= _EXCERPT else f"{shown[: _EXCERPT - 1]}…"

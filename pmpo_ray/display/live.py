@@ -19,7 +19,7 @@ from pmpo_ray.display.numbers import (
     loss_text,
     spark,
 )
-from pmpo_ray.text import in_line, shortened
+from pmpo_ray.text import in_line, shortened_name
 from pmpo_ray.types import Progress
 
 _STYLES = {"waiting": "dim", "done": "green", "failed": "red"}
@@ -88,7 +88,7 @@ def progress_table(tasks: Sequence[Progress], width: int, height: int) -> Render
 
 def _live_row(task: Progress, width: int) -> list[Text]:
     return [
-        Text(shortened(in_line(task.task), width)),
+        Text(shortened_name(task.task, width)),
         Text(task.state, style=_STYLES.get(task.state, "cyan")),
         Text(f"{task.round}/{task.rounds}"),
         Text(loss_text(min(task.losses)) if task.losses else "–"),

@@ -36,7 +36,7 @@ from pmpo_ray.history.task_facts import (
     word_diff,
 )
 from pmpo_ray.store import Manifest
-from pmpo_ray.text import in_line, shortened, visible
+from pmpo_ray.text import excerpt, in_line, shortened_name, visible
 
 HARD_EXAMPLES = 3
 _STATES: Mapping[TaskState, str] = {
@@ -77,7 +77,7 @@ def show_overview(history: RunHistory, console: Console) -> None:
         column.no_wrap = True
     for name in jobs:
         cells = _overview_cells(history, found.get(name), held.get(name, NOTHING), 10 if wide else 6)
-        table.add_row(Text(shortened(in_line(name), names)), *cells)
+        table.add_row(Text(shortened_name(name, names)), *cells)
     console.print(table)
     console.print(
         Text(
@@ -105,7 +105,7 @@ def _overview_cells(history: RunHistory, task: TaskHistory | None, held: HeldOut
         Text(spark(task.losses, trend), style="cyan"),
         Text(f"{before.value * 100:.1f}" if before else "–"),
         Text(percent_text(after) + ("*" if changed else " ") if after else "–"),
-        Text(beginning(task.best.candidate.text, _INSTRUCTION), no_wrap=True, overflow="ellipsis"),
+        Text(excerpt(task.best.candidate.text, _INSTRUCTION), no_wrap=True, overflow="ellipsis"),
     ]
 
 
@@ -143,14 +143,6 @@ def diff_text(before: str, after: str) -> Text:
         opening, closing, colour = _PIECES[piece.kind]
         shown.append(f"{opening}{visible(piece.text)}{closing}", style=colour)
     return shown
-
-
-def beginning(text: str, width: int) -> str:
-    """The first words of a text on one line, in at most `width` characters."""
-    # Cut before it is made visible, which takes its time for a long text.
-    shown = in_line(text[: 4 * width])
-    whole = len(text) <= 4 * width and len(shown) <= width
-    return shown if whole else f"{shown[: width - 1]}…"
 
 
 def _state(history: RunHistory, task: TaskHistory) -> str:
@@ -198,7 +190,7 @@ def _way(task: TaskHistory) -> RenderableType:
             candidate.operator,
             loss_text(step.scored.loss),
             "" if step.change is None else f"{step.change:+.3f}",
-            Text(beginning(candidate.text, _INSTRUCTION)),
+            Text(excerpt(candidate.text, _INSTRUCTION)),
         )
     counts = "; ".join(map(_count, operator_counts(task)))
     return Group(Text("the way to the best", style="dim"), table, Text(f"tried: {counts}", style="dim"))
@@ -247,8 +239,8 @@ def _hard(task: TaskHistory) -> RenderableType:
         table.add_row(
             loss_text(hard.loss_before),
             loss_text(hard.loss_after),
-            Text(beginning(hard.example.target, _WANTED)),
-            Text(beginning(hard.example.input, _INPUT)),
+            Text(excerpt(hard.example.target, _WANTED)),
+            Text(excerpt(hard.example.input, _INPUT)),
         )
     return Group(Text("hardest training examples now", style="dim"), table)
 

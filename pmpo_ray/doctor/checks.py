@@ -16,10 +16,11 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.doctor import findings
 from pmpo_ray.doctor.bounded_call import Question, UnansweredError
 from pmpo_ray.doctor.findings import Finding
-from pmpo_ray.doctor.gpus_and_models import GpuReport, HubReport, ModelReport, inspect_gpus, inspect_hub
 from pmpo_ray.doctor.machine import Machine, free_disk, this_machine
+from pmpo_ray.doctor.models import HubReport, ModelReport, inspect_hub
 from pmpo_ray.doctor.storage import inspect_storage
 from pmpo_ray.doctor.tasks import inspect_tasks
+from pmpo_ray.engines.hf.gpus import GpuReport, inspect_gpus
 from pmpo_ray.engines.weights.gguf import cache_root
 from pmpo_ray.store import installed_versions
 from pmpo_ray.store.folder import Folder

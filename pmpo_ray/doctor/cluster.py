@@ -11,6 +11,7 @@ import importlib
 from pmpo_ray.actors.resources import ClusterResources
 from pmpo_ray.config.run import RayConfig
 from pmpo_ray.errors import ResourceError
+from pmpo_ray.text import error_line
 
 
 def inspect_own() -> str:
@@ -18,7 +19,7 @@ def inspect_own() -> str:
     try:
         importlib.import_module("pmpo_ray.actors.cluster")
     except (ImportError, OSError) as error:
-        return _one_line(error)
+        return error_line(error)
     return ""
 
 
@@ -32,8 +33,4 @@ def inspect_cluster(address: str) -> ClusterResources | str:
     except ResourceError as error:
         return str(error)
     except (ImportError, OSError, RuntimeError) as error:  # such as a cluster of another version of Ray
-        return _one_line(error)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        return error_line(error)

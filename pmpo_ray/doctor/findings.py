@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 from pmpo_ray.config.engines import EndpointConfig, ReplicaConfig
 from pmpo_ray.config.run import RunConfig
-from pmpo_ray.doctor.gpus_and_models import GpuReport, HubReport, Model, ModelReport
 from pmpo_ray.doctor.machine import Machine
+from pmpo_ray.doctor.models import HubReport, Model, ModelReport
 from pmpo_ray.doctor.tasks import TaskReport
+from pmpo_ray.engines.hf.gpus import GpuReport
 from pmpo_ray.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.engines import EndpointConfig, ReplicaConfig
-from pmpo_ray.engines.gather import together
 from pmpo_ray.engines.openai.client import Endpoint
 from pmpo_ray.errors import ConfigError, DataError, EngineError, ModelError
 
@@ -189,7 +189,7 @@ class _Judge:
         `fields` are the parameters of the published annotator, its judge among them."""
         wanted = {"top_p": 1.0, **fields, **self._endpoint.parameters, "model_name": None}
         sent = {name: value for name, value in wanted.items() if value is not None}
-        replies = self._runner.run(together(self._reply(prompt, sent) for prompt in prompts))
+        replies = self._runner.run(gather_or_cancel(self._reply(prompt, sent) for prompt in prompts))
         return {"completions": [reply["text"] for reply in replies], "completions_all": replies}
 
     def close(self) -> None:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.evaluation import EvaluationConfig
-from pmpo_ray.engines.gather import together
 from pmpo_ray.errors import ConfigError, EngineError
 from pmpo_ray.evaluation.grading import Grader
 from pmpo_ray.protocols import GenerateClient, ScoreClient
@@ -96,7 +96,7 @@ class Answering:
         """One outcome an example. What is too long for the model is an outcome without an answer."""
         shown = tuple(shots)
         return tuple(
-            await together(self._one(instruction, example, shown, repetition) for example in examples)
+            await gather_or_cancel(self._one(instruction, example, shown, repetition) for example in examples)
         )
 
     async def _one(

@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import yaml
 
+from pmpo_ray.text import is_hidden
+
 Value: TypeAlias = "bool | int | float | str | Sequence[Value] | Mapping[str, Value] | None"
 """What a document consists of; a float is finite."""
 
-_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _TAG = re.compile(r"\{|\r|#(?=\})")
 _IN_EXPRESSION = {"\r": r"\r"}
 
@@ -38,23 +39,34 @@ def brace_quoted(text: str) -> str:
 
 def json_line(value: Value) -> str:
     """A JSON document on one line."""
-    return _escaped(json.dumps(value, ensure_ascii=False, allow_nan=False)) + "\n"
+    return _escaped(json.dumps(value, ensure_ascii=False, allow_nan=False), _json_escape) + "\n"
 
 
 def json_document(value: Value) -> str:
     """A JSON document, indented."""
-    return _escaped(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)) + "\n"
+    return _escaped(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2), _json_escape) + "\n"
 
 
 def yaml_document(value: Value) -> str:
     """A YAML document; texts of several lines stand in it line by line where YAML can hold them so."""
     dumped = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=math.inf)
-    return _escaped(str(dumped))
+    return _escaped(str(dumped), _yaml_escape)
 
 
-def _escaped(document: str) -> str:
-    """A document with such characters as escapes, which JSON and double-quoted YAML share."""
-    return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", document)
+def _escaped(document: str, escape: Callable[[str], str]) -> str:
+    """A document with every hidden character written by `escape`."""
+    return "".join(escape(character) if is_hidden(character) else character for character in document)
+
+
+def _json_escape(character: str) -> str:
+    """The UTF-16 code units of a character: JSON has no longer escapes."""
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+def _yaml_escape(character: str) -> str:
+    """The escape of a character within double quotes; YAML does not join code units."""
+    return f"\\U{ord(character):08x}" if ord(character) > 0xFFFF else _json_escape(character)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -65,7 +77,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = '"' if _STEERING.search(text) else "|" if "\n" in text else None
+    style = '"' if any(map(is_hidden, text)) else "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

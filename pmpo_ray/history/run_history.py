@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from pmpo_ray.config.loading import load_config
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.store import Manifest, RunStore
+from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.types import (
     Examined,
     Example,
@@ -128,7 +128,7 @@ def load_history(location: str) -> RunHistory:
     Raises RunFolderError where there is no run, where no task has a finished round, or for a damaged file.
     """
     store = RunStore.open(location)
-    config = load_config(None, (), location)
+    config = kept_config(location)
     # Asked before the results are read: a run that ends meanwhile is not taken for one that stopped short.
     at_work = store.is_held()
     tasks: list[TaskHistory] = []

@@ -10,6 +10,8 @@ Invariants:
 
 from __future__ import annotations
 
+from pmpo_ray.store.kept_config import kept_config, requested_config
+
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -95,7 +97,7 @@ def _config(source: str, overrides: Sequence[str], *, is_run: bool) -> RunConfig
         raise ConfigError(f"{source}: neither a run folder nor a configuration file; check the path")
     if not is_run:
         return load_config(source, overrides)
-    config = load_config(None, overrides, source)
+    config = kept_config(source, overrides)
     fixed = _fixed(source, config)
     if fixed:
         raise ConfigError(
@@ -107,7 +109,7 @@ def _config(source: str, overrides: Sequence[str], *, is_run: bool) -> RunConfig
 
 def _fixed(location: str, config: RunConfig) -> list[str]:
     """What `config` has otherwise than the run in `location`, of what an evaluation takes from the run."""
-    kept = load_config(None, (), location)
+    kept = kept_config(location)
     return [key for key in differences(kept, config) if key.split(".")[0] not in _OPEN]
 
 

@@ -6,6 +6,8 @@ first round either may still be mended.
 
 from __future__ import annotations
 
+from pmpo_ray.store.kept_config import kept_config, requested_config
+
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -29,7 +31,7 @@ def open_store(config: RunConfig, location: str, lease: Lease) -> RunStore:
     if not RunStore.exists(location):
         return RunStore.create(location, dump_config(config), lease)
     store = RunStore.open(location, lease)
-    kept = load_config(None, (), location)
+    kept = kept_config(location)
     changed = differences(kept, config)
     if changed and not any(map(store.count_rounds, kept.named_searches())):
         # Nothing was made with the other configuration: the first try may have failed for what is mended now.

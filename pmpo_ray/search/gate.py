@@ -8,7 +8,6 @@ What the current instruction already holds is never held against its rewrite.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from pmpo_ray.text import is_hidden
 from pmpo_ray.types import Example
 
 _COPIED_CHARS = 20
@@ -88,14 +88,8 @@ def _adds(pattern: re.Pattern[str], text: str, current: str) -> bool:
 def _is_control(char: str) -> bool:
     if char in "\n\r\t":
         return False
-    # Lone surrogates cannot be written as UTF-8, U+FFFD is what remains of broken bytes, and the
-    # directional controls make a text read otherwise than it is.
-    return (
-        unicodedata.category(char) in ("Cc", "Cs")
-        or char == "\ufffd"
-        or "\u202a" <= char <= "\u202e"
-        or "\u2066" <= char <= "\u2069"
-    )
+    # U+FFFD is what remains of broken bytes.
+    return is_hidden(char) or char == "\ufffd"
 
 
 def _copied_example(plain: str, current: str, examples: Sequence[Example]) -> str | None:

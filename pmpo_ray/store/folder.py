@@ -20,6 +20,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pmpo_ray.errors import RunFolderError
+from pmpo_ray.text import error_line
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _SCHEMES = ("file", "s3", "gs", "gcs")
@@ -131,17 +132,17 @@ class Folder:
     def failure(self, doing: str, name: str, error: OSError) -> RunFolderError:
         """The error for a user that says what could not be done with a file, why, and what to do."""
         return RunFolderError(
-            f"cannot {doing} {self.path(name)}: {one_line(error)}; {_advice(error, local=self._local)}"
+            f"cannot {doing} {self.path(name)}: {file_error_line(error)}; {_advice(error, local=self._local)}"
         )
 
     def _full(self, name: str) -> str:
         return f"{self._base}/{name}"
 
 
-def one_line(error: Exception) -> str:
+def file_error_line(error: Exception) -> str:
     """What an error of the operating system or of pyarrow says, on one line of bounded length."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:300]
+    return error_line(text)
 
 
 def _check_address(location: str) -> None:
@@ -177,8 +178,8 @@ def _from_uri(location: str) -> tuple[fs.FileSystem, str]:
         filesystem, base = fs.FileSystem.from_uri(location)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RunFolderError(
-            f"run folder {location!r}: {one_line(error)}; check the address (blanks and special characters "
-            "as %XX), that the bucket exists, and its region and endpoint_override"
+            f"run folder {location!r}: {file_error_line(error)}; check the address (blanks and special "
+            "characters as %XX), that the bucket exists, and its region and endpoint_override"
         ) from error
     if not base.strip("/"):
         raise RunFolderError(f"run folder {location!r}: names no folder; write one after the //")

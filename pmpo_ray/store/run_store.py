@@ -34,7 +34,7 @@ from pmpo_ray.store import documents, evaluations, replicas, rounds, scores
 from pmpo_ray.store import task_data as given
 from pmpo_ray.store import train_examples as training
 from pmpo_ray.store.documents import Manifest
-from pmpo_ray.store.folder import Folder, one_line
+from pmpo_ray.store.folder import Folder, file_error_line
 from pmpo_ray.store.lease import is_held
 from pmpo_ray.store.lease_record import LEASE_FILE, Lease
 from pmpo_ray.store.task_folder import task_folder
@@ -322,7 +322,8 @@ class RunStore:
             yield
         except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
             raise RunFolderError(
-                f"{self._folder.path(name)} is damaged or of another version: {one_line(error)}; {mend}"
+                f"{self._folder.path(name)} is damaged or of another version: "
+                f"{file_error_line(error)}; {mend}"
             ) from error
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmpo_ray.errors import DataError
+from pmpo_ray.text import error_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +43,12 @@ def read_records(path: Path) -> tuple[Record, ...]:
     try:
         records = tuple(reader(path))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({one_line(error)}); check the file") from error
+        raise DataError(f"{path}: cannot be read ({error_line(error)}); check the file") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     if not records:
         raise DataError(f"{path}: holds no rows; give a file with at least one row")
     return records
-
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """The text of an error on one line of at most `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _read_lines(path: Path) -> Iterator[Record]:
@@ -76,7 +71,7 @@ def _read_json(path: Path) -> Iterator[Record]:
         yield from _read_lines(path)
         return
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: malformed JSON ({one_line(error)}); mend the file") from error
+        raise DataError(f"{path}: malformed JSON ({error_line(error)}); mend the file") from error
     rows = content.get("examples") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         raise DataError(f"{path}: holds no list of rows; give a JSON list of objects, or one object per line")
@@ -93,7 +88,7 @@ def _parse(line: str, where: str) -> object:
             f"{where}: malformed JSON ({error.msg}, column {error.colno}); mend the line"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: malformed JSON ({one_line(error)}); mend the line") from error
+        raise DataError(f"{where}: malformed JSON ({error_line(error)}); mend the line") from error
 
 
 def _record(row: object, where: str) -> Record:
@@ -120,7 +115,7 @@ def _read_csv(path: Path) -> Iterator[Record]:
                 number = reader.line_num + 1
         except csv.Error as error:
             raise DataError(
-                f"{path} line {number}: malformed CSV ({one_line(error)}); mend the line"
+                f"{path} line {number}: malformed CSV ({error_line(error)}); mend the line"
             ) from error
 
 
@@ -131,7 +126,9 @@ def _read_parquet(path: Path) -> Iterator[Record]:
     try:
         rows = parquet.read_table(path).to_pylist()
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: is no readable Parquet file ({one_line(error)}); write it anew") from error
+        raise DataError(
+            f"{path}: is no readable Parquet file ({error_line(error)}); write it anew"
+        ) from error
     for number, row in enumerate(rows, start=1):
         yield Record(values=row, where=f"{path} row {number}")
 

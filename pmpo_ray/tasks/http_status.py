@@ -9,6 +9,8 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 
+from pmpo_ray.text import error_line
+
 _REACH_SECONDS = 5.0
 
 
@@ -29,4 +31,4 @@ def ask_status(url: str) -> int | str:
     try:
         return http_status(url)
     except (OSError, ValueError) as error:
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return error_line(error, 200)

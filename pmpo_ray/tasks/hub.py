@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pmpo_ray.errors import DataError
-from pmpo_ray.tasks.files import Record, one_line
+from pmpo_ray.tasks.files import Record
 from pmpo_ray.tasks.http_status import http_status
+from pmpo_ray.text import error_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,7 +48,7 @@ def read_hub(source: HubSource, advice: str) -> tuple[Record, ...]:
             source.repository, source.config, split=source.split, revision=source.revision
         )
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"hub data set {source}: cannot be loaded ({one_line(error)}); {advice}") from error
+        raise DataError(f"hub data set {source}: cannot be loaded ({error_line(error)}); {advice}") from error
     return tuple(
         Record(values=row, where=f"hub data set {source} row {number}")
         for number, row in enumerate(named_rows(table), start=1)
@@ -71,7 +72,7 @@ def _require_reachable(endpoint: str, source: HubSource, advice: str) -> None:
         http_status(endpoint)  # an answer, even if not a welcome one: the hub is there
     except OSError as error:
         raise DataError(
-            f"hub data set {source}: {endpoint} cannot be reached ({one_line(error)}); {advice}"
+            f"hub data set {source}: {endpoint} cannot be reached ({error_line(error)}); {advice}"
         ) from error
 
 

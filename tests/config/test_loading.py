@@ -25,6 +25,7 @@ from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.config.tracking import MlflowConfig, TensorboardConfig, TrackingConfig
 from pmpo_ray.errors import ConfigError, PmpoError, RunFolderError
+from pmpo_ray.store.kept_config import kept_config, requested_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -287,22 +288,22 @@ def test_what_is_no_readable_text_file_is_a_config_error(tmp_path: Path) -> None
         with pytest.raises(ConfigError, match=re.escape(f"{path}: {reason}")):
             load_config(str(path))
     with pytest.raises(ConfigError, match="name a YAML file, or an existing run folder"):
-        load_config(None)
+        requested_config(None, (), None)
 
 
 def test_a_run_folder_gives_its_own_configuration(tmp_path: Path) -> None:
     kept = RunConfig(search=SearchConfig(rounds=2), run_dir="elsewhere")
     (tmp_path / "config.yaml").write_text(dump_config(kept), encoding="utf-8")
-    config = load_config(None, ["search.rounds=9"], str(tmp_path))
+    config = kept_config(str(tmp_path), ["search.rounds=9"])
     assert config == kept.model_copy(update={"search": SearchConfig(rounds=9), "run_dir": str(tmp_path)})
     with pytest.raises(RunFolderError, match="not a run folder"):
-        load_config(None, (), str(tmp_path / "absent"))
+        kept_config(str(tmp_path / "absent"))
 
 
 def test_the_run_folder_named_on_the_command_line_wins(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("run_dir: here\n", encoding="utf-8")
-    assert load_config(str(path), (), "there").run_dir == "there"
+    assert requested_config(str(path), (), "there").run_dir == "there"
     assert load_config(str(path)).run_dir == "here"
 
 
@@ -476,7 +477,9 @@ def test_the_readme_gives_the_true_defaults() -> None:
             assert yaml.safe_load(shown.strip("`")) == [task.name for task in RunConfig().tasks]
         else:
             value = yaml.safe_load(shown.strip("`")) if shown != "`[MASK]`" else "[MASK]"
-            assert (tuple(value) if isinstance(value, list) else value) == field.default, key
+            assert (tuple(value) if isinstance(value, list) else value) == field.get_default(
+                call_default_factory=True
+            ), key
 
 
 def test_the_readme_names_every_key_that_may_change_on_a_resume() -> None:

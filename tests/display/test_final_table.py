@@ -187,7 +187,7 @@ def test_amounts_are_short(number: int, expected: str) -> None:
 
 @given(st.text(min_size=1, max_size=60), st.integers(min_value=4, max_value=40))
 def test_a_shortened_name_fits_and_keeps_its_end(name: str, width: int) -> None:
-    short = shortened(name, width)
+    short = shortened(name, width, tail=2 / 3)
     assert len(short) == min(len(name), width)
     assert short[-2:] == name[-2:]
 

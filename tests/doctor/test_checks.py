@@ -26,11 +26,12 @@ from pmpo_ray.doctor import findings
 from pmpo_ray.doctor.bounded_call import Question, UnansweredError
 from pmpo_ray.doctor.cluster import inspect_cluster, inspect_own
 from pmpo_ray.doctor.findings import Finding
-from pmpo_ray.doctor.gpus_and_models import Gpu, GpuReport, HubReport, ModelReport, inspect_gpus
 from pmpo_ray.doctor.machine import Machine, this_machine
+from pmpo_ray.doctor.models import HubReport, ModelReport
 from pmpo_ray.doctor.storage import inspect_storage
 from pmpo_ray.doctor.table import show_findings
 from pmpo_ray.doctor.tasks import TaskReport, inspect_tasks
+from pmpo_ray.engines.hf.gpus import Gpu, GpuReport, inspect_gpus
 from pmpo_ray.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

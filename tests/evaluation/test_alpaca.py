@@ -260,7 +260,7 @@ def test_another_file_is_no_cache(server: Server, tmp_path: Path, content: str) 
 def test_the_root_logger_is_left_alone() -> None:
     script = (
         "import logging, sys\n"
-        "from pmpo_ray.config.run import EndpointConfig\n"
+        "from pmpo_ray.config.engines import EndpointConfig\n"
         "from pmpo_ray.errors import EndpointError\n"
         "from pmpo_ray.evaluation.alpaca import win_rates\n"
         "assert 'alpaca_eval' not in sys.modules\n"
@@ -344,7 +344,7 @@ def test_a_missing_package_is_named_with_the_command(server: Server, monkeypatch
 
 LENGTH_CONTROL = """
 import json, sys
-from pmpo_ray.config.run import EndpointConfig
+from pmpo_ray.config.engines import EndpointConfig
 from pmpo_ray.evaluation.alpaca import outputs_document, win_rates
 instructions = [f"Question {number}" for number in range(805)]
 short = outputs_document(instructions, [f"no {n}" for n in range(805)], generator="same")

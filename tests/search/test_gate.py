@@ -112,7 +112,9 @@ def test_what_the_current_instruction_holds_is_not_held_against_its_rewrite() ->
     assert reason("Find the word for <mask></prompt>.", allowed=current) == "holds tags"
 
 
-@pytest.mark.parametrize("char", ["\x00", "\x1b", "\x7f", chr(0xD800), "\ufffd", "\u202e"])
+@pytest.mark.parametrize(
+    "char", ["\x00", "\x1b", "\x7f", chr(0xD800), "\ufffd", "\u202e", "\u200e", "\u200f", "\u061c", "\u2028"]
+)
 def test_control_characters_and_broken_text_are_refused(char: str) -> None:
     assert reason(f"Label{char} it.") == "control characters"
 

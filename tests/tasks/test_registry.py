@@ -210,7 +210,7 @@ def test_a_hub_that_cannot_be_read_is_one_line_that_says_what_to_do(setting: str
 _LOAD_HUB_FOLDER = """
 import sys
 import datasets
-from pmpo_ray.config.run import ColumnsConfig, TaskConfig
+from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.tasks import load_task
 features = datasets.Features(

@@ -25,9 +25,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from pmpo_ray.engines.prompt_encoder import PromptEncoder, Tokens
-from pmpo_ray.engines.weights.gguf import one_line, quiet_transformers
+from pmpo_ray.engines.weights.gguf import quiet_transformers
 from pmpo_ray.engines.weights.resolve import ResolvedModel, load_tokenizer, placed_on, resolve_model
 from pmpo_ray.errors import ConfigError, DataError, EngineError, ModelError
+from pmpo_ray.text import error_line
 
 if TYPE_CHECKING:
     import torch
@@ -184,7 +185,7 @@ class ProcessRewardModel:
             logits = self._logits(ids)
         except _FOREIGN_ERRORS as error:
             raise ModelError(
-                f"model {name!r} cannot be run as a process reward model: {one_line(error)}; use one that "
+                f"model {name!r} cannot be run as a process reward model: {error_line(error)}; use one that "
                 "fits the installed transformers"
             ) from error
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else ()
@@ -298,14 +299,14 @@ def _load(resolved: ResolvedModel, dtype: torch.dtype, device: str, code: bool) 
             raise _needs_code(resolved) from error
         raise ModelError(
             f"model {resolved.name!r}: the process reward model in {resolved.path} cannot be loaded: "
-            f"{one_line(error)}; use one that fits the installed transformers, and a complete folder of it"
+            f"{error_line(error)}; use one that fits the installed transformers, and a complete folder of it"
         ) from error
     # Missing and misshapen weights are filled with random numbers, with a warning at most.
     lacking = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
     if lacking:
         raise ModelError(
             f"model {resolved.name!r}: {resolved.path} lacks {len(lacking)} of the parameters that a process "
-            f"reward model needs (such as {one_line(lacking[0])}); get the complete model"
+            f"reward model needs (such as {error_line(lacking[0])}); get the complete model"
         )
     # Without a cache to fill there is less to hold, and code of older models that can't make one runs, too.
     model.config.use_cache = False
@@ -323,7 +324,7 @@ def _factory(resolved: ResolvedModel, code: bool) -> Any:
         own = dict(config.get("auto_map") or {})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{file}: not a readable model configuration ({one_line(error)}); get it again"
+            f"{file}: not a readable model configuration ({error_line(error)}); get it again"
         ) from error
     if _QWEN in architectures:
         return _qwen_class()
@@ -335,8 +336,8 @@ def _factory(resolved: ResolvedModel, code: bool) -> Any:
     if "AutoModel" not in own:
         kind = ", ".join(architectures) or "no kind of model"
         raise ModelError(
-            f"model {resolved.name!r}: its config.json names {one_line(kind)}, which judges no steps; use a "
-            "token classification model such as TRL's PRM trainer makes, or Qwen/Qwen2.5-Math-PRM-7B"
+            f"model {resolved.name!r}: its config.json names {error_line(kind)}, which judges no steps; use "
+            "a token classification model such as TRL's PRM trainer makes, or Qwen/Qwen2.5-Math-PRM-7B"
         )
     if not code:
         # transformers would take a class of its own instead, without the head that gives the scores.

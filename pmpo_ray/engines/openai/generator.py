@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
+from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.engines import RewriterConfig
-from pmpo_ray.engines.gather import together
 from pmpo_ray.engines.openai.client import Endpoint, ServedModel
 from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation
 
@@ -80,7 +80,7 @@ class OpenAIGenerator:
         # Greedy samples are all the same one, and vLLM refuses to make several.
         wanted = 1 if request.temperature == 0 else request.n
         first = await self._ask(request, wanted, request.seed)
-        others = await together(
+        others = await gather_or_cancel(
             self._ask(request, 1, request.seed + number) for number in range(len(first.samples), wanted)
         )
         answers = (first, *others)

@@ -19,9 +19,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.engines.answer_tree import Item
-from pmpo_ray.engines.gather import together
 from pmpo_ray.engines.items import ItemBuilder, example_name, example_score
 from pmpo_ray.engines.openai.client import Endpoint, ServedModel
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
@@ -91,7 +91,7 @@ class OpenAIScorer:
         """Score every example's target and negatives (protocols.Scorer.score): one request an example."""
         began = time.perf_counter()
         items = self._items.items(request)
-        rated = await together(
+        rated = await gather_or_cancel(
             self._rate(example, item) for example, item in zip(request.examples, items, strict=True)
         )
         computed = sum(tokens for _, tokens in rated)

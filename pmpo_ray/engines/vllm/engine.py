@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 from pmpo_ray.config.engines import ReplicaConfig, ScorerConfig
 from pmpo_ray.engines.auto import vllm_installed
-from pmpo_ray.engines.weights.gguf import one_line
 from pmpo_ray.engines.weights.resolve import ResolvedModel, estimate_bytes, load_tokenizer, resolve_model
 from pmpo_ray.errors import ConfigError, EngineError, EngineLostError, ModelError, ResourceError
+from pmpo_ray.text import error_line
 from pmpo_ray.types import EngineInfo
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class VllmEngine:
         except EngineDeadError:
             raise EngineLostError(_root_cause(self._said) or "vLLM's engine process ended") from None
         except VLLMClientError as error:
-            raise EngineError(f"vLLM refuses a request: {one_line(error)}") from None
+            raise EngineError(f"vLLM refuses a request: {error_line(error)}") from None
         if final is None or not final.finished:
             raise RuntimeError("vLLM ended a request without a result")
         return final
@@ -319,7 +319,7 @@ def _launch(role: str, model: str, arguments: Mapping[str, Any], said: int) -> A
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     except (VLLMError, RuntimeError, ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
-        raise _start_error(role, model, _root_cause(said) or one_line(error)) from error
+        raise _start_error(role, model, _root_cause(said) or error_line(error)) from error
 
 
 def _error_log_size() -> int:

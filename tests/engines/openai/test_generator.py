@@ -660,7 +660,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path: 
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import asyncio\n"
-        "from pmpo_ray.config.run import RewriterConfig\n"
+        "from pmpo_ray.config.engines import RewriterConfig\n"
         "from pmpo_ray.engines.openai.generator import OpenAIGenerator\n"
         "from pmpo_ray.errors import ConfigError\n"
         "try:\n"
