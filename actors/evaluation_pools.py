@@ -32,7 +32,7 @@ from pmpo_ray.types import EngineInfo
 
 
 @dataclass(frozen=True, slots=True)
-class ExaminedModel:
+class EvaluatedModel:
     """The clients of a model: what chooses and what writes, as far as it was asked for."""
 
     info: EngineInfo
@@ -47,7 +47,7 @@ async def model_pools(
     rewriter: RewriterConfig | None,
     placed: Mapping[str, ReplicaPlan],
     settings: RayConfig,
-) -> AsyncIterator[ExaminedModel]:
+) -> AsyncIterator[EvaluatedModel]:
     """Pools of `model`, the first replica of each ready, placed as `placed` says under "scorer" and
     "rewriter"; with `scorer.role` both its replicas write, too. Errors as in `Pool.start`."""
     async with AsyncExitStack() as stack:
@@ -68,7 +68,7 @@ async def model_pools(
         first = choosing or writing
         if first is None:
             raise ValueError("a model is examined by choosing, by writing, or both")
-        yield ExaminedModel(first.info, choosing, writing)
+        yield EvaluatedModel(first.info, choosing, writing)
 
 
 class RewardPool:

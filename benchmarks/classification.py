@@ -67,10 +67,10 @@ def measured(model: str, seed: int, runs: Path, settings: Sequence[str]) -> list
     run("optimize", str(CONFIG), "--run-dir", str(folder), *sets, "--json")
     baselines = [part for baseline in BASELINES for part in ("--baseline", baseline)]
     found = json.loads(run("evaluate", str(folder), *baselines, "--format", "json"))
-    examined = RunStore.open(str(folder)).read_evaluation() or ()
+    results = RunStore.open(str(folder)).read_evaluation() or ()
     values = {
         (one.condition.task, one.condition.name): {o.example: float(o.right) for o in one.outcomes}
-        for one in examined
+        for one in results
     }
     split = load_config(str(CONFIG), settings).split
     return [

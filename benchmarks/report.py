@@ -33,7 +33,7 @@ from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.store import Manifest, PoolUse, RunStore, installed_versions
 from pmpo_ray.types import (
     Condition,
-    Examined,
+    ConditionResult,
     GenerateRequest,
     GenerateResult,
     Generation,
@@ -110,7 +110,7 @@ def write_run(folder: Path, tasks: int, rounds: int) -> int:
     store.write_replicas(
         1, [ReplicaCount(10.0 * n, "scorer", draw.randint(0, 8), draw.randint(0, 2)) for n in range(360)]
     )
-    store.write_evaluation([one for result in results for one in _examined(result)])
+    store.write_evaluation([one for result in results for one in _condition_results(result)])
     return sum(
         len({scored.candidate.id for record in store.read_rounds(task.name) for scored in record.candidates})
         for task in names
@@ -161,11 +161,11 @@ async def _searched(store: RunStore, task: Task, rounds: int) -> TaskResult:
     return result
 
 
-def _examined(result: TaskResult) -> list[Examined]:
+def _condition_results(result: TaskResult) -> list[ConditionResult]:
     draw = random.Random(result.task)
     chances = {"start": 0.4, "best": 0.4 + 0.3 * draw.random(), "description": 0.35}
     return [
-        Examined(
+        ConditionResult(
             Condition(result.task, "simulated", name, result.best, 0, 0, "likelihood"),
             tuple(Outcome(str(n), draw.random() < chance, "x") for n in range(TEST)),
         )

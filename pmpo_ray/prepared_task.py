@@ -24,7 +24,7 @@ from pmpo_ray.types import Split, Task
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PreparedTask:
     """A task that is ready to be searched, or evaluated, and how it is searched."""
 
     task: Task
@@ -38,7 +38,7 @@ class Job:
         return calibrated(scorer, self.task) if calibrate else scorer
 
     def calibrates(self, settings: EvaluationConfig) -> bool:
-        """Whether the held-out examples are examined with calibrated scores."""
+        """Whether the held-out examples are evaluated with calibrated scores."""
         return self.search.calibrate if settings.calibrate is None else settings.calibrate
 
 
@@ -64,7 +64,7 @@ def given_tasks(config: RunConfig, location: str, handed: Mapping[str, Task]) ->
     return found
 
 
-def prepare_all(config: RunConfig, given: Mapping[str, Task] = MappingProxyType({})) -> list[Job]:
+def prepare_tasks(config: RunConfig, given: Mapping[str, Task] = MappingProxyType({})) -> list[PreparedTask]:
     """Every job of a configuration; `given` are its tasks, by name, whose data were given in Python. Raises
     DataError or ConfigError for what cannot be done."""
     jobs = []
@@ -78,7 +78,7 @@ def prepare_all(config: RunConfig, given: Mapping[str, Task] = MappingProxyType(
             proposers = load_proposers([name for name in search.operators if name != REWRITE])
             # Of one task all variants see the same parts.
             named = replace(task, name=config.search_name(task.name, variant))
-            jobs.append(Job(named, split, objective, search, proposers))
+            jobs.append(PreparedTask(named, split, objective, search, proposers))
     return jobs
 
 

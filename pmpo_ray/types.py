@@ -292,7 +292,7 @@ Method = Literal["likelihood", "generation", "judged"]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What is examined: one instruction on one task, with one model, number of shots and repetition. `name`
+    """What is evaluated: one instruction on one task, with one model, number of shots and repetition. `name`
     is what the instruction is called; `train_loss` its batch loss in the run, if it took part."""
 
     task: str
@@ -306,7 +306,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class ConditionResult:
     """A condition and its outcomes, one a test example, in the order of the test part."""
 
     condition: Condition

@@ -11,12 +11,12 @@ from pmpo_ray.config.loading import config_from_mapping, dump_config
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.evaluation.statistics import wilson_interval
-from pmpo_ray.prepared_task import Job, prepare_all
+from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
 from pmpo_ray.search.loop import SearchSetup, search_task
 from pmpo_ray.store import ClusterInfo, Manifest, PoolUse, RunStore, data_hash, installed_versions
 from pmpo_ray.types import (
     Condition,
-    Examined,
+    ConditionResult,
     Outcome,
     ReplicaCount,
     RoundRecord,
@@ -37,7 +37,7 @@ def write_run(folder: Path, *, evaluated: bool = True, **settings: object) -> Ru
     """A finished run in `folder`, as `pmpo optimize` would leave it."""
     config = simulated_config(**settings)
     store = RunStore.create(str(folder), dump_config(config))
-    jobs = prepare_all(config)
+    jobs = prepare_tasks(config)
     # In a thread of its own: the caller may have an event loop, as tests in a browser do.
     with ThreadPoolExecutor(1) as thread:
         results = tuple(thread.map(lambda job: asyncio.run(_searched(store, config, job)), jobs))
@@ -77,12 +77,16 @@ def write_run(folder: Path, *, evaluated: bool = True, **settings: object) -> Ru
     )
     if evaluated:
         store.write_evaluation(
-            [one for job, result in zip(jobs, results, strict=True) for one in _examined(job, result)]
+            [
+                one
+                for job, result in zip(jobs, results, strict=True)
+                for one in _condition_results(job, result)
+            ]
         )
     return store
 
 
-async def _searched(store: RunStore, config: RunConfig, job: Job) -> TaskResult:
+async def _searched(store: RunStore, config: RunConfig, job: PreparedTask) -> TaskResult:
     name = job.task.name
     kept: list[RoundRecord] = []
     store.write_training(name, job.split.train)
@@ -128,12 +132,12 @@ async def _searched(store: RunStore, config: RunConfig, job: Job) -> TaskResult:
     return result
 
 
-def _examined(job: Job, result: TaskResult) -> list[Examined]:
+def _condition_results(job: PreparedTask, result: TaskResult) -> list[ConditionResult]:
     """Outcomes whose accuracy rises from the description over the start to the best."""
     texts = {"start": result.start, "best": result.best, "description": job.task.description}
     right = {"start": 3, "best": 5, "description": 2}
     return [
-        Examined(
+        ConditionResult(
             Condition(job.task.name, "simulated", name, text, 0, 0, "likelihood"),
             tuple(
                 Outcome(example.id, number % 8 < right[name], example.target, loss=1.0 - 0.1 * right[name])

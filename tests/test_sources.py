@@ -20,7 +20,7 @@ from pmpo_ray import Example, RunConfig, Task, evaluate, load_run, optimize
 from pmpo_ray.config.loading import dump_config, load_config
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.errors import ConfigError, DataError, RunFolderError
-from pmpo_ray.prepared_task import given_tasks, prepare_all
+from pmpo_ray.prepared_task import given_tasks, prepare_tasks
 from pmpo_ray.sources import TaskWords, requested
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task
@@ -165,7 +165,7 @@ def test_a_task_is_taken_whole() -> None:
     assert config.tasks == (TaskConfig(name="own task", given=True),)
     assert config.search.rounds == 2
     assert given == {"own task": TASK}
-    [job] = prepare_all(config, given)
+    [job] = prepare_tasks(config, given)
     assert job.task == TASK
     assert job.split.test == TASK.test_examples
 
@@ -315,5 +315,5 @@ def test_a_run_on_a_table_goes_on_and_is_evaluated_without_it(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["tasks"][0]["rounds"] == 2
     evaluated = evaluate(result.run_dir, observer=quiet)
-    assert {one.condition.task for one in evaluated.examined} == {"sorting"}
-    assert len(evaluated.examined[0].outcomes) == 24
+    assert {one.condition.task for one in evaluated.results} == {"sorting"}
+    assert len(evaluated.results[0].outcomes) == 24

@@ -32,7 +32,7 @@ REWRITES = (
     "something sounds in daily life; rely on what is written alone. When two answers seem possible, go "
     "back to the statements and find the one that tells them apart. Output the answer in the required "
     "format, and stop right behind it. No greeting, no reasons, no full stop that the format does not have.",
-    "Act as an examiner who knows the solution of this exercise. State only that solution, in the "
+    "Act as an evaluator who knows the solution of this exercise. State only that solution, in the "
     "notation of the exercise: an option letter with its brackets, yes or no, or the words in their order.",
     "Go through the input sentence by sentence. After each sentence, bring your picture of the situation "
     "up to date: what has moved, what has been compared, what is now known for certain. At the end, read the "

@@ -107,13 +107,13 @@ def doctor(
     Exit code 1: something that the configuration needs is missing.
     """
     from pmpo_ray.config.loading import default_config, load_config
-    from pmpo_ray.doctor.checks import examine
+    from pmpo_ray.doctor.checks import run_checks
     from pmpo_ray.redaction import Redaction
 
     settings = load_config(config, override or ()) if config is not None else default_config(override or ())
     if run_dir is not None:
         settings = settings.model_copy(update={"run_dir": run_dir})
-    found = [finding.redacted(Redaction(os.environ)) for finding in examine(settings, os.environ)]
+    found = [finding.redacted(Redaction(os.environ)) for finding in run_checks(settings, os.environ)]
     complete = all(finding.state != "missing" for finding in found)
     if as_json:
         print(json.dumps({"complete": complete, "findings": [asdict(finding) for finding in found]}))

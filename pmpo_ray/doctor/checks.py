@@ -54,7 +54,7 @@ class _Setting:
         return self.address is None
 
 
-def examine(config: RunConfig, environ: Mapping[str, str]) -> tuple[Finding, ...]:
+def run_checks(config: RunConfig, environ: Mapping[str, str]) -> tuple[Finding, ...]:
     """Look at everything that a run of `config` needs or can use. What does not answer takes SECONDS."""
     address = config.ray.address or environ.get("RAY_ADDRESS")
     elsewhere = None if address in (None, "", "local") else address

@@ -28,12 +28,12 @@ def inspect_tasks(config: RunConfig) -> TaskReport:
     which stays offline from then on."""
     # Read by the hub's libraries when they are imported, which comes after this.
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from pmpo_ray.prepared_task import prepare_all
+    from pmpo_ray.prepared_task import prepare_tasks
 
     ready, not_cached = 0, ""
     for task in config.tasks:
         try:
-            prepare_all(config.model_copy(update={"tasks": (task,)}))
+            prepare_tasks(config.model_copy(update={"tasks": (task,)}))
             ready += 1
         except ConfigError as error:
             return TaskReport(ready, str(error), not_cached)

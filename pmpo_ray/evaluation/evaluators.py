@@ -48,13 +48,13 @@ def method_for(task: Task, settings: EvaluationConfig) -> Method:
 
 
 @dataclass(frozen=True, slots=True)
-class Choosing:
-    """Examines by likelihood; `objective` gives the losses."""
+class LikelihoodEvaluator:
+    """Evaluates by likelihood; `objective` gives the losses."""
 
     scorer: ScoreClient
     objective: Objective
 
-    async def examine(
+    async def evaluate(
         self,
         instruction: str,
         examples: Sequence[Example],
@@ -77,8 +77,8 @@ class Choosing:
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
-    """Examines by generation; replies are judged by `grader`. `seed` is the run's."""
+class GenerationEvaluator:
+    """Evaluates by generation; replies are judged by `grader`. `seed` is the run's."""
 
     task: Task
     settings: EvaluationConfig
@@ -86,7 +86,7 @@ class Answering:
     grader: Grader
     seed: int
 
-    async def examine(
+    async def evaluate(
         self,
         instruction: str,
         examples: Sequence[Example],
@@ -143,4 +143,4 @@ class Answering:
             return None
 
 
-Examiner = Choosing | Answering
+Evaluator = LikelihoodEvaluator | GenerationEvaluator

@@ -33,7 +33,7 @@ nothing was optimised for them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class NamedInstruction:
     """An instruction under its name. `free`: it was there before any optimisation. `train_loss` is that of
     the run which it took part in."""
 
@@ -43,7 +43,7 @@ class Contender:
     train_loss: float | None = None
 
 
-def own_instructions(instructions: Mapping[str, str], task: str) -> list[Contender]:
+def own_instructions(instructions: Mapping[str, str], task: str) -> list[NamedInstruction]:
     """The configuration's `evaluation.instructions` for a task: a text, or @PATH of a text file, or of a JSON
     file that maps tasks to texts.
 
@@ -58,7 +58,7 @@ def own_instructions(instructions: Mapping[str, str], task: str) -> list[Contend
         if instruction is not None:
             if not instruction.strip():
                 raise ConfigError(f"{key}: the instruction is empty; write one, or leave it out")
-            found.append(Contender(name, instruction))
+            found.append(NamedInstruction(name, instruction))
     return found
 
 
@@ -80,24 +80,24 @@ def _read(path: Path, task: str, key: str) -> str | None:
     return instruction
 
 
-def baselines(names: Sequence[Baseline], task: Task) -> list[Contender]:
+def baselines(names: Sequence[Baseline], task: Task) -> list[NamedInstruction]:
     """The free baselines of a task."""
-    return [Contender(name, BASELINES[name] or task.description, free=True) for name in names]
+    return [NamedInstruction(name, BASELINES[name] or task.description, free=True) for name in names]
 
 
 def of_run(
     records: Sequence[RoundRecord], start: str, best: str, *, every_candidate: bool
-) -> list[Contender]:
+) -> list[NamedInstruction]:
     """The start and the best instruction of a run, and all its scored candidates by their ids if wanted."""
     losses: dict[str, float] = {}
-    others: list[Contender] = []
+    others: list[NamedInstruction] = []
     for record in records:
         for scored in record.candidates:
             text = scored.candidate.text
             if text not in losses:
                 losses[text] = scored.loss
                 if text not in (start, best):
-                    others.append(Contender(scored.candidate.id, text, train_loss=scored.loss))
-    found = [Contender(START, start, free=True, train_loss=losses.get(start))]
-    found.append(Contender(BEST, best, train_loss=losses.get(best)))
+                    others.append(NamedInstruction(scored.candidate.id, text, train_loss=scored.loss))
+    found = [NamedInstruction(START, start, free=True, train_loss=losses.get(start))]
+    found.append(NamedInstruction(BEST, best, train_loss=losses.get(best)))
     return found + others if every_candidate else found

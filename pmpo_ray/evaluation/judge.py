@@ -14,23 +14,23 @@ from pathlib import Path
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.evaluation.alpaca import outputs_document, win_rates
-from pmpo_ray.evaluation.evaluators import Answering
+from pmpo_ray.evaluation.evaluators import GenerationEvaluator
 from pmpo_ray.types import Example, Outcome
 
 TIE = 0.5
 
 
 class Judging:
-    """Examines by a judge. `writer` makes the answers; without a file of references those under the
+    """Evaluates by a judge. `writer` makes the answers; without a file of references those under the
     instruction `start` are the references."""
 
-    def __init__(self, writer: Answering, settings: EvaluationConfig, start: str) -> None:
+    def __init__(self, writer: GenerationEvaluator, settings: EvaluationConfig, start: str) -> None:
         self._writer = writer
         self._settings = settings
         self._start = start
         self._references: dict[object, asyncio.Task[list[str]]] = {}
 
-    async def examine(
+    async def evaluate(
         self,
         instruction: str,
         examples: Sequence[Example],
@@ -49,7 +49,7 @@ class Judging:
                 Outcome(example.id, False, "the reference itself", text, score=TIE)
                 for example, text in zip(examples, references, strict=True)
             )
-        written = await self._writer.examine(instruction, examples, shots, repetition)
+        written = await self._writer.evaluate(instruction, examples, shots, repetition)
         texts = [example.input for example in examples]
         found = await asyncio.to_thread(
             win_rates,
@@ -71,7 +71,7 @@ class Judging:
         path = self._settings.judge.references
         if path is not None:
             return await asyncio.to_thread(_read_references, Path(path), examples)
-        written = await self._writer.examine(self._start, examples, shots, repetition)
+        written = await self._writer.evaluate(self._start, examples, shots, repetition)
         return [outcome.reply for outcome in written]
 
 

@@ -24,7 +24,7 @@ from pmpo_ray.evaluation.statistics import (
     stratified_interval,
 )
 from pmpo_ray.evaluation.statistics import holm as corrected
-from pmpo_ray.types import Examined, Interval, Method, Outcome
+from pmpo_ray.types import ConditionResult, Interval, Method, Outcome
 
 Against = Literal["start", "free"]
 
@@ -84,7 +84,7 @@ class Overall:
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """How well the loss on the training part tells the accuracy on the test part, over all candidates of a
-    task that were examined: Spearman's rank correlation (-1 were perfect) and its p-value."""
+    task that were evaluated: Spearman's rank correlation (-1 were perfect) and its p-value."""
 
     task: str
     model: str
@@ -113,9 +113,9 @@ class _Cell:
     losses: tuple[float, ...] | None
 
 
-def summarise(examined: Sequence[Examined], free: Collection[str]) -> Summary:
+def summarise(results: Sequence[ConditionResult], free: Collection[str]) -> Summary:
     """The summary of conditions with outcomes; `free` names what was there before any optimisation."""
-    cells = [_cell(group) for group in _grouped(examined) if group[0].outcomes]
+    cells = [_cell(group) for group in _grouped(results) if group[0].outcomes]
     places = dict.fromkeys((cell.row.model, cell.row.shots) for cell in cells)
     gains: list[Gain] = []
     overall: list[Overall] = []
@@ -130,14 +130,14 @@ def summarise(examined: Sequence[Examined], free: Collection[str]) -> Summary:
     return Summary(tuple(cell.row for cell in cells), tuple(gains), tuple(overall), tuple(predictions))
 
 
-def _grouped(examined: Iterable[Examined]) -> list[list[Examined]]:
-    groups: dict[object, list[Examined]] = {}
-    for one in examined:
+def _grouped(results: Iterable[ConditionResult]) -> list[list[ConditionResult]]:
+    groups: dict[object, list[ConditionResult]] = {}
+    for one in results:
         groups.setdefault(replace(one.condition, repetition=0), []).append(one)
     return list(groups.values())
 
 
-def _cell(group: Sequence[Examined]) -> _Cell:
+def _cell(group: Sequence[ConditionResult]) -> _Cell:
     condition = group[0].condition
     columns = list(zip(*(one.outcomes for one in group), strict=True))
     outcomes = [outcome for one in group for outcome in one.outcomes]

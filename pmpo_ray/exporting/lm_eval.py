@@ -17,7 +17,7 @@ from pmpo_ray.evaluation.answers.reader import AnswerReader
 from pmpo_ray.exporting.prompts import ExportedPrompt, jobs_of
 from pmpo_ray.exporting.quoting import Value, expression_quoted, json_line, yaml_document
 from pmpo_ray.history.run_history import RunHistory
-from pmpo_ray.prepared_task import Job
+from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.store import task_folder
 from pmpo_ray.types import Example
 
@@ -74,7 +74,7 @@ class _Part:
     answers: Literal["choice", "number", "letter", "text"]
 
 
-def _part(job: Job) -> _Part:
+def _part(job: PreparedTask) -> _Part:
     test = job.split.test
     if job.task.kind != "text" and all(example.negatives for example in test):
         return _Part([_choice_row(example) for example in test], "choice")

@@ -14,7 +14,7 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.engines.prompt_encoder import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT, USER_GAP, Layout
 from pmpo_ray.errors import DataError
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
-from pmpo_ray.prepared_task import Job, given_tasks, prepare_all
+from pmpo_ray.prepared_task import PreparedTask, given_tasks, prepare_tasks
 from pmpo_ray.store import data_hash
 from pmpo_ray.types import Example
 
@@ -97,7 +97,7 @@ def prompts_of(
     )
 
 
-def jobs_of(history: RunHistory, names: Sequence[str]) -> Mapping[str, Job]:
+def jobs_of(history: RunHistory, names: Sequence[str]) -> Mapping[str, PreparedTask]:
     """The tasks called `names` with their data, as the run prepared them.
 
     Raises DataError or ConfigError where the data cannot be read, DataError where they are others than the
@@ -108,7 +108,7 @@ def jobs_of(history: RunHistory, names: Sequence[str]) -> Mapping[str, Job]:
     try:
         chosen = config.model_copy(update={"tasks": needed})
         given = given_tasks(chosen, history.location, {})
-        jobs = {job.task.name: job for job in prepare_all(chosen, given)}
+        jobs = {job.task.name: job for job in prepare_tasks(chosen, given)}
     except DataError as error:
         raise DataError(
             f"{history.location}: this export needs the data of its tasks, and {error}"

@@ -26,7 +26,7 @@ from pmpo_ray.evaluation.summary import outcome_value
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import Cost, TaskState, cost_of, current_result, state_of
 from pmpo_ray.search.objectives import resolve_auto
-from pmpo_ray.types import Examined, Interval
+from pmpo_ray.types import ConditionResult, Interval
 
 HIDDEN = "(not shown)"
 ABSENT = "(not there)"
@@ -162,14 +162,14 @@ def _answers(
     return None
 
 
-def _best_values(examined: Sequence[Examined], task: TaskHistory) -> dict[object, Values]:
+def _best_values(results: Sequence[ConditionResult], task: TaskHistory) -> dict[object, Values]:
     """The best instruction's values by condition, each an example's mean over repetitions.
 
     Answers that a judge compared with others do not count: each run has references of its own.
     """
     found: dict[object, dict[str, list[float]]] = {}
     wanted = (task.task, BEST, task.best.candidate.text)
-    for one in examined:
+    for one in results:
         condition = one.condition
         if (condition.task, condition.name, condition.instruction) != wanted or condition.method == "judged":
             continue

@@ -15,7 +15,7 @@ from pmpo_ray.errors import RunFolderError
 from pmpo_ray.store import Manifest, RunStore
 from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.types import (
-    Examined,
+    ConditionResult,
     Example,
     Refusal,
     ReplicaCount,
@@ -99,7 +99,7 @@ class RunHistory:
     at_work: bool
     tasks: tuple[TaskHistory, ...]
     waiting: tuple[str, ...]
-    evaluation: tuple[Examined, ...]
+    evaluation: tuple[ConditionResult, ...]
     replicas: tuple[tuple[ReplicaCount, ...], ...]
 
     def task(self, name: str | None = None) -> TaskHistory:

@@ -27,21 +27,21 @@ from pmpo_ray.config.loading import dump_config, load_config
 from pmpo_ray.errors import ConfigError, DataError, EngineError, RunFolderError
 from pmpo_ray.evaluation.alpaca import outputs_document
 from pmpo_ray.evaluation.conditions import condition_key
-from pmpo_ray.evaluation.evaluators import Answering, Choosing, Examiner
+from pmpo_ray.evaluation.evaluators import GenerationEvaluator, LikelihoodEvaluator, Evaluator
 from pmpo_ray.evaluation.grading import Grader, ModelGrader, RuleGrader
 from pmpo_ray.evaluation.judge import Judging
 from pmpo_ray.runs.evaluation_plan import (TaskPlan, conditions_of, engines_for, models_of, plan_file, plan_run, shots_of)
 from pmpo_ray.evaluation.summary import Summary, summarise
-from pmpo_ray.prepared_task import Job, given_tasks, prepare_all
+from pmpo_ray.prepared_task import PreparedTask, given_tasks, prepare_tasks
 from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
 from pmpo_ray.runs.run_folder import fresh_run_dir
 from pmpo_ray.runs.placement import Replica, place_roles
 from pmpo_ray.protocols import GenerateClient, Observer
 from pmpo_ray.store import Lease, RunStore, hold, task_folder
-from pmpo_ray.types import Condition, Examined, Example, Outcome, Progress
+from pmpo_ray.types import Condition, ConditionResult, Example, Outcome, Progress
 
 if TYPE_CHECKING:
-    from pmpo_ray.actors.evaluation_pools import ExaminedModel, RewardPool
+    from pmpo_ray.actors.evaluation_pools import EvaluatedModel, RewardPool
     from pmpo_ray.actors.resources import ReplicaPlan
 
 _OPEN = ("evaluation", "scorer", "rewriter", "ray", "data_dir", "run_dir")
@@ -55,7 +55,7 @@ class EvaluationResult:
     """What an evaluation came to, and the folder that keeps it."""
 
     summary: Summary
-    examined: tuple[Examined, ...]
+    results: tuple[ConditionResult, ...]
     run_dir: str
 
 
@@ -72,7 +72,7 @@ def run_evaluation(
     is_run = not Path(source).is_file() and RunStore.exists(source)
     config = _config(source, overrides, is_run=is_run)
     location = source if is_run else run_dir or config.run_dir or fresh_run_dir(config)
-    jobs = prepare_all(config, given_tasks(config, location, {}))
+    jobs = prepare_tasks(config, given_tasks(config, location, {}))
     with hold(location) as lease:
         store = _store(config, location, lease)
         plans = _plans(config, jobs, store, is_run=is_run)
@@ -83,13 +83,13 @@ def run_evaluation(
                 return place_roles(roles, config.ray, there, own_machine=address == LOCAL)
 
             try:
-                examined = run_to_end(_Evaluation(config, store, plans, observer, place).run())
+                results = run_to_end(_Evaluation(config, store, plans, observer, place).run())
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(store.location) from None
-        store.write_evaluation(examined)
-        _write_outputs(store, jobs, examined)
-    free = {contender.name for plan in plans for contender in plan.contenders if contender.free}
-    return EvaluationResult(summarise(examined, free), examined, store.location)
+        store.write_evaluation(results)
+        _write_outputs(store, jobs, results)
+    free = {instruction.name for plan in plans for instruction in plan.instructions if instruction.free}
+    return EvaluationResult(summarise(results, free), results, store.location)
 
 
 def _config(source: str, overrides: Sequence[str], *, is_run: bool) -> RunConfig:
@@ -113,7 +113,7 @@ def _fixed(location: str, config: RunConfig) -> list[str]:
     return [key for key in differences(kept, config) if key.split(".")[0] not in _OPEN]
 
 
-def _plans(config: RunConfig, jobs: Sequence[Job], store: RunStore, *, is_run: bool) -> list[TaskPlan]:
+def _plans(config: RunConfig, jobs: Sequence[PreparedTask], store: RunStore, *, is_run: bool) -> list[TaskPlan]:
     if not is_run:
         return [plan_file(config, job) for job in jobs]
     plans = [plan for job in jobs if (plan := plan_run(config, job, store)) is not None]
@@ -135,10 +135,10 @@ def _store(config: RunConfig, location: str, lease: Lease) -> RunStore:
     return RunStore.create(location, dump_config(config), lease)
 
 
-def _write_outputs(store: RunStore, jobs: Sequence[Job], examined: Sequence[Examined]) -> None:
+def _write_outputs(store: RunStore, jobs: Sequence[PreparedTask], results: Sequence[ConditionResult]) -> None:
     """Answers that a judge compared, in AlpacaEval's format, for its own tools."""
     inputs = {job.task.name: {example.id: example.input for example in job.split.test} for job in jobs}
-    for one in examined:
+    for one in results:
         condition = one.condition
         if condition.method != "judged":
             continue
@@ -173,17 +173,17 @@ class _Evaluation:
             plan.job.task.name: Progress(plan.job.task.name, "waiting", 0, self._size(plan)) for plan in plans
         }
 
-    async def run(self) -> tuple[Examined, ...]:
+    async def run(self) -> tuple[ConditionResult, ...]:
         """One model after the other, with the judges of their replies beside them."""
         for progress in self._progress.values():
             self._observer(progress)
-        examined: list[Examined] = []
+        results: list[ConditionResult] = []
         async with AsyncExitStack() as stack:
-            evaluator = await self._evaluator(stack)
+            evaluator = await self._evaluator_model(stack)
             reward = await self._reward(stack)
             for model in models_of(self._config):
-                examined += await self._model(model, evaluator, reward)
-        return tuple(examined)
+                results += await self._model(model, evaluator, reward)
+        return tuple(results)
 
     def _size(self, plan: TaskPlan) -> int:
         return sum(len(list(conditions_of(self._config, plan, model))) for model in models_of(self._config))
@@ -192,7 +192,7 @@ class _Evaluation:
     def _writes(self) -> bool:
         return any(plan.method != "likelihood" for plan in self._plans)
 
-    async def _evaluator(self, stack: AsyncExitStack) -> GenerateClient | None:
+    async def _evaluator_model(self, stack: AsyncExitStack) -> GenerateClient | None:
         from pmpo_ray.actors.evaluation_pools import evaluator_pool
 
         settings = self._config.evaluation.evaluator
@@ -221,7 +221,7 @@ class _Evaluation:
 
     async def _model(
         self, model: str, evaluator: GenerateClient | None, reward: RewardPool | None
-    ) -> list[Examined]:
+    ) -> list[ConditionResult]:
         from pmpo_ray.actors.evaluation_pools import model_pools
 
         config = self._config
@@ -251,10 +251,10 @@ class _Evaluation:
         self,
         plan: TaskPlan,
         condition: Condition,
-        there: ExaminedModel,
+        there: EvaluatedModel,
         judges: _Judges,
         room: asyncio.Semaphore,
-    ) -> Examined:
+    ) -> ConditionResult:
         """The outcomes under one condition: kept ones, or, when there is `room`, measured and kept now."""
         config, job = self._config, plan.job
         examples = job.split.test[: config.evaluation.limit]
@@ -265,7 +265,7 @@ class _Evaluation:
             examples,
             shots,
             config.evaluation,
-            start=plan.contenders[0].instruction,
+            start=plan.instructions[0].instruction,
             objective=f"{job.objective.name}/{job.search.beta}/{job.search.per_token}",
             calibrate=job.calibrates(config.evaluation),
             seed=config.seed,
@@ -273,33 +273,33 @@ class _Evaluation:
         async with room, self._keys.setdefault(key, asyncio.Lock()):
             outcomes = await asyncio.to_thread(self._store.read_outcomes, key)
             if outcomes is None:
-                examiner = self._examiner(plan, there, judges)
-                outcomes = await examiner.examine(
+                evaluator = self._evaluator(plan, there, judges)
+                outcomes = await evaluator.evaluate(
                     condition.instruction, examples, shots, condition.repetition
                 )
                 if judges.reward is not None and condition.method == "generation":
                     outcomes = await _rated(examples, outcomes, judges.reward)
                 await asyncio.to_thread(self._store.write_outcomes, key, outcomes)
         self._report(condition.task, sum(outcome.tokens for outcome in outcomes))
-        return Examined(condition, outcomes)
+        return ConditionResult(condition, outcomes)
 
-    def _examiner(self, plan: TaskPlan, there: ExaminedModel, judges: _Judges) -> Examiner | Judging:
+    def _evaluator(self, plan: TaskPlan, there: EvaluatedModel, judges: _Judges) -> Evaluator | Judging:
         job, task, settings = plan.job, plan.job.task, self._config.evaluation
         if plan.method == "likelihood":
             if there.scorer is None:
                 raise RuntimeError("no scorer was started")
-            return Choosing(job.scoring(there.scorer, job.calibrates(settings)), job.objective)
+            return LikelihoodEvaluator(job.scoring(there.scorer, job.calibrates(settings)), job.objective)
         if there.generator is None:
             raise RuntimeError("no generator was started")
         grader: Grader = RuleGrader(task)
         if judges.evaluator is not None:
             grader = ModelGrader(task, judges.evaluator)
-        writer = Answering(task, settings, there.generator, grader, self._config.seed)
+        writer = GenerationEvaluator(task, settings, there.generator, grader, self._config.seed)
         if plan.method == "generation":
             return writer
         # One for all instructions: they share the references.
         return judges.comparing.setdefault(
-            task.name, Judging(writer, settings, plan.contenders[0].instruction)
+            task.name, Judging(writer, settings, plan.instructions[0].instruction)
         )
 
     def _report(self, task: str, tokens: int) -> None:

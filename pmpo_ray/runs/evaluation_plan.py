@@ -15,9 +15,9 @@ from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import ConfigError, DataError, RunFolderError
 from pmpo_ray.evaluation.conditions import START
-from pmpo_ray.evaluation.instructions import Contender, baselines, of_run, own_instructions
+from pmpo_ray.evaluation.instructions import NamedInstruction, baselines, of_run, own_instructions
 from pmpo_ray.evaluation.evaluators import method_for
-from pmpo_ray.prepared_task import Job
+from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.store import RunStore, data_hash
 from pmpo_ray.tasks.corruptions import shuffled
 from pmpo_ray.types import Condition, Example, Method
@@ -29,19 +29,19 @@ _log = logging.getLogger(__name__)
 class TaskPlan:
     """A task with everything that is to be measured on it."""
 
-    job: Job
+    job: PreparedTask
     method: Method
-    contenders: tuple[Contender, ...]
+    instructions: tuple[NamedInstruction, ...]
 
 
-def plan_file(config: RunConfig, job: Job) -> TaskPlan:
+def plan_file(config: RunConfig, job: PreparedTask) -> TaskPlan:
     """What to measure of a configuration: its start instruction beside the others it names. Raises
     ConfigError or DataError for what cannot be measured."""
-    start = Contender(START, job.task.instruction, free=True)
+    start = NamedInstruction(START, job.task.instruction, free=True)
     return TaskPlan(job, method_for(job.task, config.evaluation), (start, *_others(config, job)))
 
 
-def plan_run(config: RunConfig, job: Job, store: RunStore) -> TaskPlan | None:
+def plan_run(config: RunConfig, job: PreparedTask, store: RunStore) -> TaskPlan | None:
     """The same of a run, with the best instruction; None for a task without any finished round. Raises
     RunFolderError where its data have changed."""
     others, task = _others(config, job), job.task
@@ -66,7 +66,7 @@ def plan_run(config: RunConfig, job: Job, store: RunStore) -> TaskPlan | None:
     return TaskPlan(job, method_for(task, config.evaluation), (*own, *others))
 
 
-def _others(config: RunConfig, job: Job) -> list[Contender]:
+def _others(config: RunConfig, job: PreparedTask) -> list[NamedInstruction]:
     settings, task = config.evaluation, job.task
     if not job.split.test:
         raise DataError(f"task {task.name!r}: no examples are left for a test part; lower split.train_max")
@@ -81,7 +81,7 @@ def _others(config: RunConfig, job: Job) -> list[Contender]:
 
 
 def models_of(config: RunConfig) -> tuple[str, ...]:
-    """The models that are examined: those named, else the one that was optimised for."""
+    """The models that are evaluated: those named, else the one that was optimised for."""
     return config.evaluation.models or (config.scorer_model,)
 
 
@@ -91,21 +91,21 @@ def conditions_of(config: RunConfig, plan: TaskPlan, model: str) -> Iterator[Con
     settings = config.evaluation
     for shots in dict.fromkeys(settings.shots or (len(plan.job.split.shots),)):
         by_chance = shots > 0 or (plan.method != "likelihood" and settings.temperature > 0)
-        for contender in plan.contenders:
+        for named in plan.instructions:
             for repetition in range(settings.seeds if by_chance else 1):
                 yield Condition(
                     task=plan.job.task.name,
                     model=model,
-                    name=contender.name,
-                    instruction=contender.instruction,
+                    name=named.name,
+                    instruction=named.instruction,
                     shots=shots,
                     repetition=repetition,
                     method=plan.method,
-                    train_loss=contender.train_loss,
+                    train_loss=named.train_loss,
                 )
 
 
-def shots_of(job: Job, count: int, repetition: int, seed: int) -> tuple[Example, ...]:
+def shots_of(job: PreparedTask, count: int, repetition: int, seed: int) -> tuple[Example, ...]:
     """`count` demonstrations: the run's own first, then training examples; in further repetitions others,
     drawn from all of these."""
     own, train = job.split.shots, job.split.train

@@ -26,10 +26,10 @@ from uuid import uuid4
 from pmpo_ray.callbacks.dispatch import Callback, RunStart, dispatching
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import DataError, EngineError
-from pmpo_ray.evaluation.evaluators import Answering, Choosing, Examiner, method_for
+from pmpo_ray.evaluation.evaluators import GenerationEvaluator, LikelihoodEvaluator, Evaluator, method_for
 from pmpo_ray.evaluation.grading import RuleGrader
 from pmpo_ray.evaluation.statistics import compare, wilson_interval
-from pmpo_ray.prepared_task import Job, given_tasks, prepare_all
+from pmpo_ray.prepared_task import PreparedTask, given_tasks, prepare_tasks
 from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
 from pmpo_ray.search.objectives import batch_loss
 from pmpo_ray.runs.run_folder import fresh_run_dir, keep_given, open_store, other_data
@@ -80,7 +80,7 @@ def run_optimization(
 
     location = run_dir or config.run_dir or fresh_run_dir(config)
     given = given_tasks(config, location, given)
-    jobs = prepare_all(config, given)
+    jobs = prepare_tasks(config, given)
     followers = (*trackers(config.tracking, location), *callbacks)
     with hold(location) as lease:
         store = open_store(config, location, lease)
@@ -123,7 +123,7 @@ class _Run:
         config: RunConfig,
         store: RunStore,
         memory: ScoreMemory,
-        jobs: Sequence[Job],
+        jobs: Sequence[PreparedTask],
         observer: Observer,
         followed: Callback,
         cluster: ClusterInfo,
@@ -236,7 +236,7 @@ class _Run:
             raise errors[0]
 
     async def _attempt(
-        self, job: Job, scorer: ScoreClient, rewriter: RewriterPool
+        self, job: PreparedTask, scorer: ScoreClient, rewriter: RewriterPool
     ) -> EngineError | DataError | None:
         """Search one task; the error that it failed with, if it did."""
         try:
@@ -256,7 +256,7 @@ class _Run:
         self._metrics.observe_task(progress)
         self._observer(progress)
 
-    async def _one_task(self, job: Job, scorer: ScoreClient, rewriter: RewriterPool) -> None:
+    async def _one_task(self, job: PreparedTask, scorer: ScoreClient, rewriter: RewriterPool) -> None:
         name = job.task.name
         stored = await asyncio.to_thread(self._store.read_rounds, name)
         kept = [record.slim(record.survivors) for record in stored]
@@ -301,7 +301,7 @@ class _Run:
         self._followed.on_task_end(result)
 
     async def _picked(
-        self, job: Job, outcome: SearchOutcome, scorer: ScoreClient
+        self, job: PreparedTask, outcome: SearchOutcome, scorer: ScoreClient
     ) -> tuple[ScoredCandidate, int]:
         """The instruction that the search came to, and the tokens scored to pick it: that of the last round,
         or, of the best of all rounds, the one with the lowest loss on the validation part."""
@@ -320,7 +320,7 @@ class _Run:
 
     async def _evaluated(
         self,
-        job: Job,
+        job: PreparedTask,
         result: TaskResult,
         losses: tuple[float, ...],
         scorer: ScoreClient,
@@ -338,12 +338,12 @@ class _Run:
         )
         self._observe(progress)
         examples = job.split.test[: self._config.evaluation.limit]
-        examiner = self._examiner(job, scorer, rewriter)
-        if examiner is not None and examples:
-            before = await examiner.examine(result.start, examples, job.split.shots)
+        evaluator = self._evaluator(job, scorer, rewriter)
+        if evaluator is not None and examples:
+            before = await evaluator.evaluate(result.start, examples, job.split.shots)
             after = before
             if result.best != result.start:
-                after = await examiner.examine(result.best, examples, job.split.shots)
+                after = await evaluator.evaluate(result.best, examples, job.split.shots)
             values = [[float(outcome.right) for outcome in outcomes] for outcomes in (before, after)]
             result = replace(
                 result,
@@ -354,16 +354,16 @@ class _Run:
         self._observe(replace(progress, state="done"))
         return result
 
-    def _examiner(self, job: Job, scorer: ScoreClient, rewriter: RewriterPool) -> Examiner | None:
+    def _evaluator(self, job: PreparedTask, scorer: ScoreClient, rewriter: RewriterPool) -> Evaluator | None:
         """What measures the scored model; None where answers would be written by another one, or go to a
         judge, which is for `pmpo evaluate` to ask."""
         settings = self._config.evaluation
         method = method_for(job.task, settings)
         if method == "likelihood":
-            return Choosing(job.scoring(scorer, job.calibrates(settings)), job.objective)
+            return LikelihoodEvaluator(job.scoring(scorer, job.calibrates(settings)), job.objective)
         if method == "judged" or self._config.scorer_model != self._config.rewriter_model:
             return None
-        return Answering(job.task, settings, rewriter, RuleGrader(job.task), self._config.seed)
+        return GenerationEvaluator(job.task, settings, rewriter, RuleGrader(job.task), self._config.seed)
 
 
 def _use(stats: PoolStats) -> PoolUse:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
-from pmpo_ray.types import Condition, Examined, Outcome
+from pmpo_ray.types import Condition, ConditionResult, Outcome
 
 _OUTCOME_FIELDS = [
     pa.field("example", pa.string(), nullable=False),
@@ -52,16 +52,16 @@ def decode_outcomes(content: bytes) -> tuple[Outcome, ...]:
     return tuple(Outcome(**_unescaped(row)) for row in rows)
 
 
-def encode_evaluation(examined: Sequence[Examined]) -> bytes:
+def encode_evaluation(results: Sequence[ConditionResult]) -> bytes:
     rows = [
         _escaped(asdict(one.condition)) | _escaped(asdict(outcome))
-        for one in examined
+        for one in results
         for outcome in one.outcomes
     ]
     return to_parquet(pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA))
 
 
-def decode_evaluation(content: bytes) -> tuple[Examined, ...]:
+def decode_evaluation(content: bytes) -> tuple[ConditionResult, ...]:
     """Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version."""
     found: dict[Condition, list[Outcome]] = {}
     names = [field.name for field in _CONDITION_FIELDS]
@@ -69,7 +69,7 @@ def decode_evaluation(content: bytes) -> tuple[Examined, ...]:
         plain = _unescaped(row)
         condition = Condition(**{name: plain.pop(name) for name in names})
         found.setdefault(condition, []).append(Outcome(**plain))
-    return tuple(Examined(condition, tuple(outcomes)) for condition, outcomes in found.items())
+    return tuple(ConditionResult(condition, tuple(outcomes)) for condition, outcomes in found.items())
 
 
 def _escaped(row: Mapping[str, Any]) -> dict[str, Any]:

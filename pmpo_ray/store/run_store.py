@@ -38,7 +38,7 @@ from pmpo_ray.store.folder import Folder, file_error_line
 from pmpo_ray.store.lease import is_held
 from pmpo_ray.store.lease_record import LEASE_FILE, Lease
 from pmpo_ray.store.task_folder import task_folder
-from pmpo_ray.types import Examined, Example, Outcome, ReplicaCount, RoundRecord, Task, TaskResult
+from pmpo_ray.types import ConditionResult, Example, Outcome, ReplicaCount, RoundRecord, Task, TaskResult
 
 _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
@@ -249,16 +249,16 @@ class RunStore:
         self._write(_outcomes_name(key), evaluations.encode_outcomes(outcomes))
 
     def read_outcomes(self, key: str) -> tuple[Outcome, ...] | None:
-        """What came out under the condition with this key; None where it was not examined yet."""
+        """What came out under the condition with this key; None where it was not evaluated yet."""
         name = _outcomes_name(key)
         content = self._folder.read(name)
         with self._decoding(name, "delete it, and it is measured again"):
             return None if content is None else evaluations.decode_outcomes(content)
 
-    def write_evaluation(self, examined: Sequence[Examined]) -> None:
-        self._write(_EVALUATION, evaluations.encode_evaluation(examined))
+    def write_evaluation(self, results: Sequence[ConditionResult]) -> None:
+        self._write(_EVALUATION, evaluations.encode_evaluation(results))
 
-    def read_evaluation(self) -> tuple[Examined, ...] | None:
+    def read_evaluation(self) -> tuple[ConditionResult, ...] | None:
         """The last evaluation, None where there was none."""
         content = self._folder.read(_EVALUATION)
         with self._decoding(_EVALUATION, "delete it and evaluate again"):

@@ -14,10 +14,10 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.errors import ConfigError, EngineError
 from pmpo_ray.evaluation.conditions import condition_key
-from pmpo_ray.evaluation.evaluators import FOLLOW_UP, Answering, Choosing, method_for
+from pmpo_ray.evaluation.evaluators import FOLLOW_UP, GenerationEvaluator, LikelihoodEvaluator, method_for
 from pmpo_ray.evaluation.grading import ModelGrader, RuleGrader
 from pmpo_ray.evaluation.instructions import baselines, of_run, own_instructions
-from pmpo_ray.prepared_task import prepare_all
+from pmpo_ray.prepared_task import prepare_tasks
 from pmpo_ray.runs.evaluation_plan import conditions_of, engines_for, plan_file, shots_of
 from pmpo_ray.search.calibration import calibrated
 from pmpo_ray.search.objectives import make_objective
@@ -84,14 +84,16 @@ class Replies:
         return GenerateResult((Generation(self.reply(request), 3, True),), 10, 0.0)
 
 
-def choosing(table: Callable[[str, str], float], *, calibrate: bool = False) -> Choosing:
+def choosing(table: Callable[[str, str], float], *, calibrate: bool = False) -> LikelihoodEvaluator:
     scorer = Scores(table)
     objective = make_objective("preference", beta=1.0, per_token=False)
-    return Choosing(calibrated(scorer, TASK) if calibrate else scorer, objective)
+    return LikelihoodEvaluator(calibrated(scorer, TASK) if calibrate else scorer, objective)
 
 
-def answering(task: Task, client: Replies, **settings: object) -> Answering:
-    return Answering(task, EvaluationConfig.model_validate(settings), client, RuleGrader(task), seed=0)
+def answering(task: Task, client: Replies, **settings: object) -> GenerationEvaluator:
+    return GenerationEvaluator(
+        task, EvaluationConfig.model_validate(settings), client, RuleGrader(task), seed=0
+    )
 
 
 # --- by likelihood ------------------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ def answering(task: Task, client: Replies, **settings: object) -> Answering:
 
 async def test_the_likeliest_answer_is_chosen_and_ties_are_wrong() -> None:
     likely = {("sun", "yes"): -1.0, ("rain", "yes"): -1.0}
-    found = await choosing(lambda text, answer: likely.get((text, answer), -2.0)).examine("", EXAMPLES, ())
+    found = await choosing(lambda text, answer: likely.get((text, answer), -2.0)).evaluate("", EXAMPLES, ())
     assert [(outcome.right, outcome.answer) for outcome in found] == [
         (True, "yes"),
         (False, "yes"),
@@ -116,8 +118,8 @@ async def test_calibration_takes_away_what_a_label_scores_behind_nothing() -> No
         evidence = {("sun", "yes"): 1.0, ("rain", "no"): 1.0, ("fog", "no"): 0.5}.get((text, answer), 0.0)
         return evidence + (3.0 if answer == "yes" else 0.0)
 
-    plain = await choosing(biased).examine("", EXAMPLES, ())
-    fair = await choosing(biased, calibrate=True).examine("", EXAMPLES, ())
+    plain = await choosing(biased).evaluate("", EXAMPLES, ())
+    fair = await choosing(biased, calibrate=True).evaluate("", EXAMPLES, ())
     assert [outcome.right for outcome in plain] == [True, False, False]
     assert all(outcome.right for outcome in fair)
 
@@ -127,7 +129,7 @@ async def test_calibration_takes_away_what_a_label_scores_behind_nothing() -> No
 
 async def test_replies_are_read_and_compared() -> None:
     client = Replies(lambda _: "Two and two make 4. So the answer is 4.")
-    [outcome] = await answering(NUMBERS, client).examine("Add.", (SUM,), ())
+    [outcome] = await answering(NUMBERS, client).evaluate("Add.", (SUM,), ())
     assert (outcome.right, outcome.answer, outcome.tokens) == (True, "4", 3)
     [request] = client.seen
     assert (request.system, request.prompt, request.temperature) == ("Add.", "2 + 2", 0.0)
@@ -135,15 +137,15 @@ async def test_replies_are_read_and_compared() -> None:
 
 async def test_a_reply_without_an_answer_is_asked_again_and_told_apart() -> None:
     client = Replies(lambda request: "4" if request.prompt == FOLLOW_UP else "I had rather not say.")
-    [outcome] = await answering(NUMBERS, client).examine("Add.", (SUM,), ())
+    [outcome] = await answering(NUMBERS, client).evaluate("Add.", (SUM,), ())
     assert outcome.right
     assert outcome.reply == "I had rather not say.\n\n4"
     assert client.seen[1].shots[-1].target == "I had rather not say."
     client = Replies(lambda _: "I had rather not say.")
-    [outcome] = await answering(NUMBERS, client).examine("Add.", (SUM,), ())
+    [outcome] = await answering(NUMBERS, client).evaluate("Add.", (SUM,), ())
     assert (outcome.right, outcome.answer) == (False, None)
     client.seen.clear()
-    await answering(NUMBERS, client, follow_up=False).examine("Add.", (SUM,), ())
+    await answering(NUMBERS, client, follow_up=False).evaluate("Add.", (SUM,), ())
     assert len(client.seen) == 1
 
 
@@ -151,17 +153,17 @@ async def test_what_is_too_long_for_the_model_has_no_answer() -> None:
     def refuse(request: GenerateRequest) -> str:
         raise EngineError("too long")
 
-    [outcome] = await answering(NUMBERS, Replies(refuse)).examine("Add.", (SUM,), ())
+    [outcome] = await answering(NUMBERS, Replies(refuse)).evaluate("Add.", (SUM,), ())
     assert (outcome.right, outcome.answer, outcome.reply) == (False, None, "")
 
 
 async def test_repetitions_and_examples_have_seeds_of_their_own() -> None:
     client = Replies(lambda _: "4")
-    examiner = answering(NUMBERS, client, temperature=0.7)
+    evaluator = answering(NUMBERS, client, temperature=0.7)
     twins = (SUM, replace(SUM, id="twin"))
-    await examiner.examine("Add.", twins, (), 0)
-    await examiner.examine("Add.", twins, (), 1)
-    await examiner.examine("Add.", twins, (), 1)
+    await evaluator.evaluate("Add.", twins, (), 0)
+    await evaluator.evaluate("Add.", twins, (), 1)
+    await evaluator.evaluate("Add.", twins, (), 1)
     seeds = [request.seed for request in client.seen]
     assert len(set(seeds)) == 4
     assert seeds[2:4] == seeds[4:6]
@@ -199,7 +201,7 @@ def test_better_and_worse_answers_cannot_be_told_by_writing(data_dir: Path) -> N
 
 def test_demonstrations_are_never_test_examples() -> None:
     config = RunConfig.model_validate({"split": {"shots": 2, "train_max": 10}})
-    job = prepare_all(config)[0]
+    job = prepare_tasks(config)[0]
     tested = {example.input for example in job.split.test}
     assert shots_of(job, 2, 0, 0) == job.split.shots
     assert shots_of(job, 5, 0, 0)[:2] == job.split.shots
@@ -216,7 +218,7 @@ def test_demonstrations_are_never_test_examples() -> None:
 def test_what_no_chance_enters_into_is_measured_once() -> None:
     def count(**settings: object) -> int:
         config = RunConfig.model_validate({"evaluation": {"baselines": ["answer_only"], **settings}})
-        return len(list(conditions_of(config, plan_file(config, prepare_all(config)[0]), "m")))
+        return len(list(conditions_of(config, plan_file(config, prepare_tasks(config)[0]), "m")))
 
     assert count() == 2
     assert count(seeds=3) == 2

@@ -19,20 +19,20 @@ from pmpo_ray.store.evaluations import (
     encode_evaluation,
     encode_outcomes,
 )
-from pmpo_ray.types import Condition, Examined, Outcome
+from pmpo_ray.types import Condition, ConditionResult, Outcome
 
 FREE = {"start", "description"}
 
 
-def examined(
+def evaluated(
     task: str, name: str, right: list[bool], *, repetition: int = 0, train_loss: float | None = None
-) -> Examined:
+) -> ConditionResult:
     condition = Condition(task, "m", name, f"Do {name}.", 0, repetition, "likelihood", train_loss)
     outcomes = tuple(
         Outcome(str(n), value, "a" if value else None, loss=0.5 if value else 1.5)
         for n, value in enumerate(right)
     )
-    return Examined(condition, outcomes)
+    return ConditionResult(condition, outcomes)
 
 
 def draw(seed: int, share: float, n: int = 200) -> list[bool]:
@@ -44,9 +44,9 @@ def three_tasks() -> Summary:
     found = []
     for number, (before, after, free) in enumerate([(0.3, 0.7, 0.4), (0.5, 0.52, 0.8), (0.6, 0.3, 0.2)]):
         found += [
-            examined(f"t{number}", "start", draw(number, before), train_loss=2.0),
-            examined(f"t{number}", "best", draw(10 + number, after), train_loss=1.0),
-            examined(f"t{number}", "description", draw(20 + number, free)),
+            evaluated(f"t{number}", "start", draw(number, before), train_loss=2.0),
+            evaluated(f"t{number}", "best", draw(10 + number, after), train_loss=1.0),
+            evaluated(f"t{number}", "description", draw(20 + number, free)),
         ]
     return summarise(found, FREE)
 
@@ -87,9 +87,9 @@ def test_all_tasks_together_weigh_the_same() -> None:
 
 def test_repetitions_are_averaged_by_example() -> None:
     runs = [draw(1, 0.5), draw(2, 0.5)]
-    found = [examined("t", "start", right, repetition=n) for n, right in enumerate(runs)]
+    found = [evaluated("t", "start", right, repetition=n) for n, right in enumerate(runs)]
     found += [
-        examined("t", "best", right, repetition=n) for n, right in enumerate([draw(3, 0.6), draw(4, 0.6)])
+        evaluated("t", "best", right, repetition=n) for n, right in enumerate([draw(3, 0.6), draw(4, 0.6)])
     ]
     summary = summarise(found, FREE)
     [row, _] = summary.rows
@@ -101,7 +101,7 @@ def test_repetitions_are_averaged_by_example() -> None:
 
 
 def test_how_well_training_loss_predicts_accuracy_is_told() -> None:
-    found = [examined("t", f"c{n}", draw(n, 0.2 + n / 20), train_loss=5.0 - n / 4) for n in range(12)]
+    found = [evaluated("t", f"c{n}", draw(n, 0.2 + n / 20), train_loss=5.0 - n / 4) for n in range(12)]
     [prediction] = summarise(found, FREE).predictions
     assert prediction.candidates == 12
     assert prediction.correlation < -0.8
@@ -109,13 +109,13 @@ def test_how_well_training_loss_predicts_accuracy_is_told() -> None:
 
 
 def test_replies_without_an_answer_are_counted() -> None:
-    summary = summarise([examined("t", "start", [True, False, False, False])], FREE)
+    summary = summarise([evaluated("t", "start", [True, False, False, False])], FREE)
     assert summary.rows[0].unread == 0.75
 
 
 def test_tables_say_what_is_not_significant() -> None:
     right = draw(5, 0.5)
-    summary = summarise([examined("t", "start", right), examined("t", "best", right)], FREE)
+    summary = summarise([evaluated("t", "start", right), evaluated("t", "best", right)], FREE)
     [table] = tables(summary)
     assert "NOT significant" in table.notes[1]
     text = io.StringIO()
@@ -129,9 +129,9 @@ def test_tables_say_what_is_not_significant() -> None:
 
 def test_texts_cannot_break_out_of_a_table() -> None:
     name = "a|b*<b>\n\x1b[31m&%$#_{}~^\\"
-    found = tables(summarise([examined("t", name, [True, False])], FREE))
+    found = tables(summarise([evaluated("t", name, [True, False])], FREE))
     text = markdown(found)
-    assert text.count("\n") == markdown(tables(summarise([examined("t", "x", [True, False])], FREE))).count(
+    assert text.count("\n") == markdown(tables(summarise([evaluated("t", "x", [True, False])], FREE))).count(
         "\n"
     )
     assert "<b>" not in text.replace("\\<b\\>", "")
@@ -154,7 +154,7 @@ def test_outcomes_survive_their_files() -> None:
     )
     assert decode_outcomes(encode_outcomes(outcomes)) == outcomes
     found = (
-        Examined(Condition("t", "m", "start", "Do \x1a.", 0, 0, "generation"), outcomes),
-        Examined(Condition("t", "m", "best", "Do.", 2, 1, "likelihood", 0.5), outcomes[:1]),
+        ConditionResult(Condition("t", "m", "start", "Do \x1a.", 0, 0, "generation"), outcomes),
+        ConditionResult(Condition("t", "m", "best", "Do.", 2, 1, "likelihood", 0.5), outcomes[:1]),
     )
     assert decode_evaluation(encode_evaluation(found)) == found

@@ -33,7 +33,7 @@ from pmpo_ray.exporting.quoting import (
     yaml_document,
 )
 from pmpo_ray.history.run_history import load_history
-from pmpo_ray.prepared_task import prepare_all
+from pmpo_ray.prepared_task import prepare_tasks
 from pmpo_ray.types import Example
 from tests.exports import HOSTILE, run_with
 from tests.run_folders import write_run
@@ -156,7 +156,7 @@ def test_several_tasks_are_one_document_or_a_file_each(tmp_path: Path) -> None:
 def test_shots_are_read_from_the_data_of_the_run(tmp_path: Path) -> None:
     task = {"name": "own", "path": str(own_csv(tmp_path))}
     history = run_with(tmp_path / "run", "Even?", task=task, split={"shots": 3})
-    (job,) = prepare_all(history.config)
+    (job,) = prepare_tasks(history.config)
     body = json.loads(export(history, None, "openai")["own.json"])
     told = [(shot.input, shot.target) for shot in job.split.shots]
     contents = [message["content"] for message in body["messages"]]
@@ -238,7 +238,7 @@ def test_promptfoo_asks_the_server_of_the_run(tmp_path: Path) -> None:
 
 def test_lm_eval_gets_the_test_part_of_the_run(tmp_path: Path) -> None:
     history = run_with(tmp_path / "run", "Name it.")
-    (job,) = prepare_all(history.config)
+    (job,) = prepare_tasks(history.config)
     rows = [json.loads(line) for line in export(history, None, "lm-eval")["tickets.jsonl"].splitlines()]
     assert [row["input"] for row in rows] == [example.input for example in job.split.test]
     assert [row["choices"][row["answer"]] for row in rows] == [example.target for example in job.split.test]

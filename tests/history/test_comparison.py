@@ -22,7 +22,7 @@ from pmpo_ray.evaluation.statistics import holm
 from pmpo_ray.history.comparison import HIDDEN, RunComparison, compare_runs
 from pmpo_ray.history.run_history import RunHistory, TaskHistory, load_history
 from pmpo_ray.redaction import Redaction
-from pmpo_ray.types import Condition, Examined, Outcome
+from pmpo_ray.types import Condition, ConditionResult, Outcome
 from tests.run_folders import ENGINE, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -79,10 +79,10 @@ def other_run(folder: Path, **settings: object) -> RunHistory:
     return load_history(str(folder / "other"))
 
 
-def best_examined(task: TaskHistory, right: Callable[[int], bool], count: int = 40) -> Examined:
+def best_condition(task: TaskHistory, right: Callable[[int], bool], count: int = 40) -> ConditionResult:
     """Held-out answers of a task's best instruction on the examples 0, 1, 2, ..."""
     condition = Condition(task.task, "m", "best", task.best.candidate.text, 0, 0, "likelihood")
-    return Examined(condition, tuple(Outcome(str(n), right(n), "x") for n in range(count)))
+    return ConditionResult(condition, tuple(Outcome(str(n), right(n), "x") for n in range(count)))
 
 
 def test_runs_of_the_same_settings_have_comparable_losses(run: RunHistory, wide_run: RunHistory) -> None:
@@ -145,8 +145,8 @@ def test_the_lower_loss_is_named(run: RunHistory) -> None:
 
 def test_accuracies_are_compared_on_the_examples_that_both_answered(run: RunHistory) -> None:
     task = run.task()
-    a = replace(run, evaluation=(best_examined(task, lambda n: n < 10),))
-    b = replace(run, evaluation=(best_examined(task, lambda n: n < 20, count=30),))
+    a = replace(run, evaluation=(best_condition(task, lambda n: n < 10),))
+    b = replace(run, evaluation=(best_condition(task, lambda n: n < 20, count=30),))
     (found,) = compared(a, b).tasks
     assert found.paired is not None
     assert found.paired.difference.n == 30
@@ -163,8 +163,8 @@ def test_p_values_are_corrected_for_the_number_of_tasks(wide_run: RunHistory) ->
         return replace(
             wide_run,
             evaluation=(
-                best_examined(first, lambda n: n < 10 + gained),
-                best_examined(second, lambda n: n < 10 + gained // 2),
+                best_condition(first, lambda n: n < 10 + gained),
+                best_condition(second, lambda n: n < 10 + gained // 2),
             ),
         )
 
@@ -175,12 +175,12 @@ def test_p_values_are_corrected_for_the_number_of_tasks(wide_run: RunHistory) ->
 
 
 def test_answers_that_cannot_be_compared_are_not(run: RunHistory) -> None:
-    examined = best_examined(run.task(), lambda n: n < 10)
-    stale = replace(examined, condition=replace(examined.condition, instruction="an earlier best"))
-    judged = replace(examined, condition=replace(examined.condition, method="judged"))
-    elsewhere = replace(examined, condition=replace(examined.condition, model="another"))
-    usual = replace(run, evaluation=(examined,))
-    for other in ((), (stale,), (judged,), (elsewhere,), (best_examined(run.task(), bool, count=0),)):
+    evaluated = best_condition(run.task(), lambda n: n < 10)
+    stale = replace(evaluated, condition=replace(evaluated.condition, instruction="an earlier best"))
+    judged = replace(evaluated, condition=replace(evaluated.condition, method="judged"))
+    elsewhere = replace(evaluated, condition=replace(evaluated.condition, model="another"))
+    usual = replace(run, evaluation=(evaluated,))
+    for other in ((), (stale,), (judged,), (elsewhere,), (best_condition(run.task(), bool, count=0),)):
         (found,) = compared(usual, replace(run, evaluation=other)).tasks
         assert found.paired is None
         assert found.p_adjusted is None

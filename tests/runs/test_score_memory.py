@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pmpo_ray.errors import DataError, EngineError, RunFolderError
-from pmpo_ray.evaluation.evaluators import Choosing
+from pmpo_ray.evaluation.evaluators import LikelihoodEvaluator
 from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory, saving
 from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.store import RunStore
@@ -414,8 +414,8 @@ async def searched(
     async with saving(memory, store.write_scores):
         client = RememberingScorer(scorer, scorer.engine.info(), memory)
         outcome = await search_task(replace(setup, scorer=client), kept.copy())
-        examiner = Choosing(client, setup.objective)
-        await examiner.examine(outcome.best.candidate.text, setup.split.test, setup.split.shots)
+        evaluator = LikelihoodEvaluator(client, setup.objective)
+        await evaluator.evaluate(outcome.best.candidate.text, setup.split.test, setup.split.shots)
         return outcome
 
 

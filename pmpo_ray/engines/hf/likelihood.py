@@ -124,7 +124,7 @@ class LikelihoodEngine:
         if self.model.config._attn_implementation != attention:
             self.model.set_attn_implementation(attention)
 
-    # Choosing the way
+    # LikelihoodEvaluator the way
 
     @torch.inference_mode()
     def _choose_way(self) -> str:

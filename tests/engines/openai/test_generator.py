@@ -50,10 +50,10 @@ class Post:
     body: dict[str, Any]
 
 
-Answering = Callable[[Post], Reply]
+GenerationEvaluator = Callable[[Post], Reply]
 
 
-def in_turn(*replies: Reply) -> Answering:
+def in_turn(*replies: Reply) -> GenerationEvaluator:
     """Every reply once, and the last one for good."""
     left = list(replies)
     return lambda _: left.pop(0) if len(left) > 1 else left[0]
@@ -65,7 +65,7 @@ class Server:
 
     url: str = ""
     models: list[dict[str, Any]] | None = field(default_factory=lambda: [{"id": MODEL, "max_model_len": 256}])
-    reply: Answering = field(default_factory=lambda: in_turn(Reply(status=500)))
+    reply: GenerationEvaluator = field(default_factory=lambda: in_turn(Reply(status=500)))
     posted: list[dict[str, Any]] = field(default_factory=list)
     authorization: set[str | None] = field(default_factory=set)
     open: int = 0
@@ -308,7 +308,7 @@ def test_info_says_what_is_known_of_a_served_model(server: Server) -> None:
 # --- rewriting: parameters that a model does not take -------------------------------------------------------
 
 
-def picky(refused: dict[str, str]) -> Answering:
+def picky(refused: dict[str, str]) -> GenerationEvaluator:
     """A server that refuses requests with one of these parameters, as OpenAI does for reasoning models."""
 
     def reply(post: Post) -> Reply:
