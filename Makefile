@@ -43,7 +43,7 @@ lint: install ## check format, lint, types, the order of imports, and that the d
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/docs
 
 format: install ## rewrite the code in the project's format
 	$(BIN)/ruff format .
