@@ -7,7 +7,7 @@ VLLM_INSTALLED := $(VENV)/.installed-vllm
 TOOLS_INSTALLED := $(VENV)/.installed-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo quick test lint format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -35,7 +35,10 @@ $(TOOLS_INSTALLED): $(INSTALLED)
 demo: install ## optimise an instruction for a built-in task with a small model
 	$(BIN)/pmpo optimize configs/quickstart.yaml
 
-test: install ## run the tests
+quick: install ## run the tests of pure logic: no model, no Ray, no server
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+
+test: install ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install ## check format, lint, types, the order of imports, and that the docs build
