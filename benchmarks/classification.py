@@ -22,6 +22,7 @@ from typing import Any
 
 from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.config.loading import load_config
+from pmpo_ray.config.overrides import parse_overrides
 from pmpo_ray.evaluation.statistics import Comparison, compare, holm
 from pmpo_ray.store import RunStore
 
@@ -72,7 +73,7 @@ def measured(model: str, seed: int, runs: Path, settings: Sequence[str]) -> list
         (one.condition.task, one.condition.name): {o.example: float(o.right) for o in one.outcomes}
         for one in results
     }
-    split = load_config(str(CONFIG), settings).split
+    split = load_config(str(CONFIG), parse_overrides(settings)).split
     return [
         task_row(name, seed, task, found, values, split.train_max + split.validation)
         for task in dict.fromkeys(row["task"] for row in found["rows"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,11 +65,11 @@ def optimize(
     Raises a PmpoError, whose text is one line, for everything that a caller can mend, and TypeError for
     arguments that do not go together.
     """
+    from pmpo_ray.config.overrides import parse_overrides
     from pmpo_ray.display.progress import progress_display
     from pmpo_ray.runs.optimize import run_optimization
-    from pmpo_ray.sources import TaskWords, requested
+    from pmpo_ray.sources import TaskKeywords, requested
 
-    folder = None if run_dir is None else str(run_dir)
     search = {
         "rounds": rounds,
         "max_tokens": max_tokens,
@@ -77,18 +77,16 @@ def optimize(
         "objective": objective,
         "operators": operators,
     }
-    config, given = requested(
+    config, python_data = requested(
         source,
-        TaskWords(name, columns, labels, instruction, description),
+        TaskKeywords(name, columns, labels, instruction, description),
         {key: value for key, value in search.items() if value is not None},
         settings=settings,
-        overrides=overrides,
-        run_dir=folder,
+        overrides=parse_overrides(overrides),
+        run_dir=None if run_dir is None else str(run_dir),
     )
-    if observer is not None:
-        return run_optimization(config, run_dir=folder, observer=observer, given=given, callbacks=callbacks)
-    with progress_display() as display:
-        return run_optimization(config, run_dir=folder, observer=display, given=given, callbacks=callbacks)
+    with nullcontext(observer) if observer is not None else progress_display() as shown:
+        return run_optimization(config, observer=shown, given=python_data, callbacks=callbacks)
 
 
 def evaluate(
@@ -106,16 +104,19 @@ def evaluate(
     keywords are keys of `evaluation`: `evaluate("runs/x", baselines=["answer_only"], limit=100)`; `overrides`
     ("ray.address=auto") reach any other key. Raises a PmpoError for everything that a caller can mend.
     """
+    from pmpo_ray.config.import_paths import with_paths
+    from pmpo_ray.config.overrides import parse_overrides, run_dir_override, section_overrides
     from pmpo_ray.display.progress import progress_display
     from pmpo_ray.runs.evaluate import run_evaluation
 
-    folder = None if run_dir is None else str(run_dir)
-    chosen = [f"evaluation.{key}={json.dumps(value)}" for key, value in settings.items()]
-    changes = [*chosen, *overrides]
-    if observer is not None:
-        return run_evaluation(str(source), changes, run_dir=folder, observer=observer)
-    with progress_display() as display:
-        return run_evaluation(str(source), changes, run_dir=folder, observer=display)
+    values = {key: with_paths(value, f"evaluation.{key}") for key, value in settings.items()}
+    changes = [
+        *section_overrides("evaluation", values, "evaluate()"),
+        *parse_overrides(overrides),
+        *run_dir_override(None if run_dir is None else str(run_dir)),
+    ]
+    with nullcontext(observer) if observer is not None else progress_display() as shown:
+        return run_evaluation(str(source), changes, observer=shown)
 
 
 def load_run(run_dir: str | Path, /) -> RunResult:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from pmpo_ray.config.loading import config_from_mapping
+from pmpo_ray.config.overrides import parse_overrides
 from pmpo_ray.store.kept_config import kept_config, requested_config
 from tests.run_folders import write_run
 
@@ -130,11 +131,12 @@ def _check(name: str, arguments: list[str]) -> None:
 
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     parsed = command.make_context(name, list(arguments)).params
+    overrides = parse_overrides(parsed["override"] or ())
     if name == "optimize":
         folder = parsed["run_dir"] if parsed["config"] is None else None
-        requested_config(parsed["config"], parsed["override"] or (), folder)
+        requested_config(parsed["config"], overrides, folder)
     else:
-        kept_config(parsed["source"], parsed["override"] or ())
+        kept_config(parsed["source"], overrides)
 
 
 def test_pages_build_and_their_links_lead_somewhere(tmp_path: Path) -> None:

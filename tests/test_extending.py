@@ -24,7 +24,7 @@ from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScore
 from pmpo_ray.errors import ConfigError, DataError, EngineError, RunFolderError
 from pmpo_ray.search.objectives import Objective, make_objective
 from pmpo_ray.search.operators import ProposalContext, load_proposers
-from pmpo_ray.sources import TaskWords, requested
+from pmpo_ray.sources import TaskKeywords, requested
 from pmpo_ray.store import RunStore
 from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.tasks import load_task
@@ -60,7 +60,7 @@ def quiet(progress: Progress) -> None:
 
 def asked(source: Any = None, /, *, search: dict[str, object] | None = None, **settings: object) -> RunConfig:
     """The configuration that a call of `optimize` with these arguments would run."""
-    return requested(source, TaskWords(), search or {}, settings=settings, overrides=(), run_dir=None)[0]
+    return requested(source, TaskKeywords(), search or {}, settings=settings, overrides=(), run_dir=None)[0]
 
 
 # All together

@@ -32,7 +32,7 @@ def test_pages_and_examples_use_public_names_alone(page: Path) -> None:
     assert not re.findall(r"^\s*(?:from|import) pmpo_ray\..*", text, re.MULTILINE)
     named = {
         name
-        for names in re.findall(r"from pmpo_ray import (\([^)]*\)|[^\n]*)", text)
+        for names in re.findall(r"from pmpo_ray import (\([^)]*\)|[\w, ]+)", text)
         for name in re.findall(r"\w+", names)
     }
     assert named <= set(pmpo_ray.__all__)

@@ -18,10 +18,11 @@ import pytest
 
 from pmpo_ray import Example, RunConfig, Task, evaluate, load_run, optimize
 from pmpo_ray.config.loading import dump_config, load_config
+from pmpo_ray.config.overrides import parse_overrides
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.errors import ConfigError, DataError, RunFolderError
 from pmpo_ray.prepared_task import given_tasks, prepare_tasks
-from pmpo_ray.sources import TaskWords, requested
+from pmpo_ray.sources import TaskKeywords, requested
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task
 from pmpo_ray.tasks.python_data import task_of_rows
@@ -50,9 +51,9 @@ def quiet(progress: Progress) -> None:
 def asked(source: Any, /, run_dir: str | None = None, **given: Any) -> tuple[RunConfig, dict[str, Task]]:
     """The configuration and the tasks that a call of `optimize` with these arguments would run."""
     named = ("name", "columns", "labels", "instruction", "description")
-    words = TaskWords(**{key: given.pop(key) for key in named if key in given})
+    words = TaskKeywords(**{key: given.pop(key) for key in named if key in given})
     search = {key: given.pop(key) for key in ("rounds", "max_tokens", "max_seconds") if key in given}
-    overrides = given.pop("overrides", ())
+    overrides = parse_overrides(given.pop("overrides", ()))
     return requested(source, words, search, settings=given, overrides=overrides, run_dir=run_dir)
 
 
@@ -212,7 +213,9 @@ def test_configurations_are_taken_as_before(tmp_path: Path) -> None:
     file, other = tmp_path / "run.yaml", tmp_path / "run.conf"
     for path in (file, other):
         path.write_text("seed: 5\n", encoding="utf-8")
-    assert asked(str(file), overrides=["search.rounds=3"])[0] == load_config(str(file), ["search.rounds=3"])
+    assert asked(str(file), overrides=["search.rounds=3"])[0] == load_config(
+        str(file), parse_overrides(["search.rounds=3"])
+    )
     assert asked(other, rounds=4)[0].search.rounds == 4
     assert asked(None, tasks=["bbh/snarks"], search={"beta": 2.0}, rounds=4)[0].search.rounds == 4
     RunStore.create(str(tmp_path / "run"), dump_config(config))
@@ -222,17 +225,17 @@ def test_configurations_are_taken_as_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "given", "expected"),
     [
-        (RunConfig(), {"columns": {}}, "columns is said of data"),
-        (None, {"instruction": "x"}, "instruction is said of data"),
-        (RunConfig(), {"rounds": 3}, "taken as it is"),
+        (RunConfig(), {"columns": {}}, "columns describes a task in the first argument"),
+        (None, {"instruction": "x"}, "instruction describes a task in the first argument"),
+        (RunConfig(), {"rounds": 3}, "used as it is"),
         (RunConfig(), {"seed": 3}, "not both"),
         ("tickets", {"overrides": ["seed=1"]}, "overrides change a YAML file"),
         ("tickets", {"tasks": ["tickets"]}, "as the first argument or as the keyword"),
         ("tickets", {"rounds": 3, "search": {"rounds": 4}}, "rounds is given twice"),
-        (["tickets", TASK], {"name": "x"}, "name is said of one task, and there are 2"),
-        (3, {}, "a int is nothing to optimise for"),
-        ([3], {}, "a int is no task"),
-        (datasets.DatasetDict(), {}, "a DatasetDict is nothing to optimise for"),
+        (["tickets", TASK], {"name": "x"}, "name describes one task, but there are 2"),
+        (3, {}, "cannot optimise for a int"),
+        ([3], {}, "a int is not a task"),
+        (datasets.DatasetDict(), {}, "cannot optimise for a DatasetDict"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_a_mistake_in_the_script(

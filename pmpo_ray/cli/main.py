@@ -145,12 +145,13 @@ def optimize(
 ) -> None:
     """Optimise the instruction of every task in a configuration."""
     from pmpo_ray.cli.standard_error import standard_error
+    from pmpo_ray.config.overrides import parse_overrides
     from pmpo_ray.store.kept_config import requested_config
 
     with standard_error(log_format, os.environ):
         try:
-            settings = requested_config(config, override or (), run_dir)
-            result = _run(settings, run_dir, log_format)
+            settings = requested_config(config, parse_overrides(override or ()), run_dir)
+            result = _run(settings, log_format)
         except PmpoError as error:
             raise typer.Exit(_fail(str(error), log_format)) from error
         _show(result, as_json=as_json)
@@ -178,7 +179,7 @@ def _failures(result: RunResult) -> str:
     )
 
 
-def _run(config: RunConfig, run_dir: str | None, log_format: LogFormat) -> RunResult:
+def _run(config: RunConfig, log_format: LogFormat) -> RunResult:
     """The run with its progress on standard error; exits with INTERRUPTED after Ctrl-C."""
     from pmpo_ray.cli.standard_error import progress_log
 
@@ -187,9 +188,9 @@ def _run(config: RunConfig, run_dir: str | None, log_format: LogFormat) -> RunRe
         with contextlib.redirect_stdout(sys.stderr), progress_log(log_format) as observer:
             from pmpo_ray.runs.optimize import run_optimization
 
-            return run_optimization(config, run_dir=run_dir, observer=observer)
+            return run_optimization(config, observer=observer)
     except KeyboardInterrupt as interrupt:
-        folder = str(interrupt) or run_dir or config.run_dir
+        folder = str(interrupt) or config.run_dir
         advice = (
             f"continue with: pmpo optimize --run-dir {shlex.quote(folder)}" if folder else "nothing was kept"
         )
@@ -246,28 +247,27 @@ def evaluate(
 ) -> None:
     """Measure held-out accuracy: a run's best instruction against its start and against free baselines."""
     from pmpo_ray.cli.standard_error import progress_log, standard_error
+    from pmpo_ray.config.overrides import Override, parse_overrides, run_dir_override
 
-    named = {Path(file).stem: f"@{file}" for file in instructions or ()}
-    wanted: dict[str, object] = {
-        "models": models,
-        "baselines": baselines,
-        "instructions": named,
-        "shots": shots,
-        "limit": limit,
+    options = {
+        "--model": ("models", models),
+        "--baseline": ("baselines", baselines),
+        "--instruction": ("instructions", {Path(file).stem: f"@{file}" for file in instructions or ()}),
+        "--shots": ("shots", shots),
+        "--limit": ("limit", limit),
     }
-    overrides = [
-        f"evaluation.{key}={json.dumps(value)}"
-        for key, value in wanted.items()
+    chosen = [
+        Override(("evaluation", key), value, option)
+        for option, (key, value) in options.items()
         if value not in (None, [], {})
     ]
     with standard_error(log_format, os.environ):
         try:
+            changes = [*chosen, *parse_overrides(override or ()), *run_dir_override(run_dir)]
             with contextlib.redirect_stdout(sys.stderr), progress_log(log_format) as observer:
                 from pmpo_ray.runs.evaluate import run_evaluation
 
-                result = run_evaluation(
-                    source, [*overrides, *(override or ())], run_dir=run_dir, observer=observer
-                )
+                result = run_evaluation(source, changes, observer=observer)
         except PmpoError as error:
             raise typer.Exit(_fail(str(error), log_format)) from error
         except KeyboardInterrupt as interrupt:

@@ -107,12 +107,12 @@ def doctor(
     Exit code 1: something that the configuration needs is missing.
     """
     from pmpo_ray.config.loading import default_config, load_config
+    from pmpo_ray.config.overrides import parse_overrides, run_dir_override
     from pmpo_ray.doctor.checks import run_checks
     from pmpo_ray.redaction import Redaction
 
-    settings = load_config(config, override or ()) if config is not None else default_config(override or ())
-    if run_dir is not None:
-        settings = settings.model_copy(update={"run_dir": run_dir})
+    changes = [*parse_overrides(override or ()), *run_dir_override(run_dir)]
+    settings = default_config(changes) if config is None else load_config(config, changes)
     found = [finding.redacted(Redaction(os.environ)) for finding in run_checks(settings, os.environ)]
     complete = all(finding.state != "missing" for finding in found)
     if as_json:

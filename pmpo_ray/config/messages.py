@@ -64,8 +64,10 @@ def kind_of(value: object, path: KeyPath) -> str:
             return "what is there"
         case bool():
             return "true" if value else "false"
-        case _:
+        case int() | float():
             return str(value)
+        case _:
+            return f"a {type(value).__name__}"
 
 
 def _cut(text: str, plain: re.Pattern[str]) -> str:

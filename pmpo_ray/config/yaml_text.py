@@ -1,4 +1,4 @@
-"""YAML text of configurations, read with the place of every key and written so that it reads back equal.
+"""YAML text of configurations: read with the line of every key, and written so that it reads back equal.
 
 Invariant: plain words mean what they look like. Only true and false are booleans (so `masking: off` is the
 text "off"), dates are text, and 1e-3 is a number.
@@ -7,7 +7,7 @@ text "off"), dates are text, and 1e-3 is a number.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -21,15 +21,15 @@ _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "in
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader for the plain YAML that the module's docstring promises."""
+    """A safe loader in which plain words mean what they look like."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that either this loader or a common one would read as something else."""
+    """A dumper that quotes every text that this loader or a common one would read as something else."""
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    """Quoted with escapes where plain YAML would fold or lose a character."""
+    """A text as YAML; quoted with escapes if plain YAML would fold or lose a character."""
     style = None if text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -59,25 +59,26 @@ class Document:
 
 
 def yaml_of(value: object) -> str:
-    """`value`, which is made of mappings, lists and plain values, as YAML."""
+    """`value`, made of mappings, lists and plain values, as YAML."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def parse_yaml(text: str, source: str, path: KeyPath = ()) -> Document:
-    """The value and the lines of a text that is the whole configuration, or what stands at `path`."""
+    """The value and the lines of a text: a whole configuration, or the value of an override at `path`, whose
+    errors name no line. Raises ConfigError; `source` names the text in errors."""
+    survey = _Survey(source, one_line=bool(path))
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        lines: dict[KeyPath, int] = {}
         if node is None:
-            return Document(None, lines)
-        _survey(node, path, lines, source, {})
-        return Document(loader.construct_document(node), lines)
+            return Document(None, {})
+        survey.visit(node, path)
+        return Document(loader.construct_document(node), survey.lines)
     except yaml.MarkedYAMLError as error:
         # From None here and below: the causes quote the text.
-        mark = error.problem_mark or error.context_mark
+        place = survey.place(error.problem_mark or error.context_mark)
         raise ConfigError(
-            f"{_place(source, mark)}: not valid YAML: {yaml_problem(error.problem or error.context)}"
+            f"{place}: not valid YAML: {yaml_problem(error.problem or error.context)}"
         ) from None
     except yaml.reader.ReaderError as error:
         raise ConfigError(f"{source}: not valid YAML: character {error.position} is not allowed") from None
@@ -87,44 +88,49 @@ def parse_yaml(text: str, source: str, path: KeyPath = ()) -> Document:
         raise ConfigError(f"{source}: not valid YAML: {error}") from None
 
 
-def _place(source: str, mark: yaml.Mark | None) -> str:
-    """The place of a mark for a user: an override is one line anyway."""
-    return source if mark is None or source.startswith("--set ") else f"{source}:{mark.line + 1}"
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """A walk over the nodes of a text. It notes the line of every key and refuses repeated keys, keys that
+    are not text, and special tags."""
 
+    source: str
+    one_line: bool
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    visits: dict[int, bool] = field(default_factory=dict)
+    """The nodes seen so far, by id: shared (aliased) ones are visited once. True during the visit."""
 
-def _survey(
-    node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], source: str, seen: dict[int, bool]
-) -> None:
-    """Note the line of every key; refuse repeated keys, keys that are not text, and special tags.
+    def place(self, mark: yaml.Mark | None) -> str:
+        """The place of a mark, as errors name it."""
+        return self.source if mark is None or self.one_line else f"{self.source}:{mark.line + 1}"
 
-    `seen` keeps shared (aliased) nodes from being visited again; it holds True for those still being visited.
-    """
-    if seen.get(id(node)):
-        raise ConfigError(f"{_place(source, node.start_mark)}: {dotted(path)}: contains itself")
-    if node.tag not in _PLAIN_TAGS:
-        tag = "this YAML tag" if secretive(path) else f"YAML tag {shown(node.tag)}"
-        raise ConfigError(f"{_place(source, node.start_mark)}: {tag} is not allowed")
-    if id(node) in seen:
-        return
-    seen[id(node)] = True
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[*path, index] = item.start_mark.line + 1
-            _survey(item, (*path, index), lines, source, seen)
-    elif isinstance(node, yaml.MappingNode):
-        for key, item in node.value:
-            _survey(item, _key(key, path, lines, source), lines, source, seen)
-    seen[id(node)] = False
+    def visit(self, node: yaml.Node, path: KeyPath) -> None:
+        """Visit the node at `path` and those below it. Raises ConfigError."""
+        if self.visits.get(id(node)):
+            raise ConfigError(f"{self.place(node.start_mark)}: {dotted(path)}: contains itself")
+        if node.tag not in _PLAIN_TAGS:
+            tag = "this YAML tag" if secretive(path) else f"YAML tag {shown(node.tag)}"
+            raise ConfigError(f"{self.place(node.start_mark)}: {tag} is not allowed")
+        if id(node) in self.visits:
+            return
+        self.visits[id(node)] = True
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.lines[*path, index] = item.start_mark.line + 1
+                self.visit(item, (*path, index))
+        elif isinstance(node, yaml.MappingNode):
+            for key, item in node.value:
+                self.visit(item, self._key(key, path))
+        self.visits[id(node)] = False
 
-
-def _key(key: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], source: str) -> KeyPath:
-    """The path of a mapping's key, its line noted. Keys that "<<" brings in stand under "<<" and so may be
-    given again beside it."""
-    place = _place(source, key.start_mark)
-    if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-        raise ConfigError(f"{place}: a key must be text: write it in quotes")
-    here = (*path, key.value)
-    if here in lines:
-        raise ConfigError(f"{place}: {dotted(here)}: given twice (first on line {lines[here]}): keep one")
-    lines[here] = key.start_mark.line + 1
-    return here
+    def _key(self, key: yaml.Node, path: KeyPath) -> KeyPath:
+        """The path of a mapping's key, whose line is noted. Keys merged in by "<<" are noted under "<<", so
+        the mapping may set them again."""
+        place = self.place(key.start_mark)
+        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            raise ConfigError(f"{place}: a key must be text: write it in quotes")
+        here = (*path, key.value)
+        if here in self.lines:
+            first = self.lines[here]
+            raise ConfigError(f"{place}: {dotted(here)}: given twice (first on line {first}): keep one")
+        self.lines[here] = key.start_mark.line + 1
+        return here

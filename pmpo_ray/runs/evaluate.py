@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig
+from pmpo_ray.config.overrides import Override
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.resume import differences
 from pmpo_ray.config.loading import dump_config, load_config
@@ -59,11 +60,9 @@ class EvaluationResult:
     run_dir: str
 
 
-def run_evaluation(
-    source: str, overrides: Sequence[str] = (), *, run_dir: str | None = None, observer: Observer
-) -> EvaluationResult:
-    """Evaluate the instructions of the run in the folder `source`, or those of a configuration file, which
-    are kept in `run_dir` (None: a new folder).
+def run_evaluation(source: str, overrides: Sequence[Override] = (), *, observer: Observer) -> EvaluationResult:
+    """Evaluate the instructions of the run in the folder `source`, or those of a configuration file, whose
+    `run_dir` keeps the result (None: a new folder).
 
     Raises a PmpoError for everything a user can mend, and KeyboardInterrupt after a clean end on Ctrl-C.
     """
@@ -71,7 +70,7 @@ def run_evaluation(
 
     is_run = not Path(source).is_file() and RunStore.exists(source)
     config = _config(source, overrides, is_run=is_run)
-    location = source if is_run else run_dir or config.run_dir or fresh_run_dir(config)
+    location = source if is_run else config.run_dir or fresh_run_dir(config)
     jobs = prepare_tasks(config, given_tasks(config, location, {}))
     with hold(location) as lease:
         store = _store(config, location, lease)
@@ -92,7 +91,7 @@ def run_evaluation(
     return EvaluationResult(summarise(results, free), results, store.location)
 
 
-def _config(source: str, overrides: Sequence[str], *, is_run: bool) -> RunConfig:
+def _config(source: str, overrides: Sequence[Override], *, is_run: bool) -> RunConfig:
     if not is_run and not Path(source).is_file():
         raise ConfigError(f"{source}: neither a run folder nor a configuration file; check the path")
     if not is_run:

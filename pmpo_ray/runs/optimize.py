@@ -64,12 +64,11 @@ _log = logging.getLogger(__name__)
 def run_optimization(
     config: RunConfig,
     *,
-    run_dir: str | None,
     observer: Observer,
     given: Mapping[str, Task] = MappingProxyType({}),
     callbacks: Sequence[Callback] = (),
 ) -> RunResult:
-    """Optimise every task of `config`, going on from `run_dir` where it holds an unfinished run. `given` are
+    """Optimise every task of `config`, and continue the run in its `run_dir`, if any. `given` are
     the tasks, by name, whose data were given in Python; the run folder keeps them. `callbacks` are told of
     the run after the trackers of the configuration.
 
@@ -78,7 +77,7 @@ def run_optimization(
     """
     from pmpo_ray.actors.cluster import LOCAL, connected, offered_resources
 
-    location = run_dir or config.run_dir or fresh_run_dir(config)
+    location = config.run_dir or fresh_run_dir(config)
     given = given_tasks(config, location, given)
     jobs = prepare_tasks(config, given)
     followers = (*trackers(config.tracking, location), *callbacks)

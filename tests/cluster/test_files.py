@@ -32,6 +32,7 @@ from ray.scripts.scripts import cli as ray_cli
 
 from pmpo_ray.cli.main import app
 from pmpo_ray.config.keys import key_paths
+from pmpo_ray.config.overrides import parse_overrides
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.store.kept_config import requested_config
 
@@ -503,7 +504,8 @@ def test_every_pmpo_command_with_a_configuration_has_valid_settings() -> None:
         if not arguments.get("config") or arguments["config"] == "CONFIG":
             continue
         config = str(arguments["config"]).removeprefix(IN_THE_IMAGE)
-        settings = requested_config(str(ROOT / config), arguments["override"] or (), arguments["run_dir"])
+        overrides = parse_overrides(arguments["override"] or ())
+        settings = requested_config(str(ROOT / config), overrides, arguments["run_dir"])
         assert isinstance(settings, RunConfig), name
         assert settings.run_dir is not None
         assert settings.run_dir.startswith(("s3://", "gs://"))

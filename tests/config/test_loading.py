@@ -18,7 +18,9 @@ from pydantic.fields import FieldInfo
 from pmpo_ray import optimize
 from pmpo_ray.config.engines import EndpointConfig, ReplicaConfig
 from pmpo_ray.config.keys import key_paths
-from pmpo_ray.config.loading import config_from_mapping, dump_config, load_config
+from pmpo_ray.config.loading import config_from_mapping, default_config, dump_config, load_config
+from pmpo_ray.config.messages import KeyPath
+from pmpo_ray.config.overrides import Override, parse_overrides, section_overrides
 from pmpo_ray.config.resume import CHANGEABLE, differences
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.search import SearchConfig
@@ -33,7 +35,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def load(folder: Path, text: str, *overrides: str) -> RunConfig:
     path = folder / "run.yaml"
     path.write_text(text, encoding="utf-8")
-    return load_config(str(path), overrides)
+    return load_config(str(path), parse_overrides(overrides))
 
 
 def complaint(folder: Path, text: str, *overrides: str) -> str:
@@ -93,6 +95,37 @@ def test_an_override_reaches_any_key(
     assert found == value
 
 
+def test_values_from_python_stay_as_they_are() -> None:
+    texts = ("3", "off", "a: b", "\u2028", "null")
+    changes = section_overrides("evaluation", {"models": texts, "instructions": {"1e3": "yes"}}, "here")
+    config = default_config([*changes, Override(("evaluation", "models", 1), "on", "here")])
+    assert config.evaluation.models == ("3", "on", "a: b", "\u2028", "null")
+    assert config.evaluation.instructions == {"1e3": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (("search", "rounds"), "3", "here: search.rounds: should be a whole number, not the text '3'"),
+        (("search", "rounds"), True, "here: search.rounds: should be a whole number, not true"),
+        (
+            ("evaluation", "models"),
+            {"a"},
+            "here: evaluation.models: should be a list, as in [a, b], not a set",
+        ),
+        (("seed", "x"), 1, "here: seed is 7, which has no key x"),
+    ],
+)
+def test_a_wrong_value_from_python_is_one_line_with_its_origin(
+    tmp_path: Path, path: KeyPath, value: object, expected: str
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("seed: 7\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(file), [Override(path, value, "here")])
+    assert str(caught.value) == expected
+
+
 def test_later_overrides_win_and_leave_other_keys_alone(tmp_path: Path) -> None:
     config = load(tmp_path, "search: {variants: 7}\n", "search.rounds=3", "search.rounds=5")
     assert (config.search.rounds, config.search.variants) == (5, 7)
@@ -116,10 +149,10 @@ def test_later_overrides_win_and_leave_other_keys_alone(tmp_path: Path) -> None:
         ("search: {rounds: '3'}\n", "run.yaml:1: search.rounds: should be a whole number, not the text '3'"),
         ("seed: -1\n", "run.yaml:1: seed: should be greater than or equal to 0, not -1"),
         ("model: 3\n", "run.yaml:1: model: should be text, not 3: write it in quotes"),
-        ("search: 3\n", "run.yaml:1: search: should be a section with keys of its own, not 3"),
+        ("search: 3\n", "run.yaml:1: search: should be a section with keys, not 3"),
         ("tasks: a\n", "run.yaml:1: tasks: should be a list, as in [a, b], not the text 'a'"),
         ("tasks: []\n", "run.yaml:1: tasks: should have at least one entry"),
-        ("tasks:\n- path: x\n", "run.yaml:2: tasks.0.name: missing: it has to be given"),
+        ("tasks:\n- path: x\n", "run.yaml:2: tasks.0.name: missing: this key is required"),
         ("tasks: [a, a]\n", "run.yaml: task 'a' is named more than once; give each task its own name"),
         ("seed: 1\nseed: 2\n", "run.yaml:2: seed: given twice (first on line 1): keep one"),
         ("- seed\n", "run.yaml: a configuration must be a mapping of keys to values, not a list"),
@@ -155,7 +188,7 @@ def test_a_bad_file_is_one_line_with_its_place(tmp_path: Path, text: str, expect
         ("rounds", "--set rounds: write it as key=value, for example search.rounds=3"),
         ("=3", "--set =3: write it as key=value, for example search.rounds=3"),
         ("seed.x=3", "--set seed.x=3: seed is 7, which has no key x"),
-        ("tasks.4.path=x", "--set tasks.4.path=x: tasks has 1 entries here (counted from 0), not one at 4"),
+        ("tasks.4.path=x", "--set tasks.4.path=x: tasks has 1 entries (counted from 0), and none at 4"),
         (
             "tasks=[",
             "--set tasks=[: not valid YAML: expected the node content, but found '<stream end>'",
@@ -209,7 +242,7 @@ def test_nothing_of_an_endpoint_section_stands_in_an_error(
     for text, overrides, place in ways:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError) as caught:
-            load_config(str(path), overrides)
+            load_config(str(path), parse_overrides(overrides))
         assert str(caught.value).startswith(place)
         assert f"rewriter.endpoint.{expected}" in str(caught.value)
         assert not secrets_in(caught.value)
@@ -231,7 +264,7 @@ def test_nothing_of_an_endpoint_section_stands_in_an_error(
         (
             "",
             f"rewriter.endpoint={KEY}",
-            "rewriter.endpoint: should be a section with keys of its own, not a",
+            "rewriter.endpoint: should be a section with keys, not a",
         ),
         (
             "",
@@ -257,7 +290,7 @@ def test_a_key_in_a_text_that_is_no_configuration_is_not_shown(
     path = tmp_path / "run.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        load_config(str(path), [override])
+        load_config(str(path), parse_overrides([override]))
     assert len(str(caught.value).splitlines()) == 1
     assert expected in str(caught.value)
     assert not secrets_in(caught.value)
@@ -294,7 +327,7 @@ def test_what_is_no_readable_text_file_is_a_config_error(tmp_path: Path) -> None
 def test_a_run_folder_gives_its_own_configuration(tmp_path: Path) -> None:
     kept = RunConfig(search=SearchConfig(rounds=2), run_dir="elsewhere")
     (tmp_path / "config.yaml").write_text(dump_config(kept), encoding="utf-8")
-    config = kept_config(str(tmp_path), ["search.rounds=9"])
+    config = kept_config(str(tmp_path), parse_overrides(["search.rounds=9"]))
     assert config == kept.model_copy(update={"search": SearchConfig(rounds=9), "run_dir": str(tmp_path)})
     with pytest.raises(RunFolderError, match="not a run folder"):
         kept_config(str(tmp_path / "absent"))
@@ -394,7 +427,7 @@ def test_complaints_about_trackers_name_the_key_and_hide_credentials(tmp_path: P
         "run.yaml:1: tracking.wandb.projekt: unknown key; did you mean tracking.wandb.project?"
     )
     assert complaint(tmp_path, "tracking: {mlflow: 1}\n") == (
-        "run.yaml:1: tracking.mlflow: should be a section with keys of its own, not 1"
+        "run.yaml:1: tracking.mlflow: should be a section with keys, not 1"
     )
     text = complaint(tmp_path, "", "tracking.mlflow.uri=postgresql://me:hush@host/db")
     assert "must hold no credentials" in text

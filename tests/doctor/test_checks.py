@@ -21,6 +21,7 @@ from rich.console import Console
 from pmpo_ray.actors.resources import ClusterResources, NodeResources
 from pmpo_ray.config.engines import EndpointConfig
 from pmpo_ray.config.loading import config_from_mapping, default_config
+from pmpo_ray.config.overrides import parse_overrides
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.doctor import findings
 from pmpo_ray.doctor.bounded_call import Question, UnansweredError
@@ -220,10 +221,10 @@ def test_a_configuration_that_cannot_be_used_is_one_line(arguments: list[str], e
 
 
 def test_defaults_take_overrides() -> None:
-    assert default_config(["search.rounds=3"]).search.rounds == 3
+    assert default_config(parse_overrides(["search.rounds=3"])).search.rounds == 3
     assert default_config([]) == RunConfig()
     with pytest.raises(ConfigError, match="--set seed=x"):
-        default_config(["seed=x"])
+        default_config(parse_overrides(["seed=x"]))
 
 
 def test_a_question_without_an_answer_is_given_up() -> None:

@@ -16,7 +16,6 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.evaluation.summary_json import summary_json
 from pmpo_ray.errors import ConfigError, RunFolderError
-from pmpo_ray.runs.evaluate import run_evaluation
 from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
@@ -167,7 +166,7 @@ def test_a_configuration_is_evaluated_without_a_run(tmp_path: Path, data_dir: Pa
         ),
         encoding="utf-8",
     )
-    result = run_evaluation(str(config), run_dir=str(tmp_path / "run"), observer=quiet)
+    result = evaluate(str(config), run_dir=str(tmp_path / "run"), observer=quiet)
     found = summary_json(result.summary, result.run_dir)
     assert [(row["task"], row["method"], row["name"]) for row in found["rows"]] == [
         (task, method, name)
@@ -199,7 +198,7 @@ def test_the_test_part_is_not_scored_during_the_search(run: Path) -> None:
 def test_tasks_and_split_are_the_runs(run: Path) -> None:
     for setting in ("split.train_max=5", "seed=3", "tasks=[sst2]"):
         with pytest.raises(ConfigError, match="an evaluation takes it from the run"):
-            run_evaluation(str(run), [setting], observer=quiet)
+            evaluate(run, overrides=[setting], observer=quiet)
 
 
 def test_the_folder_of_another_run_is_not_taken(run: Path, tmp_path: Path) -> None:
@@ -208,7 +207,7 @@ def test_the_folder_of_another_run_is_not_taken(run: Path, tmp_path: Path) -> No
         json.dumps({"scorer": SIMULATED, "rewriter": SIMULATED, "split": {"train_max": 7}}), encoding="utf-8"
     )
     with pytest.raises(RunFolderError, match=r"with another split\.train_max; give another --run-dir"):
-        run_evaluation(str(config), run_dir=str(run), observer=quiet)
+        evaluate(str(config), run_dir=str(run), observer=quiet)
 
 
 def test_data_that_changed_are_refused(tmp_path: Path) -> None:
@@ -219,7 +218,7 @@ def test_data_that_changed_are_refused(tmp_path: Path) -> None:
     optimize(config, run_dir=tmp_path / "run", observer=quiet)
     data.write_text("\n".join(["input,target", *rows[::-1], "one more,yes"]), encoding="utf-8")
     with pytest.raises(RunFolderError, match="may hold what was trained on"):
-        run_evaluation(str(tmp_path / "run"), observer=quiet)
+        evaluate(str(tmp_path / "run"), observer=quiet)
 
 
 @pytest.mark.parametrize(

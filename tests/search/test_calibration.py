@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.in_process import InProcessScorer
-from pmpo_ray import optimize
-from pmpo_ray.runs.evaluate import run_evaluation
+from pmpo_ray import evaluate, optimize
 from pmpo_ray.search.calibration import CONTENT_FREE, calibrated
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.store import RunStore
@@ -98,7 +97,7 @@ def test_a_calibrated_search_is_evaluated_so_unless_told_otherwise(tmp_path: Pat
     assert losses[False] != losses[True]
 
     def measured(*overrides: str) -> list[float | None]:
-        run_evaluation(folder, overrides, observer=quiet)
+        evaluate(folder, overrides=overrides, observer=quiet)
         [start, *_] = RunStore.open(folder).read_evaluation() or ()
         return [outcome.loss for outcome in start.outcomes]
 
