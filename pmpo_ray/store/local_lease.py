@@ -1,24 +1,66 @@
-"""The lease of a run folder on a local disk, over an OS lock."""
+"""The lease of a run folder on a local disk, based on an OS lock."""
 
 from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from pmpo_ray.store.folder import Folder
 from pmpo_ray.store.lease_record import (
     LEASE_FILE,
     Driver,
-    holding_of,
+    Lease,
+    holder_key,
+    in_use_error,
     not_held_error,
-    remove_own,
+    remove_record,
     removed_error,
     taken_over_error,
 )
+
+LOCK_FILE = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of a file system that does not support locks; every other error is reported."""
+
+
+def acquire_lock(folder: Folder) -> BaseFileLock | None:
+    """Lock the folder; None if it is in object storage or on a file system without locks. Raises
+    RunFolderError if another driver has the lock."""
+    path = folder.local_path(LOCK_FILE)
+    if path is None:
+        return None
+    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise in_use_error(folder, folder.read(LEASE_FILE)) from None
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise folder.failure("lock", LOCK_FILE, error) from error
+    return lock
+
+
+@contextmanager
+def hold_locked(folder: Folder, driver: Driver, lock: BaseFileLock) -> Iterator[Lease]:
+    """Hold a folder whose `lock` this process has; release both when the block ends."""
+    lease = LockedLease(folder, driver)
+    try:
+        folder.write(LEASE_FILE, driver.encode(0))
+        yield lease
+    finally:
+        lease.release()
+        lock.release()
 
 
 class LockedLease:
     """The lease of a driver that has the OS lock of a local folder.
 
-    The lock cannot be lost, but the folder can be removed and made again by another driver, and a file
-    server forgets the locks of machines that it does not hear from: so lease.json is asked here as well.
+    The lock itself cannot be lost. But another driver may have removed the folder and created it again, and a
+    file server forgets the locks of machines that it does not hear from: so lease.json is checked here too.
     """
 
     def __init__(self, folder: Folder, driver: Driver) -> None:
@@ -32,9 +74,9 @@ class LockedLease:
         content = self._folder.read(LEASE_FILE)
         if content is None:
             raise removed_error(self._folder)
-        if holding_of(content) != self._driver.token:
+        if holder_key(content) != self._driver.token:
             raise taken_over_error(self._folder, content)
 
     def release(self) -> None:
         self._released = True
-        remove_own(self._folder, self._driver)
+        remove_record(self._folder, self._driver)

@@ -85,7 +85,7 @@ def refusal(location: str, timing: Timing = REAL) -> str:
 
 def says_who_holds(text: str, location: str, pid: int) -> bool:
     holder = f"(process {pid} on {socket.gethostname()} since 2"
-    advice = "; wait for it, end it, or choose another --run-dir"
+    advice = "; wait until it ends, stop it, or choose another --run-dir"
     return location in text and "is in use by another driver" in text and holder in text and advice in text
 
 
