@@ -6,9 +6,8 @@ in use; when one chunk fails, the chunks beside it that were not sent yet never 
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
@@ -22,10 +21,19 @@ from pmpo_ray.actors.resources import ReplicaPlan
 from pmpo_ray.actors.rewriter import RewriterActor
 from pmpo_ray.actors.scorer import ScorerActor
 from pmpo_ray.actors.stats import PoolStats
+from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.config.import_paths import carried
 from pmpo_ray.config.run import RayConfig
-from pmpo_ray.types import EngineInfo, Example, ExampleScore, GenerateRequest, GenerateResult, ScoreResult
+from pmpo_ray.types import (
+    EngineInfo,
+    Example,
+    ExampleScore,
+    GenerateRequest,
+    GenerateResult,
+    ScoreRequest,
+    ScoreResult,
+)
 
 Examples = tuple[Example, ...]
 
@@ -58,29 +66,11 @@ class ScorerPool:
         self._share = share
         self._shared: OrderedDict[Examples, object] = OrderedDict()
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
-        """Scores in the order of `examples`, computed in chunks of `scorer.chunk_examples`; of what waits,
-        that with the most rounds left goes first. Errors as in `Pool.submit`."""
-        whole, demonstrations = tuple(examples), tuple(shots)
-        starts = range(0, len(whole), self._chunk_examples)
-        if len(starts) == 1:
-            return (await self._chunk(instruction, whole, 0, demonstrations, rounds_left)).scores
-        chunks = [
-            asyncio.ensure_future(self._chunk(instruction, whole, start, demonstrations, rounds_left))
-            for start in starts
-        ]
-        try:
-            results = await asyncio.gather(*chunks)
-        finally:
-            for chunk in chunks:
-                chunk.cancel()
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+        """As in `ScoreClient.score`, computed in chunks of `scorer.chunk_examples`; the chunk with the
+        most rounds left goes first. Errors as in `Pool.submit`."""
+        starts = range(0, len(request.examples), self._chunk_examples)
+        results = await gather_or_cancel(self._chunk(request, start, rounds_left) for start in starts)
         return tuple(score for result in results for score in result.scores)
 
     def stats(self) -> PoolStats:
@@ -92,22 +82,24 @@ class ScorerPool:
         await self._pool.close()
         self._shared.clear()
 
-    async def _chunk(
-        self, instruction: str, whole: Examples, start: int, shots: Examples, rounds_left: int
-    ) -> ScoreResult:
-        stop = min(start + self._chunk_examples, len(whole))
+    async def _chunk(self, request: ScoreRequest, start: int, rounds_left: int) -> ScoreResult:
+        stop = min(start + self._chunk_examples, len(request.examples))
         # Instruction and shots are shared by the chunk: an engine computes them once.
-        characters = len(instruction) + _characters(shots) + _characters(whole[start:stop])
+        characters = (
+            len(request.instruction) + _characters(request.shots) + _characters(request.examples[start:stop])
+        )
+        # Ray resolves references that are arguments themselves and none inside of a value, so the parts of
+        # the request travel one by one.
         result: ScoreResult = await self._pool.submit(
             "score",
-            instruction,
-            self._sharing(whole),
+            request.instruction,
+            self._sharing(request.examples),
             start,
             stop,
-            self._sharing(shots),
+            self._sharing(request.shots),
             weight=characters / CHARACTERS_PER_TOKEN,
             slots=self._slots,
-            group=instruction,
+            group=request.instruction,
             urgency=rounds_left,
         )
         self._pool.count_tokens(result.tokens_computed)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
-from pmpo_ray.types import Example, ExampleScore, GenerateRequest, GenerateResult, ScoreRequest
+from pmpo_ray.types import ExampleScore, GenerateRequest, GenerateResult, ScoreRequest
 
 
 class InProcessScorer:
@@ -14,15 +12,8 @@ class InProcessScorer:
     def __init__(self) -> None:
         self._engine = SimulatedScorer("simulated")
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
-        return self._engine.score(ScoreRequest(instruction, tuple(examples), tuple(shots))).scores
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+        return self._engine.score(request).scores
 
 
 class InProcessGenerator:

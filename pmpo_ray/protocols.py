@@ -20,7 +20,6 @@ from typing import Protocol, runtime_checkable
 
 from pmpo_ray.types import (
     EngineInfo,
-    Example,
     ExampleScore,
     GenerateRequest,
     GenerateResult,
@@ -92,17 +91,12 @@ class AsyncGenerator(Protocol):
 class ScoreClient(Protocol):
     """Scores from anywhere: what a search awaits."""
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
-        """Scores in the order of `examples`, under the error semantics above. `rounds_left` is how many
-        rounds wait for them one after another: a hint for who is served first, without influence on what
-        comes out."""
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+        """Return one score per example, in the order of `request.examples`, under the error semantics above.
+
+        `rounds_left` is the number of rounds that wait for these scores one after another. It is a hint for
+        the order of service and does not change the scores.
+        """
         ...
 
 

@@ -92,7 +92,7 @@ async def _take_turns(
     )
 
     async def through_ray(asked: Sequence[ScoreRequest]) -> Scores:
-        return list(await asyncio.gather(*(pool.score(one.instruction, one.examples) for one in asked)))
+        return list(await asyncio.gather(*(map(pool.score, asked))))
 
     times: tuple[list[float], list[float]] = ([], [])
     difference = 0.0

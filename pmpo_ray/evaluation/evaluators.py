@@ -20,7 +20,16 @@ from pmpo_ray.evaluation.grading import Grader
 from pmpo_ray.protocols import GenerateClient, ScoreClient
 from pmpo_ray.search.objectives import Objective
 from pmpo_ray.search.seeds import seed_of
-from pmpo_ray.types import Example, ExampleScore, GenerateRequest, GenerateResult, Method, Outcome, Task
+from pmpo_ray.types import (
+    Example,
+    ExampleScore,
+    GenerateRequest,
+    GenerateResult,
+    Method,
+    Outcome,
+    ScoreRequest,
+    Task,
+)
 
 FOLLOW_UP = "So what is the final answer? Give the answer alone, in the form that was asked for."
 _FOLLOW_UP_TOKENS = 64
@@ -64,7 +73,7 @@ class LikelihoodEvaluator:
         """One outcome an example. Raises EngineError where one is too long for the model."""
         if not examples:
             return ()
-        scores = await self.scorer.score(instruction, examples, shots)
+        scores = await self.scorer.score(ScoreRequest(instruction, tuple(examples), tuple(shots)))
         return tuple(self._outcome(example, score) for example, score in zip(examples, scores, strict=True))
 
     def _outcome(self, example: Example, score: ExampleScore) -> Outcome:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pmpo_ray.callbacks.dispatch import Callback, RunStart, dispatching
+from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.evaluation.evaluators import GenerationEvaluator, LikelihoodEvaluator, Evaluator, method_for
@@ -50,7 +51,15 @@ from pmpo_ray.store import (
     installed_versions,
 )
 from pmpo_ray.callbacks.trackers import trackers
-from pmpo_ray.types import Progress, RoundRecord, ScoredCandidate, Task, TaskFailure, TaskResult
+from pmpo_ray.types import (
+    Progress,
+    RoundRecord,
+    ScoredCandidate,
+    ScoreRequest,
+    Task,
+    TaskFailure,
+    TaskResult,
+)
 
 if TYPE_CHECKING:
     from pmpo_ray.actors.clients import RewriterPool, ScorerPool
@@ -309,9 +318,10 @@ class _Run:
             return outcome.best, 0
         leaders = {lead.candidate.id: lead for record in outcome.records for lead in record.scored_survivors[:1]}
         scorer = job.scoring(scorer, job.search.calibrate)
-        scores = await asyncio.gather(
-            *(scorer.score(lead.candidate.text, examples, job.split.shots) for lead in leaders.values())
-        )
+        requests = [
+            ScoreRequest(lead.candidate.text, examples, job.split.shots) for lead in leaders.values()
+        ]
+        scores = await gather_or_cancel(map(scorer.score, requests))
         weights = [example.weight for example in examples]
         losses = [batch_loss(list(map(job.objective, found)), weights) for found in scores]
         best = min(range(len(losses)), key=losses.__getitem__)

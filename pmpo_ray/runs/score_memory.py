@@ -24,11 +24,12 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.store.scores import KEY_BYTES, forget_oldest, pack, unpack
-from pmpo_ray.types import EngineInfo, Example, ExampleScore
+from pmpo_ray.types import EngineInfo, Example, ExampleScore, ScoreRequest
 
 SAVE_SECONDS = 10.0
 """Between two writes. A killed process loses the scores of its last so many seconds and those of the calls
@@ -92,29 +93,23 @@ class RememberingScorer:
         # What is being computed: every key with the outcome of the call that computes it.
         self._pending: dict[bytes, asyncio.Future[dict[bytes, ExampleScore]]] = {}
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
         """As in `ScoreClient.score`. What is missing goes to the inner client as one call, in order.
 
         Raises besides ValueError if the inner client's answer is not one score an example, and the
         RunFolderError for which scores cannot be saved.
         """
-        keys = self._keys(instruction, examples, shots)
-        wanted = dict(zip(keys, examples, strict=True))
+        keys = self._keys(request)
+        wanted = dict(zip(keys, request.examples, strict=True))
         found: dict[bytes, ExampleScore] = {}
         while missing := self._look_up(wanted, found):
             shared = {key: self._pending[key] for key in missing if key in self._pending}
             own = {key: example for key, example in missing.items() if key not in shared}
             if own:
-                # A pool keeps what it sent by the sequence of examples, so the whole one stays itself.
-                asked = examples if len(own) == len(examples) else tuple(own.values())
-                found |= await self._compute(instruction, tuple(own), asked, shots, rounds_left)
+                # A pool sends each set of examples once, so a whole set is passed on as it is.
+                whole = len(own) == len(request.examples)
+                missing_part = request if whole else replace(request, examples=tuple(own.values()))
+                found |= await self._compute(tuple(own), missing_part, rounds_left)
             if shared:
                 # Unlike awaiting them, this leaves the futures alone when this call is cancelled.
                 await asyncio.wait(set(shared.values()))
@@ -141,18 +136,13 @@ class RememberingScorer:
         return missing
 
     async def _compute(
-        self,
-        instruction: str,
-        keys: Sequence[bytes],
-        examples: Sequence[Example],
-        shots: Sequence[Example],
-        rounds_left: int,
+        self, keys: Sequence[bytes], request: ScoreRequest, rounds_left: int
     ) -> dict[bytes, ExampleScore]:
         outcome: asyncio.Future[dict[bytes, ExampleScore]] = asyncio.get_running_loop().create_future()
         self._pending.update(dict.fromkeys(keys, outcome))
         computed: dict[bytes, ExampleScore] = {}
         try:
-            scores = await self._inner.score(instruction, examples, shots, rounds_left=rounds_left)
+            scores = await self._inner.score(request, rounds_left=rounds_left)
             computed = dict(zip(keys, scores, strict=True))
             self._memory.add(computed)
         finally:
@@ -161,13 +151,12 @@ class RememberingScorer:
             outcome.set_result(computed)
         return computed
 
-    def _keys(
-        self, instruction: str, examples: Sequence[Example], shots: Sequence[Example]
-    ) -> tuple[bytes, ...]:
-        shown = [(shot.input, shot.target) for shot in shots]
-        common = hashlib.blake2b(_encoded((self._identity, instruction, shown)), digest_size=KEY_BYTES)
+    def _keys(self, request: ScoreRequest) -> tuple[bytes, ...]:
+        shown = [(shot.input, shot.target) for shot in request.shots]
+        content = _encoded((self._identity, request.instruction, shown))
+        common = hashlib.blake2b(content, digest_size=KEY_BYTES)
         keys = []
-        for example in examples:
+        for example in request.examples:
             # The digest is of a fixed length, so nothing else ends in it.
             key = common.copy()
             key.update(self._digest(example))

@@ -14,7 +14,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from pmpo_ray.protocols import ScoreClient
-from pmpo_ray.types import AnswerScore, Example, ExampleScore, Task
+from pmpo_ray.types import AnswerScore, Example, ExampleScore, ScoreRequest, Task
 
 CONTENT_FREE = ("N/A", "...", "-")
 """Inputs that say nothing: what a model answers to them is its leaning."""
@@ -40,27 +40,21 @@ class CalibratedScorer:
         self._blanks = tuple(
             Example(f"blank-{number}", text, first, tuple(others)) for number, text in enumerate(CONTENT_FREE)
         )
-        # A pool keeps what it sent by the sequence of examples, so each has to stay itself.
-        self._asked: dict[tuple[Example, ...], tuple[Example, ...]] = {}
+        # A pool sends each set of examples once, so each extended set is made once.
+        self._extended: dict[tuple[Example, ...], tuple[Example, ...]] = {}
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
         """As in `ScoreClient.score`."""
+        examples = request.examples
         if not examples:
             return ()
-        given = tuple(examples)
-        asked = self._asked.setdefault(given, (*given, *self._blanks))
-        scores = await self._inner.score(instruction, asked, shots, rounds_left=rounds_left)
-        of_blanks = scores[len(given) :]
+        extended = self._extended.setdefault(examples, (*examples, *self._blanks))
+        scores = await self._inner.score(replace(request, examples=extended), rounds_left=rounds_left)
+        of_blanks = scores[len(examples) :]
         leaning = self._leaning(of_blanks)
         found = [
-            _less(example, score, leaning) for example, score in zip(given, scores[: len(given)], strict=True)
+            _less(example, score, leaning)
+            for example, score in zip(examples, scores[: len(examples)], strict=True)
         ]
         spent = found[0].context_tokens + sum(score.tokens for score in of_blanks)
         return (replace(found[0], context_tokens=spent), *found[1:])

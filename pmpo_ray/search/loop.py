@@ -33,6 +33,7 @@ from pmpo_ray.types import (
     Progress,
     RoundRecord,
     ScoredCandidate,
+    ScoreRequest,
     Segment,
     SegmentImportance,
     Split,
@@ -183,9 +184,8 @@ class _Search:
 
     async def _score(self, candidate: Candidate, now: Round) -> ScoredCandidate:
         split = self._setup.split
-        scores = await self._setup.scorer.score(
-            candidate.text, split.train, split.shots, rounds_left=self._rounds_left(now)
-        )
+        request = ScoreRequest(candidate.text, split.train, split.shots)
+        scores = await self._setup.scorer.score(request, rounds_left=self._rounds_left(now))
         now.tokens_scored += sum(score.tokens for score in scores)
         losses = tuple(self._setup.objective(score) for score in scores)
         return ScoredCandidate(candidate, scores, losses, batch_loss(losses, self._weights))

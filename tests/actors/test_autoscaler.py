@@ -87,7 +87,7 @@ async def grown_and_shrunk(address: str) -> None:
         settings = RayConfig(autoscaling=True, idle_timeout=2.0, outage_timeout=100.0)
         pool = await start_scorer_pool(config, model, plan, settings)
         for _ in range(2):
-            work = asyncio.gather(*(pool.score(text, EXAMPLES) for text in instructions))
+            work = asyncio.gather(*(pool.score(ScoreRequest(text, EXAMPLES)) for text in instructions))
             await until_nodes(4)
             assert await work == wanted
             # The pool lives on, without a replica and without a node.

@@ -165,8 +165,8 @@ async def test_scores_equal_those_of_the_engine_itself_in_order() -> None:
     pool = await start_scorer_pool(scorer_config(chunk_examples=7), "m", replicas(2), SETTINGS)
     direct = SimulatedScorer("m").score(ScoreRequest("Think.", EXAMPLES, EXAMPLES[:2])).scores
     assert pool.info == SimulatedScorer("m").info()
-    assert await pool.score("Think.", EXAMPLES, EXAMPLES[:2]) == direct
-    assert await pool.score("Think.", ()) == ()
+    assert await pool.score(ScoreRequest("Think.", EXAMPLES, EXAMPLES[:2])) == direct
+    assert await pool.score(ScoreRequest("Think.", ())) == ()
     assert pool.stats().done == 8
     await pool.close()
 
@@ -174,7 +174,9 @@ async def test_scores_equal_those_of_the_engine_itself_in_order() -> None:
 async def test_many_tasks_share_a_pool() -> None:
     pool = await start_scorer_pool(scorer_config(), "m", replicas(2), SETTINGS)
     instructions = [f"Instruction {number}." for number in range(20)]
-    results = await asyncio.gather(*(pool.score(instruction, EXAMPLES) for instruction in instructions))
+    results = await asyncio.gather(
+        *(pool.score(ScoreRequest(instruction, EXAMPLES)) for instruction in instructions)
+    )
     engine = SimulatedScorer("m")
     for instruction, scores in zip(instructions, results, strict=True):
         assert scores == engine.score(ScoreRequest(instruction, EXAMPLES)).scores
@@ -186,7 +188,7 @@ async def test_a_scorer_killed_at_work_is_replaced_and_every_unit_resolves_once(
     pool = await start_scorer_pool(scorer_config(), model, replicas(2), SETTINGS)
     await until(pool.stats, all_ready)
     instructions = [f"Instruction {number}." for number in range(8)]
-    work = asyncio.gather(*(pool.score(instruction, EXAMPLES) for instruction in instructions))
+    work = asyncio.gather(*(pool.score(ScoreRequest(instruction, EXAMPLES)) for instruction in instructions))
     await until(pool.stats, lambda stats: stats.done >= 5 and stats.replicas[0].in_flight > 0)
     victim = pool.stats().replicas[0]
     kill(victim.where)
@@ -209,7 +211,7 @@ async def test_a_scorers_error_arrives_as_it_was_raised_and_cancels_its_siblings
     # The longest chunk goes first; those behind it are not sent any more.
     examples = (Example("huge", "a " * 800_000, "b"), *EXAMPLES)
     with pytest.raises(EngineError) as from_pool:
-        await pool.score("Think.", examples)
+        await pool.score(ScoreRequest("Think.", examples))
     with pytest.raises(EngineError) as direct:
         SimulatedScorer("m").score(ScoreRequest("Think.", examples[:1]))
     assert type(from_pool.value) is EngineError

@@ -20,7 +20,7 @@ from pmpo_ray.actors.resources import ReplicaPlan
 from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
 from pmpo_ray.config.run import RayConfig
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import Example, GenerateRequest
+from pmpo_ray.types import Example, GenerateRequest, ScoreRequest
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make install VLLM=1")
 import psutil
@@ -59,7 +59,7 @@ async def test_one_replica_scores_and_rewrites_and_is_replaced_when_its_engine_d
         assert len(mine) == 1, "the model is held more than once"
         assert scorer.info.engine == rewriter.info.engine == "vllm"
         scores, written = await asyncio.gather(
-            scorer.score("Name the kind of ticket.", EXAMPLES),
+            scorer.score(ScoreRequest("Name the kind of ticket.", EXAMPLES)),
             rewriter.generate(GenerateRequest("Say hello.", n=2, max_tokens=8)),
         )
         assert len(scores) == len(EXAMPLES)
@@ -67,7 +67,7 @@ async def test_one_replica_scores_and_rewrites_and_is_replaced_when_its_engine_d
 
         # Work is under way when the engine dies: its actor ends, another one comes, and nothing is lost.
         waiting = asyncio.gather(
-            scorer.score("Which desk is this ticket for?", EXAMPLES),
+            scorer.score(ScoreRequest("Which desk is this ticket for?", EXAMPLES)),
             rewriter.generate(GenerateRequest("Tell a long story.", max_tokens=80, seed=3)),
         )
         await asyncio.sleep(0.3)
@@ -76,7 +76,7 @@ async def test_one_replica_scores_and_rewrites_and_is_replaced_when_its_engine_d
         assert len(again) == len(EXAMPLES)
         assert story.tokens > 0
         assert scorer.stats().lost == 1
-        repeated = await scorer.score("Name the kind of ticket.", EXAMPLES)
+        repeated = await scorer.score(ScoreRequest("Name the kind of ticket.", EXAMPLES))
         # In bf16 what is computed together changes the sums.
         assert [score.target.logprob for score in repeated] == pytest.approx(
             [score.target.logprob for score in scores], abs=0.5

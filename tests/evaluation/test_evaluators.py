@@ -34,6 +34,7 @@ from pmpo_ray.types import (
     Generation,
     RoundRecord,
     ScoredCandidate,
+    ScoreRequest,
     Task,
 )
 
@@ -54,21 +55,15 @@ class Scores:
     table: Callable[[str, str], float]
     asked: list[Sequence[Example]] = field(default_factory=list)
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
-        self.asked.append(examples)
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+        self.asked.append(request.examples)
 
         def score(example: Example, answer: str) -> AnswerScore:
             return AnswerScore(self.table(example.input, answer), 1)
 
         return tuple(
-            ExampleScore(score(e, e.target), tuple(score(e, n) for n in e.negatives), 5) for e in examples
+            ExampleScore(score(e, e.target), tuple(score(e, n) for n in e.negatives), 5)
+            for e in request.examples
         )
 
 

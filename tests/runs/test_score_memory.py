@@ -19,7 +19,7 @@ from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory, saving
 from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.store import RunStore
 from pmpo_ray.store.scores import KEY_BYTES
-from pmpo_ray.types import AnswerScore, EngineInfo, Example, ExampleScore, RoundRecord
+from pmpo_ray.types import AnswerScore, EngineInfo, Example, ExampleScore, RoundRecord, ScoreRequest
 from tests.search.test_loop import DriverDiedError, LocalScorer, setup_of
 
 INFO = EngineInfo("transformers", "org/model", "abc123", 135_000_000, 8192, "chat", "float32", "cpu")
@@ -32,21 +32,14 @@ class CountingScorer:
     """A ScoreClient that notes what it is asked for and may be held up. A score is a number of its own for
     every instruction, shots and example."""
 
-    asked: list[tuple[str, Sequence[Example], Sequence[Example]]] = field(default_factory=list)
+    asked: list[ScoreRequest] = field(default_factory=list)
     open: asyncio.Event | None = None
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
-        self.asked.append((instruction, examples, shots))
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+        self.asked.append(request)
         if self.open is not None:
             await self.open.wait()
-        return tuple(self.one(instruction, example, shots) for example in examples)
+        return tuple(self.one(request.instruction, example, request.shots) for example in request.examples)
 
     def one(self, instruction: str, example: Example, shots: Sequence[Example]) -> ExampleScore:
         def answer(text: str) -> AnswerScore:
@@ -80,40 +73,39 @@ async def settle() -> None:
 async def test_what_was_scored_is_answered_from_memory_bit_for_bit() -> None:
     inner = CountingScorer()
     scorer = remembering(inner)
-    first = await scorer.score("Do it.", (A, B), (SHOT,))
-    assert first == await CountingScorer().score("Do it.", (A, B), (SHOT,))
-    assert await scorer.score("Do it.", (A, B), (SHOT,)) == first
-    assert await scorer.score("Do it.", (B,), (SHOT,)) == first[1:]
+    first = await scorer.score(ScoreRequest("Do it.", (A, B), (SHOT,)))
+    assert first == await CountingScorer().score(ScoreRequest("Do it.", (A, B), (SHOT,)))
+    assert await scorer.score(ScoreRequest("Do it.", (A, B), (SHOT,))) == first
+    assert await scorer.score(ScoreRequest("Do it.", (B,), (SHOT,))) == first[1:]
     assert len(inner.asked) == 1
 
 
 async def test_only_what_is_missing_is_asked_for_in_one_call_and_in_order() -> None:
     inner = CountingScorer()
     scorer = remembering(inner)
-    await scorer.score("Do it.", (B,))
-    scores = await scorer.score("Do it.", (A, B, C, D))
-    assert [tuple(examples) for _, examples, _ in inner.asked] == [(B,), (A, C, D)]
-    assert scores == await CountingScorer().score("Do it.", (A, B, C, D))
+    await scorer.score(ScoreRequest("Do it.", (B,)))
+    scores = await scorer.score(ScoreRequest("Do it.", (A, B, C, D)))
+    assert [request.examples for request in inner.asked] == [(B,), (A, C, D)]
+    assert scores == await CountingScorer().score(ScoreRequest("Do it.", (A, B, C, D)))
 
 
 async def test_where_nothing_is_known_the_very_same_examples_go_on() -> None:
     inner = CountingScorer()
-    examples, shots = [A, B], [SHOT]
-    await remembering(inner).score("Do it.", examples, shots)
-    assert inner.asked[0][1] is examples
-    assert inner.asked[0][2] is shots
-    assert await remembering(inner).score("Do it.", ()) == ()
+    request = ScoreRequest("Do it.", (A, B), (SHOT,))
+    await remembering(inner).score(request)
+    assert inner.asked[0] is request
+    assert await remembering(inner).score(ScoreRequest("Do it.", ())) == ()
 
 
 async def test_examples_of_the_same_contents_are_scored_once_whatever_their_id_and_weight() -> None:
     inner = CountingScorer()
     scorer = remembering(inner)
     twin = replace(A, id="other", weight=-2.0)
-    scores = await scorer.score("Do it.", (A, B, twin, A))
-    assert [len(examples) for _, examples, _ in inner.asked] == [2]
+    scores = await scorer.score(ScoreRequest("Do it.", (A, B, twin, A)))
+    assert [len(request.examples) for request in inner.asked] == [2]
     assert scores[0] == scores[2] == scores[3] != scores[1]
-    await scorer.score("Do it.", (twin,), (SHOT,))
-    await scorer.score("Do it.", (A,), (replace(SHOT, id="t", weight=3.0, negatives=()),))
+    await scorer.score(ScoreRequest("Do it.", (twin,), (SHOT,)))
+    await scorer.score(ScoreRequest("Do it.", (A,), (replace(SHOT, id="t", weight=3.0, negatives=()),)))
     assert len(inner.asked) == 2
 
 
@@ -138,8 +130,8 @@ async def test_whatever_a_score_depends_on_makes_it_another(
 ) -> None:
     inner = CountingScorer()
     scorer = remembering(inner)
-    await scorer.score("Do it.", (A,), (SHOT,))
-    await scorer.score(instruction, (example,), shots)
+    await scorer.score(ScoreRequest("Do it.", (A,), (SHOT,)))
+    await scorer.score(ScoreRequest(instruction, (example,), shots))
     assert len(inner.asked) == 2
 
 
@@ -147,29 +139,34 @@ async def test_lone_surrogates_are_not_the_character_that_they_spell() -> None:
     inner = CountingScorer()
     scorer = remembering(inner)
     for instruction in ("\U0001f600", "\ud83d" + "\ude00", "\\ud83d\\ude00"):
-        await scorer.score(instruction, (A,))
+        await scorer.score(ScoreRequest(instruction, (A,)))
     assert len(inner.asked) == 3
 
 
 @pytest.mark.parametrize("changed", ["engine", "model", "revision", "layout", "dtype"])
 async def test_another_scorer_finds_nothing(changed: str) -> None:
     inner, memory = CountingScorer(), ScoreMemory()
-    await RememberingScorer(inner, INFO, memory).score("Do it.", (A,))
-    await RememberingScorer(inner, replace(INFO, device="cuda"), memory).score("Do it.", (A,))
+    await RememberingScorer(inner, INFO, memory).score(ScoreRequest("Do it.", (A,)))
+    await RememberingScorer(inner, replace(INFO, device="cuda"), memory).score(ScoreRequest("Do it.", (A,)))
     assert len(inner.asked) == 1
-    await RememberingScorer(inner, replace(INFO, **{changed: "other"}), memory).score("Do it.", (A,))
+    await RememberingScorer(inner, replace(INFO, **{changed: "other"}), memory).score(
+        ScoreRequest("Do it.", (A,))
+    )
     assert len(inner.asked) == 2
 
 
 async def test_calls_at_the_same_time_share_what_both_want() -> None:
     inner = CountingScorer(open=asyncio.Event())
     scorer = remembering(inner)
-    calls = [asyncio.create_task(scorer.score("Do it.", wanted)) for wanted in ((A, B), (B, C), (C, A))]
+    calls = [
+        asyncio.create_task(scorer.score(ScoreRequest("Do it.", wanted)))
+        for wanted in ((A, B), (B, C), (C, A))
+    ]
     await settle()
-    assert [tuple(examples) for _, examples, _ in inner.asked] == [(A, B), (C,)]
+    assert [request.examples for request in inner.asked] == [(A, B), (C,)]
     assert inner.open is not None
     inner.open.set()
-    a, b, c = await CountingScorer().score("Do it.", (A, B, C))
+    a, b, c = await CountingScorer().score(ScoreRequest("Do it.", (A, B, C)))
     assert await asyncio.gather(*calls) == [(a, b), (b, c), (c, a)]
     assert len(inner.asked) == 2
 
@@ -177,22 +174,22 @@ async def test_calls_at_the_same_time_share_what_both_want() -> None:
 async def test_a_fault_of_another_example_does_not_reach_a_call_that_waited() -> None:
     inner = BrokenScorer(open=asyncio.Event())
     scorer = remembering(inner)
-    first = asyncio.create_task(scorer.score("Do it.", (A, B)))
+    first = asyncio.create_task(scorer.score(ScoreRequest("Do it.", (A, B))))
     await settle()
-    second = asyncio.create_task(scorer.score("Do it.", (A, C)))
+    second = asyncio.create_task(scorer.score(ScoreRequest("Do it.", (A, C))))
     await settle()
     assert inner.open is not None
     inner.open.set()
     with pytest.raises(EngineError, match="example b"):
         await first
-    assert await second == await CountingScorer().score("Do it.", (A, C))
-    assert [tuple(examples) for _, examples, _ in inner.asked] == [(A, B), (C,), (A,)]
+    assert await second == await CountingScorer().score(ScoreRequest("Do it.", (A, C)))
+    assert [request.examples for request in inner.asked] == [(A, B), (C,), (A,)]
 
 
 async def test_a_call_that_waited_for_a_failing_example_gets_the_error_too() -> None:
     inner = BrokenScorer(open=asyncio.Event())
     scorer = remembering(inner)
-    calls = [asyncio.create_task(scorer.score("Do it.", (B,))) for _ in range(3)]
+    calls = [asyncio.create_task(scorer.score(ScoreRequest("Do it.", (B,)))) for _ in range(3)]
     await settle()
     assert inner.open is not None
     inner.open.set()
@@ -204,23 +201,25 @@ async def test_errors_are_not_remembered() -> None:
     inner = BrokenScorer()
     scorer = remembering(inner)
     with pytest.raises(EngineError):
-        await scorer.score("Do it.", (A, B))
+        await scorer.score(ScoreRequest("Do it.", (A, B)))
     inner.broken = ()
-    assert await scorer.score("Do it.", (A, B)) == await CountingScorer().score("Do it.", (A, B))
+    assert await scorer.score(ScoreRequest("Do it.", (A, B))) == await CountingScorer().score(
+        ScoreRequest("Do it.", (A, B))
+    )
     assert len(inner.asked) == 2
 
 
 async def test_a_cancelled_call_leaves_its_work_to_those_that_waited() -> None:
     inner = CountingScorer(open=asyncio.Event())
     scorer = remembering(inner)
-    calls = [asyncio.create_task(scorer.score("Do it.", (A, B))) for _ in range(3)]
+    calls = [asyncio.create_task(scorer.score(ScoreRequest("Do it.", (A, B)))) for _ in range(3)]
     await settle()
     calls[0].cancel()
     await settle()
-    assert [tuple(examples) for _, examples, _ in inner.asked] == [(A, B), (A, B)]
+    assert [request.examples for request in inner.asked] == [(A, B), (A, B)]
     assert inner.open is not None
     inner.open.set()
-    expected = await CountingScorer().score("Do it.", (A, B))
+    expected = await CountingScorer().score(ScoreRequest("Do it.", (A, B)))
     assert await asyncio.gather(*calls[1:]) == [expected, expected]
     assert calls[0].cancelled()
     assert len(inner.asked) == 2
@@ -229,13 +228,13 @@ async def test_a_cancelled_call_leaves_its_work_to_those_that_waited() -> None:
 async def test_a_cancelled_call_that_waited_leaves_the_computation_alone() -> None:
     inner = CountingScorer(open=asyncio.Event())
     scorer = remembering(inner)
-    calls = [asyncio.create_task(scorer.score("Do it.", (A,))) for _ in range(3)]
+    calls = [asyncio.create_task(scorer.score(ScoreRequest("Do it.", (A,)))) for _ in range(3)]
     await settle()
     calls[1].cancel()
     await settle()
     assert inner.open is not None
     inner.open.set()
-    expected = await CountingScorer().score("Do it.", (A,))
+    expected = await CountingScorer().score(ScoreRequest("Do it.", (A,)))
     assert [await calls[0], await calls[2]] == [expected, expected]
     assert calls[1].cancelled()
     assert len(inner.asked) == 1
@@ -247,15 +246,8 @@ class OddScorer(CountingScorer):
     odd = ExampleScore(AnswerScore(-math.inf, 1), (AnswerScore(-1.0, 1), AnswerScore(-2.0, 1)), 3)
     short = False
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
-        scores = await super().score(instruction, examples, shots, rounds_left=rounds_left)
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+        scores = await super().score(request, rounds_left=rounds_left)
         return scores[:-1] if self.short else scores
 
     def one(self, instruction: str, example: Example, shots: Sequence[Example]) -> ExampleScore:
@@ -271,21 +263,21 @@ async def test_a_score_that_is_not_finite_is_passed_on_and_not_remembered(value:
     else:
         inner.odd = replace(inner.odd, negatives=(AnswerScore(-1.0, 1), AnswerScore(value, 1)))
     scorer = remembering(inner, memory)
-    scores = await scorer.score("Do it.", (A, B, B))
+    scores = await scorer.score(ScoreRequest("Do it.", (A, B, B)))
     assert scores[1] is inner.odd
     assert scores[2] is inner.odd
-    assert (await scorer.score("Do it.", (A, B)))[1] is inner.odd
-    assert [tuple(examples) for _, examples, _ in inner.asked] == [(A, B), (B,)]
+    assert (await scorer.score(ScoreRequest("Do it.", (A, B))))[1] is inner.odd
+    assert [request.examples for request in inner.asked] == [(A, B), (B,)]
     assert len(memory) == 1
 
 
 async def test_an_answer_of_another_length_is_never_given_to_the_wrong_examples() -> None:
     inner, memory = OddScorer(), ScoreMemory()
     scorer = remembering(inner, memory)
-    await scorer.score("Do it.", (C,))
+    await scorer.score(ScoreRequest("Do it.", (C,)))
     inner.short = True
     with pytest.raises(ValueError, match="shorter"):
-        await scorer.score("Do it.", (C, A, D))
+        await scorer.score(ScoreRequest("Do it.", (C, A, D)))
     assert len(memory) == 1
 
 
@@ -309,10 +301,13 @@ class Saves(list[dict[bytes, bytes]]):
 async def test_a_memory_of_what_was_saved_answers_the_same() -> None:
     saves, memory = Saves(), ScoreMemory()
     async with saving(memory, saves.save):
-        first = await remembering(CountingScorer(), memory).score("Do it.", (A, B), (SHOT,))
+        first = await remembering(CountingScorer(), memory).score(ScoreRequest("Do it.", (A, B), (SHOT,)))
     assert [len(part) for part in saves] == [2]
     inner = CountingScorer()
-    assert await remembering(inner, ScoreMemory(saves.all())).score("Do it.", (A, B), (SHOT,)) == first
+    assert (
+        await remembering(inner, ScoreMemory(saves.all())).score(ScoreRequest("Do it.", (A, B), (SHOT,)))
+        == first
+    )
     assert not inner.asked
 
 
@@ -321,9 +316,9 @@ async def test_new_scores_are_saved_while_the_run_is_at_work_and_each_once() -> 
     scorer = remembering(CountingScorer(), memory)
     async with saving(memory, saves.save, interval=0.001):
         for wanted in [(A, B), (B, C), (A, D)]:
-            await scorer.score("Do it.", wanted)
+            await scorer.score(ScoreRequest("Do it.", wanted))
             assert await asyncio.to_thread(saves.saved.acquire, timeout=30)
-        await scorer.score("Do it.", (A, B, C, D))
+        await scorer.score(ScoreRequest("Do it.", (A, B, C, D)))
         await asyncio.sleep(0.01)
     assert [len(part) for part in saves] == [2, 1, 1]
     assert len(saves.all()) == 4
@@ -333,7 +328,7 @@ async def test_the_last_scores_are_saved_when_the_run_fails_or_is_cancelled() ->
     async def run(saves: Saves, error: Exception | None) -> None:
         memory = ScoreMemory()
         async with saving(memory, saves.save):
-            await remembering(CountingScorer(), memory).score("Do it.", (A,))
+            await remembering(CountingScorer(), memory).score(ScoreRequest("Do it.", (A,)))
             if error is not None:
                 raise error
             await asyncio.Event().wait()
@@ -357,7 +352,7 @@ async def test_scores_that_cannot_be_saved_end_the_run() -> None:
     scorer = remembering(CountingScorer(), memory)
     with pytest.raises(RunFolderError, match="disk is full"):
         async with saving(memory, save):
-            await scorer.score("Do it.", (A,))
+            await scorer.score(ScoreRequest("Do it.", (A,)))
 
 
 async def test_a_run_whose_scores_cannot_be_saved_does_not_wait_for_its_end() -> None:
@@ -372,7 +367,7 @@ async def test_a_run_whose_scores_cannot_be_saved_does_not_wait_for_its_end() ->
         scorer = remembering(CountingScorer(), memory)
         async with saving(memory, save, interval=0.001):
             for step in itertools.count():
-                await scorer.score(f"Do step {step}.", (A,))
+                await scorer.score(ScoreRequest(f"Do step {step}.", (A,)))
                 assert await asyncio.to_thread(failed.wait, 30)
 
     with pytest.raises(RunFolderError, match="disk is full"):
@@ -387,17 +382,10 @@ class DyingScorer(LocalScorer):
 
     lives = 10_000
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
         if len(self.seen) == self.lives:
             raise DriverDiedError
-        return await super().score(instruction, examples, shots, rounds_left=rounds_left)
+        return await super().score(request, rounds_left=rounds_left)
 
     def pairs(self) -> list[tuple[str, Example]]:
         return [(instruction, example) for instruction, examples in self.seen for example in examples]

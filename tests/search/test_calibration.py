@@ -16,7 +16,7 @@ from pmpo_ray import evaluate, optimize
 from pmpo_ray.search.calibration import CONTENT_FREE, calibrated
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import Example, Progress, Task
+from pmpo_ray.types import Example, Progress, ScoreRequest, Task
 from tests.evaluation.test_evaluators import Scores
 from tests.run_folders import simulated_config
 
@@ -45,17 +45,17 @@ def quiet(progress: Progress) -> None:
 @given(st.dictionaries(st.sampled_from(LABELS), st.floats(-5, 5)))
 def test_a_leaning_to_labels_changes_no_loss(towards: dict[str, float]) -> None:
     objective = make_objective("preference", beta=1.0, per_token=False)
-    fair = asyncio.run(calibrated(leaning(), TASK).score("Which desk?", EXAMPLES))
-    found = asyncio.run(calibrated(leaning(towards), TASK).score("Which desk?", EXAMPLES))
+    fair = asyncio.run(calibrated(leaning(), TASK).score(ScoreRequest("Which desk?", EXAMPLES)))
+    found = asyncio.run(calibrated(leaning(towards), TASK).score(ScoreRequest("Which desk?", EXAMPLES)))
     assert [objective(score) for score in found] == pytest.approx([objective(score) for score in fair])
 
 
 async def test_the_inputs_without_content_are_paid_for_and_go_along_in_one_call() -> None:
     inner = leaning()
     scorer = calibrated(inner, TASK)
-    plain = await inner.score("Which desk?", EXAMPLES)
-    found = await scorer.score("Which desk?", EXAMPLES)
-    again = await scorer.score("Whose is it?", EXAMPLES)
+    plain = await inner.score(ScoreRequest("Which desk?", EXAMPLES))
+    found = await scorer.score(ScoreRequest("Which desk?", EXAMPLES))
+    again = await scorer.score(ScoreRequest("Whose is it?", EXAMPLES))
     assert [[e.input for e in asked] for asked in inner.asked[1:]] == [
         [*(e.input for e in EXAMPLES), *CONTENT_FREE]
     ] * 2
@@ -63,14 +63,14 @@ async def test_the_inputs_without_content_are_paid_for_and_go_along_in_one_call(
     each = plain[0].tokens
     assert [score.tokens for score in found] == [each + len(CONTENT_FREE) * each, each]
     assert found == again
-    assert await scorer.score("Which desk?", ()) == ()
+    assert await scorer.score(ScoreRequest("Which desk?", ())) == ()
 
 
 async def test_answers_that_are_no_labels_keep_their_scores_and_other_tasks_their_scorer() -> None:
     odd = Example("odd", "late parcel", "shipping", ("none of these",))
     inner = leaning({"shipping": 2.0})
-    [score] = await calibrated(inner, TASK).score("Which desk?", [odd])
-    [plain] = await inner.score("Which desk?", [odd])
+    [score] = await calibrated(inner, TASK).score(ScoreRequest("Which desk?", (odd,)))
+    [plain] = await inner.score(ScoreRequest("Which desk?", (odd,)))
     assert score.negatives == plain.negatives
     assert score.target.logprob == pytest.approx(plain.target.logprob + 1)
     assert calibrated(inner, Task("free", "text", "", "", ())) is inner
@@ -79,8 +79,8 @@ async def test_answers_that_are_no_labels_keep_their_scores_and_other_tasks_thei
 async def test_the_simulated_engine_is_calibrated_alike_in_every_part() -> None:
     """Examples are scored on their own: calibrating all of them or some gives the same."""
     scorer = calibrated(InProcessScorer(), TASK)
-    whole = await scorer.score("Which desk?", EXAMPLES)
-    [second] = await scorer.score("Which desk?", EXAMPLES[1:])
+    whole = await scorer.score(ScoreRequest("Which desk?", EXAMPLES))
+    [second] = await scorer.score(ScoreRequest("Which desk?", EXAMPLES[1:]))
     assert (second.target, second.negatives) == (whole[1].target, whole[1].negatives)
 
 

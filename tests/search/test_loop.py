@@ -35,18 +35,11 @@ class LocalScorer:
     engine: SimulatedScorer = field(default_factory=lambda: SimulatedScorer("simulated"))
     seen: list[tuple[str, tuple[Example, ...]]] = field(default_factory=list)
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
-        self.seen.append((instruction, tuple(examples)))
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+        self.seen.append((request.instruction, request.examples))
         # Answers arrive in an order of their own, as from a pool.
-        await asyncio.sleep((hash(instruction) % 7) / 10_000)
-        return self.engine.score(ScoreRequest(instruction, tuple(examples), tuple(shots))).scores
+        await asyncio.sleep((hash(request.instruction) % 7) / 10_000)
+        return self.engine.score(request).scores
 
 
 @dataclass
@@ -63,17 +56,10 @@ class LocalGenerator:
 class RefusingScorer(LocalScorer):
     """Can't score instructions that hold a certain word: a request at fault, not a replica."""
 
-    async def score(
-        self,
-        instruction: str,
-        examples: Sequence[Example],
-        shots: Sequence[Example] = (),
-        *,
-        rounds_left: int = 0,
-    ) -> tuple[ExampleScore, ...]:
-        if "step" in instruction:
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+        if "step" in request.instruction:
             raise EngineError("the instruction is too long for the context")
-        return await super().score(instruction, examples, shots, rounds_left=rounds_left)
+        return await super().score(request, rounds_left=rounds_left)
 
 
 class DriverDiedError(Exception):
