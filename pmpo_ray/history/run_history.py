@@ -157,11 +157,12 @@ def _task(store: RunStore, name: str) -> TaskHistory | None:
     best = store.read_best_id(name)
     if best is None:
         return None
-    records = store.read_rounds(name)
-    start = records[0].candidates[0].candidate.id
+    first = store.read_round(name, 0)
+    start = first.candidates[0].candidate.id
+    later = (store.read_round(name, number, {start, best}) for number in range(1, store.count_rounds(name)))
     return TaskHistory(
         task=name,
-        records=tuple(record.slim({start, best}) for record in records),
+        records=(first.slim({start, best}), *later),
         best_id=best,
         result=store.read_task_result(name),
         examples=store.read_training(name) or (),

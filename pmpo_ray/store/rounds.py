@@ -1,13 +1,14 @@
 """A round as two Parquet files: its candidates and its segments.
 
-Always true: decoding gives the encoded record exactly. One row per candidate, the scored ones first, in the
-record's order; the values of the whole round stand as JSON in the schema's metadata.
+Invariant: decoding returns exactly the record that was encoded. There is one row per candidate, the scored
+ones first, in the record's order; the values of the whole round are JSON in the schema's metadata.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
 import pyarrow as pa
@@ -49,7 +50,7 @@ ROUND_SCHEMA = pa.schema(
     ]
 )
 """`rank` is a survivor's place, 0 for the best; the columns from `loss` on are null for refusals. The lists
-hold one entry per training example, in training order; log-probabilities are in nats."""
+have one entry per training example, in training order; log-probabilities are in nats."""
 
 SEGMENT_SCHEMA = pa.schema(
     [
@@ -62,13 +63,17 @@ SEGMENT_SCHEMA = pa.schema(
     ]
 )
 
+_LISTS = ROUND_SCHEMA.names[ROUND_SCHEMA.get_field_index("losses") :]
+_PLAIN = ROUND_SCHEMA.names[: -len(_LISTS)]
+"""Columns with and without lists. Lists take nearly all of a file, and of the time to read it."""
 _STATUSES = frozenset(get_args(Status))
 _OPERATOR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _Row = dict[str, Any]
 
 
 def encode_round(record: RoundRecord) -> bytes:
-    """The round's candidates as a Parquet file; its segments are not in it."""
+    """The round's candidates as a Parquet file, without its segments. Raises ValueError if a survivor is not
+    among the candidates."""
     rank = {survivor: place for place, survivor in enumerate(record.survivors)}
     unknown = rank.keys() - {scored.candidate.id for scored in record.candidates}
     if unknown:
@@ -88,7 +93,7 @@ def encode_round(record: RoundRecord) -> bytes:
 
 
 def encode_segments(segments: tuple[SegmentImportance, ...]) -> bytes:
-    """The segments as a Parquet file, one row each; no segments give a file without rows."""
+    """The segments as a Parquet file, one row each."""
     rows = [
         {
             "candidate": escape(item.candidate),
@@ -103,21 +108,25 @@ def encode_segments(segments: tuple[SegmentImportance, ...]) -> bytes:
     return to_parquet(pa.Table.from_pylist(rows, schema=SEGMENT_SCHEMA))
 
 
-def decode_round(content: bytes, segments: tuple[SegmentImportance, ...]) -> RoundRecord:
-    """The record that `encode_round` was given, with `segments` put back.
+def decode_round(
+    content: bytes, segments: tuple[SegmentImportance, ...], whole: Collection[str] | None = None
+) -> RoundRecord:
+    """The record that `encode_round` was given, with `segments` put back. Scores and losses by example are
+    read for the candidates with the ids `whole` alone (None: for all).
 
     Raises ValueError, KeyError, TypeError, OSError or pa.ArrowException if the file is damaged or not ours.
     """
-    table = from_parquet(content, ROUND_SCHEMA)
+    table = from_parquet(content, ROUND_SCHEMA, _PLAIN)
     header = json.loads((table.schema.metadata or {})[METADATA_KEY])
     if header.pop("format") != FORMAT:
-        raise ValueError("it is of another format version")
+        raise ValueError("it has another format version")
     rows = table.to_pylist()
     if not {row["status"] for row in rows} <= _STATUSES:
         raise ValueError("it has a status of another version")
     if not all(_OPERATOR.fullmatch(row["operator"]) for row in rows):
-        raise ValueError("it has an operator that is no name")
+        raise ValueError("it has an operator that is not a name")
     scored_rows = [row for row in rows if row["status"] in ("survivor", "dropped")]
+    _add_lists(rows, content, whole)
     ranked = sorted((row for row in scored_rows if row["rank"] is not None), key=lambda row: int(row["rank"]))
     return RoundRecord(
         task=unescape(header.pop("task")),
@@ -129,8 +138,19 @@ def decode_round(content: bytes, segments: tuple[SegmentImportance, ...]) -> Rou
     )
 
 
+def _add_lists(rows: Sequence[_Row], content: bytes, whole: Collection[str] | None) -> None:
+    """Complete the rows of the candidates `whole`; the others get empty lists."""
+    places = [n for n, row in enumerate(rows) if whole is None or unescape(row["id"]) in whole]
+    for row in rows:
+        row.update(dict.fromkeys(_LISTS, ()))
+    if places:
+        lists = from_parquet(content, ROUND_SCHEMA, _LISTS)
+        for place in places:
+            rows[place].update(lists.slice(place, 1).to_pylist()[0])
+
+
 def decode_segments(content: bytes) -> tuple[SegmentImportance, ...]:
-    """The segments that `encode_segments` was given; raises as `decode_round` does."""
+    """The segments of a file that `encode_segments` wrote. Raises the errors of `decode_round`."""
     return tuple(
         SegmentImportance(
             candidate=unescape(row["candidate"]),

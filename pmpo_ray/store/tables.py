@@ -1,13 +1,14 @@
-"""Parquet files as bytes: how tables and the texts in them are written and read back.
+"""Parquet files as bytes: writing and reading tables and the texts in them.
 
-Always true: what is read back equals what was written, any Unicode and any float included, and the files
-are plain Parquet. A lone surrogate, which UTF-8 cannot hold but a model server's reply can, is written as
-U+001A and its four hex digits, and so is U+001A itself; every other text stands as it is.
+Invariant: tables read back equal those written, for any Unicode and any float, and the files are plain
+Parquet. A lone surrogate, which UTF-8 cannot encode but a model server's reply can contain, is written as
+U+001A and its four hex digits, and so is U+001A itself; all other text is unchanged.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,31 +18,30 @@ _ESCAPED = re.compile("\x1a([0-9A-F]{4})")
 
 
 def escape(text: str) -> str:
-    """`text` as a Parquet string can hold it."""
+    """`text` in a form that a Parquet string can represent."""
     return _TO_ESCAPE.sub(lambda match: f"\x1a{ord(match[0]):04X}", text)
 
 
 def unescape(text: str) -> str:
-    """The text that `escape` was given."""
-    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+    """The text of which `escape` made this one."""
+    return text if "\x1a" not in text else _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """One file with checksums, so that damage is found when it is read."""
+    """One file with checksums, so that damage is detected when it is read."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
 
 
-def from_parquet(content: bytes, schema: pa.Schema) -> pa.Table:
-    """The table in a file.
+def from_parquet(content: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table in a file, or only some of its columns.
 
     Raises ValueError, OSError or pa.ArrowException if the file is damaged or its columns are not `schema`'s.
     """
-    # Without Arrow's threads: the files are small, and a thread that is still about when a short command
-    # ends makes the process abort.
+    # Without Arrow's threads: the files are small, and a thread that still runs when a short command ends
+    # makes the process abort.
     with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True, pre_buffer=False) as file:
-        table = file.read(use_threads=False)
-    if not table.schema.equals(schema, check_metadata=False):
-        raise ValueError("its columns are not those of this version")
-    return table
+        if not file.schema_arrow.equals(schema, check_metadata=False):
+            raise ValueError("its columns are not those of this version")
+        return file.read(None if columns is None else list(columns), use_threads=False)
