@@ -23,7 +23,7 @@ from pmpo_ray.actors.scorer import ScorerActor
 from pmpo_ray.actors.stats import PoolStats
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
-from pmpo_ray.config.import_paths import carried
+from pmpo_ray.config.import_paths import script_object
 from pmpo_ray.config.run import RayConfig
 from pmpo_ray.types import (
     EngineInfo,
@@ -150,7 +150,7 @@ async def start_scorer_pool(
     config: ScorerConfig, model: str, plan: ReplicaPlan, settings: RayConfig
 ) -> ScorerPool:
     """Scorer replicas of `model` on the connected cluster, the first one ready. Errors as in `Pool.start`."""
-    factory = carried(config.engine, "scorer.engine")
+    factory = script_object(config.engine, "scorer.engine")
     launcher = RayLauncher(ScorerActor, (placed_config(config, plan), model, factory), plan)
     pool, info = await started(pool_spec("scorer", launcher, plan, settings, slots=1))
     return ScorerPool(pool, info, config.chunk_examples)
@@ -161,7 +161,7 @@ async def start_rewriter_pool(
 ) -> RewriterPool:
     """Rewriter replicas of `model` on the connected cluster, the first one ready. Errors as in
     `Pool.start`."""
-    factory = carried(config.engine, "rewriter.engine")
+    factory = script_object(config.engine, "rewriter.engine")
     launcher = RayLauncher(RewriterActor, (placed_config(config, plan), model, factory), plan)
     pool, info = await started(pool_spec("rewriter", launcher, plan, settings, slots=config.batch))
     return RewriterPool(pool, info)

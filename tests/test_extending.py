@@ -16,7 +16,7 @@ import pytest
 
 from pmpo_ray import Task, load_run, optimize, task
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
-from pmpo_ray.config.import_paths import carried, imported, path_of
+from pmpo_ray.config.import_paths import imported, path_of, script_object
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.engines.factory import open_generator, open_scorer
@@ -138,7 +138,7 @@ def test_parts_that_stand_in_a_script_are_sent_to_the_replicas(tmp_path: Path) -
     config = kept_config(str(folder))
     assert config.tasks[0].function == "__main__:tiny"
     assert config.search.operators == ("__main__:Polite",)
-    with pytest.raises(ConfigError, match=r"__main__:tiny: tiny is of a script or notebook that is not this"):
+    with pytest.raises(ConfigError, match=r"__main__:tiny: tiny belongs to another script or"):
         optimize(run_dir=folder, observer=quiet)
 
 
@@ -150,7 +150,7 @@ def test_parts_that_stand_in_a_script_are_sent_to_the_replicas(tmp_path: Path) -
     [
         ("no_such_module:thing", "search.objective: no_such_module:thing cannot be imported"),
         (f"{EXAMPLES}.custom_task:thing", "thing is not in the module tests.examples.custom_task"),
-        ("__main__:thing", "thing is of a script or notebook that is not this one"),
+        ("__main__:thing", "thing belongs to another script or notebook"),
     ],
 )
 def test_a_path_that_leads_nowhere_is_one_line_that_names_the_key(path: str, expected: str) -> None:
@@ -170,7 +170,7 @@ def test_what_is_passed_has_the_path_by_which_it_is_found() -> None:
     for thing in (hinge, WordScorer, ClassInClass.Inner):
         assert imported(path_of(thing, "key"), "key") is thing
     assert path_of(hinge, "key") == f"{EXAMPLES}.custom_objective:hinge"
-    assert carried(path_of(hinge, "key"), "key") is None
+    assert script_object(path_of(hinge, "key"), "key") is None
 
 
 class ClassInClass:
@@ -183,9 +183,9 @@ def test_what_has_no_path_is_refused_with_the_key() -> None:
         return 0.0
 
     for thing in (local, lambda _: 0.0):
-        with pytest.raises(ConfigError, match=r"^objective: .* define it there at the top level"):
+        with pytest.raises(ConfigError, match=r"^objective: .* define it at the top level"):
             asked(search={"objective": thing})
-    with pytest.raises(ConfigError, match=r"^scorer\.engine: Inner is not what"):
+    with pytest.raises(ConfigError, match=r"^scorer\.engine: Inner cannot be imported by that name"):
         asked(scorer={"engine": type("Inner", (), {"__module__": HERE})})
 
 
@@ -214,7 +214,7 @@ def test_functions_and_classes_become_paths_wherever_they_stand() -> None:
             {"scorer": {"engine": "torch"}},
             "scorer.engine: should be auto, transformers, vllm, openai, simulated",
         ),
-        ({"scorer": {"engine": "a:b", "role": "both"}}, "an engine of your own has one role"),
+        ({"scorer": {"engine": "a:b", "role": "both"}}, "a custom engine has one role"),
         ({"tasks": [{"name": "x", "function": "x"}]}, "tasks.0: function: 'x' should be module:name"),
         ({"tasks": [{"name": "x", "function": "a:b", "path": "c.csv"}]}, "leave out path, hub and test_path"),
         ({"tasks": [{"name": "x", "function": "a:b", "given": True}]}, "leave out path, hub, function"),

@@ -1,4 +1,4 @@
-"""The sections about engines: which model computes, where, and in how many replicas."""
+"""The sections about engines: the model, the device, and the number of replicas."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from pmpo_ray.config.base import NonNegative, Positive, Section
+from pmpo_ray.config.base import Changeable, NonNegative, Positive, Section
 from pmpo_ray.config.import_paths import is_import_path
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+ENGINES = ("auto", "transformers", "vllm", "openai", "simulated")
+
+_SCALE = Changeable("the number of replicas that share the work does not change its outcome")
+_MACHINE = Changeable("a share of a machine, not a setting of the method")
+_REQUESTS = Changeable("the account and the pace of requests do not change their outcome")
 
 
 class VllmConfig(Section):
-    """What the engine vllm alone is told. `kv_cache_gb` None means 1 GB on a CPU, and on a GPU what its share
-    of the GPU leaves; `options` are further arguments of vLLM's AsyncEngineArgs."""
+    """Settings of the engine vllm alone. `kv_cache_gb` None: 1 GB on a CPU, and on a GPU the rest of the
+    replica's share; `options` are further arguments of vLLM's AsyncEngineArgs."""
 
-    kv_cache_gb: float | None = Field(default=None, gt=0)
+    kv_cache_gb: Annotated[float | None, _MACHINE] = Field(default=None, gt=0)
     options: dict[str, Any] = Field(default_factory=dict)
 
 
 class EndpointConfig(Section):
-    """An OpenAI-compatible server, for the engine openai alone. `url` None means the client's own (the
-    variable OPENAI_BASE_URL, else OpenAI's); the key is read from the variable `api_key_env` where the
-    replica runs. `parameters` are further fields of every request."""
+    """An OpenAI-compatible server, for the engine openai alone. `url` None: the client's default (the
+    variable OPENAI_BASE_URL, else OpenAI's address). The key is read from the variable `api_key_env` where
+    the replica runs. `parameters` are further fields of every request."""
 
-    url: str | None = None
-    api_key_env: str | None = "OPENAI_API_KEY"
-    concurrency: Positive = 16
-    retries: NonNegative = 8
-    timeout: float = Field(default=300.0, gt=0)
+    url: Annotated[str | None, Changeable("the same model may be served elsewhere")] = None
+    api_key_env: Annotated[str | None, Changeable("the payer does not change the outcome")] = "OPENAI_API_KEY"
+    concurrency: Annotated[Positive, _REQUESTS] = 16
+    retries: Annotated[NonNegative, _REQUESTS] = 8
+    timeout: Annotated[float, _REQUESTS] = Field(default=300.0, gt=0)
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("url")
@@ -60,7 +60,7 @@ class EndpointConfig(Section):
     @field_validator("api_key_env")
     @classmethod
     def _name_not_key(cls, value: str | None) -> str | None:
-        # What is here is kept in the run folder: it must not be the key itself, nor may the message show it.
+        # The run folder keeps this value: it must not be the key itself, and the message must not show it.
         if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
             raise ValueError(
                 "should be the name of an environment variable in capital letters, not the key itself"
@@ -68,12 +68,9 @@ class EndpointConfig(Section):
         return value
 
 
-ENGINES = ("auto", "transformers", "vllm", "openai", "simulated")
-
-
 def _engine(value: str) -> str:
     if value not in ENGINES and not is_import_path(value):
-        raise ValueError(f"should be {', '.join(ENGINES)}, or module:name for an engine of your own")
+        raise ValueError(f"should be {', '.join(ENGINES)}, or module:name of a custom engine")
     return value
 
 
@@ -81,8 +78,8 @@ Engine = Annotated[str, AfterValidator(_engine)]
 
 
 class ReplicaConfig(Section):
-    """What scorers and rewriters have in common. `model` None means the run's model; `replicas` are the
-    most, `min_replicas` the fewest (None: as many)."""
+    """The settings that scorers and rewriters share. `model` None: the run's model. `replicas` is the maximum
+    number of replicas, `min_replicas` the minimum (None: the same number)."""
 
     engine: Engine = "auto"
     model: str | None = None
@@ -90,56 +87,58 @@ class ReplicaConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trust_remote_code: bool = False
-    replicas: Positive = 1
-    min_replicas: NonNegative | None = None
-    tensor_parallel: Positive = 1
-    cpus: float = Field(default=1, gt=0)
-    gpus: float | None = Field(default=None, ge=0)
-    memory_gb: float | None = Field(default=None, gt=0)
-    threads: Positive | None = None
+    replicas: Annotated[Positive, _SCALE] = 1
+    min_replicas: Annotated[NonNegative | None, _SCALE] = None
+    tensor_parallel: Annotated[Positive, _MACHINE] = 1
+    cpus: Annotated[float, _MACHINE] = Field(default=1, gt=0)
+    gpus: Annotated[float | None, _MACHINE] = Field(default=None, ge=0)
+    memory_gb: Annotated[float | None, _MACHINE] = Field(default=None, gt=0)
+    threads: Annotated[Positive | None, _MACHINE] = None
     vllm: VllmConfig = VllmConfig()
     endpoint: EndpointConfig = EndpointConfig()
 
     @property
-    def own_engine(self) -> bool:
-        """Whether the engine is the user's, by its import path."""
+    def has_custom_engine(self) -> bool:
+        """True if `engine` is the import path of a user-defined engine."""
         return is_import_path(self.engine)
 
     @property
     def serves_both_roles(self) -> bool:
-        """Whether one replica of this engine can score and rewrite."""
-        return self.engine != "openai" and not self.own_engine
+        """True if one replica of this engine can score and rewrite."""
+        return self.engine != "openai" and not self.has_custom_engine
 
     @model_validator(mode="after")
-    def _at_least_no_more_than_at_most(self) -> Self:
+    def _minimum_within_maximum(self) -> Self:
         if self.min_replicas is not None and self.min_replicas > self.replicas:
             raise ValueError(
-                f"min_replicas={self.min_replicas} is more than replicas={self.replicas}, which are the most"
+                f"min_replicas={self.min_replicas} is more than replicas={self.replicas}, the maximum"
             )
         return self
 
 
 class ScorerConfig(ReplicaConfig):
-    """Scorer replicas. With `role` both they are the rewriters, too. `working_memory_gb` bounds what a
-    replica takes beside its weights (None: 1 GiB on a CPU, half of what is free on a GPU), `chunk_examples`
-    the examples of one unit of work."""
+    """Scorer replicas. With `role` both they also rewrite. `working_memory_gb` bounds the memory that a
+    replica uses in addition to its weights (None: 1 GiB on a CPU, half of the free memory on a GPU);
+    `chunk_examples` is the number of examples in one unit of work."""
 
     role: Literal["scorer", "both"] = "scorer"
     layout: Literal["auto", "system", "user", "plain"] = "auto"
-    working_memory_gb: float | None = Field(default=None, gt=0)
+    working_memory_gb: Annotated[
+        float | None, Changeable("the size of the pieces of work does not change its outcome")
+    ] = Field(default=None, gt=0)
     chunk_examples: Positive = 64
 
 
 class RewriterConfig(ReplicaConfig):
-    """Rewriter replicas and how they sample."""
+    """Rewriter replicas and their sampling."""
 
     temperature: float = Field(default=0.9, ge=0)
     top_p: float = Field(default=0.95, gt=0, le=1)
     max_tokens: Positive = 512
     batch: Positive = 16
 
-    def beyond_sampling(self) -> tuple[str, ...]:
-        """The keys that say where and what replicas are, as far as they were changed."""
+    def changed_replica_keys(self) -> tuple[str, ...]:
+        """The keys about replicas, as opposed to sampling, that differ from their defaults."""
         plain = RewriterConfig()
         return tuple(
             name for name in ReplicaConfig.model_fields if getattr(self, name) != getattr(plain, name)

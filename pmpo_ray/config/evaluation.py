@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from pmpo_ray.config.base import NonNegative, Positive, Section
 from pmpo_ray.config.engines import EndpointConfig, Engine
 
 
 class EvaluatorConfig(Section):
-    """A model that tells whether a reply comes to the target; without `model` rules do."""
+    """A model that decides if a reply agrees with the target. Without `model` rules decide."""
 
     model: str | None = None
     engine: Engine = "openai"
@@ -21,9 +19,9 @@ class EvaluatorConfig(Section):
 
 
 class JudgeConfig(Section):
-    """The judge of AlpacaEval, for tasks of better and worse answers: whether it is asked for one token,
-    whose log-likelihoods count (`weighted`), or for a ranking in words (`plain`). `references` is a file of
-    outputs in AlpacaEval's format (None: the outputs under the start instruction)."""
+    """The judge of AlpacaEval, for tasks of better and worse answers. The judge generates one token whose
+    log-likelihoods count (`weighted`), or a ranking in words (`plain`). `references` is a file of outputs in
+    AlpacaEval's format (None: the outputs under the start instruction)."""
 
     model: str | None = None
     annotator: Literal["weighted", "plain"] = "weighted"
@@ -32,8 +30,8 @@ class JudgeConfig(Section):
 
 
 class ProcessRewardConfig(Section):
-    """A process-reward model that rates the steps of generated replies; none without `model`. `separator` is
-    the text or token that ends a step (None: what the model is known to use)."""
+    """A process-reward model that rates the steps of generated replies, if `model` is set. `separator` is the
+    text or token that ends a step (None: the known separator of the model)."""
 
     model: str | None = None
     separator: str | None = None
@@ -46,15 +44,15 @@ Baseline = Literal["answer_only", "step_by_step", "rephrase", "step_back", "desc
 
 
 class EvaluationConfig(Section):
-    """Held-out accuracy. A run measures its first and its best instruction so; `pmpo evaluate` also takes
-    `models` (none: the scorer's), `baselines`, `instructions` by name (a text, or a file as @PATH),
-    `shots` (None: those of the split), `seeds` repetitions and, with `candidates`, all candidates of a run.
+    """Held-out accuracy. A run evaluates its first and its best instruction. `pmpo evaluate` also uses
+    `models` (empty: the scorer's), `baselines`, `instructions` by name (a text, or a file as @PATH), `shots`
+    (None: those of the split), `seeds` repetitions and, with `candidates`, all candidates of a run.
 
-    `limit` bounds the test examples of a task. `method` auto chooses among given answers by likelihood where
-    there are some and generates elsewhere. `temperature` 0 is greedy. With `follow_up` a reply in which no
-    answer is found is asked for the answer alone once more. `evaluator` is a model that compares replies with
-    the targets, in place of rules; `judge` compares whole answers with others; `process_reward` rates the
-    steps of replies. `calibrate` is as in the search (None: as the search had it)."""
+    `limit` bounds the test examples of a task. `method` auto chooses among the target and its negatives by
+    likelihood, and generates if answers are free text. `temperature` 0 is greedy. With `follow_up` the model
+    is prompted once more, for the answer alone, if its reply contains none. `evaluator` is a model that
+    compares replies with the targets, in place of rules; `judge` compares whole answers with others;
+    `process_reward` rates the steps of replies. `calibrate` is as in the search (None: its value)."""
 
     enabled: bool = True
     limit: Positive | None = None

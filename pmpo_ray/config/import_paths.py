@@ -1,7 +1,8 @@
-"""Parts of the user's own: functions and classes that a configuration names as "package.module:name".
+"""User-defined functions and classes, which a configuration names as "package.module:name".
 
-Invariants: such a path means the same in every process that can import the module; whatever is handed over in
-Python has a path by which its own process finds it again, so a configuration tells all that a run is made of.
+Invariants: an import path means the same in every process that can import the module; every function or class
+that is passed in Python has a path by which its process finds it again, so a configuration describes all
+parts of a run.
 """
 
 from __future__ import annotations
@@ -22,61 +23,61 @@ _SCRIPT = "__main__"
 
 
 def is_import_path(text: str) -> bool:
-    """Whether this is of the form "package.module:name"."""
+    """True for a text of the form "package.module:name"."""
     return _PATH.fullmatch(text) is not None
 
 
 def imported(path: str, key: str) -> object:
-    """What the import path names; modules in the working directory are found, too. `key` is the key of the
-    configuration that holds the path.
+    """The object at an import path, which may be in a module of the working directory. `key` is the key of
+    the configuration that holds the path.
 
-    Raises ConfigError where there is no such module or nothing of that name in it; what the module itself
-    raises is let through.
+    Raises ConfigError if the module cannot be imported or has no such name; other errors of the module
+    propagate.
     """
     module_name, _, name = path.partition(":")
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
     try:
-        found: object = importlib.import_module(module_name)
+        target: object = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(
-            f"{key}: {path} cannot be imported ({error}); run where the module lies, or install it"
+            f"{key}: {path} cannot be imported ({error}); run in the folder of the module, or install it"
         ) from error
     for part in name.split("."):
-        if not hasattr(found, part):
-            where = (
-                "of a script or notebook that is not this one; go on from there with optimize()"
+        if not hasattr(target, part):
+            problem = (
+                "belongs to another script or notebook; continue there with optimize()"
                 if module_name == _SCRIPT
-                else f"not in the module {module_name}; check the name"
+                else f"is not in the module {module_name}; check the name"
             )
-            raise ConfigError(f"{key}: {path}: {name} is {where}")
-        found = getattr(found, part)
-    return found
+            raise ConfigError(f"{key}: {path}: {name} {problem}")
+        target = getattr(target, part)
+    return target
 
 
-def path_of(thing: object, key: str) -> str:
-    """The import path of a function or a class. Raises ConfigError for anything that has none."""
-    if not isinstance(thing, type | FunctionType):
+def path_of(target: object, key: str) -> str:
+    """The import path of a function or a class. Raises ConfigError for an object without one."""
+    if not isinstance(target, type | FunctionType):
         raise ConfigError(
-            f"{key}: a {type(thing).__name__} has no name of its own; give a function, a class, or the "
-            "import path of what is made already"
+            f"{key}: a {type(target).__name__} has no import path; pass a function, a class, or the import "
+            "path of an object in a module"
         )
-    path = f"{thing.__module__}:{thing.__qualname__}"
+    path = f"{target.__module__}:{target.__qualname__}"
     try:
-        found = imported(path, key) if is_import_path(path) else None
+        same = is_import_path(path) and imported(path, key) is target
     except ConfigError:
-        found = None
-    if found is not thing:
+        same = False
+    if not same:
         raise ConfigError(
-            f"{key}: {thing.__qualname__} is not what its module, script or notebook calls so; define "
-            "it there at the top level"
+            f"{key}: {target.__qualname__} cannot be imported by that name; define it at the top level of a "
+            "module, script or notebook"
         )
     return path
 
 
 def with_paths(value: object, key: str) -> object:
-    """`value` with the import paths of the functions and classes in it, at any depth."""
+    """`value` with import paths in place of the functions and classes in it, at any depth."""
     if isinstance(value, Mapping):
         return {name: with_paths(item, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -84,7 +85,7 @@ def with_paths(value: object, key: str) -> object:
     return path_of(value, key) if isinstance(value, type | FunctionType) else value
 
 
-def carried(path: str, key: str) -> object | None:
-    """What a path names, where it has to be sent to other processes because it stands in this one's script or
-    notebook; None where they import it themselves."""
+def script_object(path: str, key: str) -> object | None:
+    """The object at an import path if it is defined in this process's script or notebook, and so has to be
+    sent to other processes; None if they can import it."""
     return imported(path, key) if path.startswith(f"{_SCRIPT}:") else None

@@ -1,4 +1,4 @@
-"""The keys of a configuration, and the key that a misspelt one was meant to be."""
+"""The key paths of a configuration, and the nearest key to a misspelt one."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pmpo_ray.config.run import RunConfig
 
 
 def key_paths(section: type[BaseModel] = RunConfig, prefix: str = "") -> tuple[str, ...]:
-    """Every key of a configuration in its order; the entries of `tasks` stand as tasks.N."""
-    found: list[str] = []
+    """Every key path of a configuration, in its order; keys of the entries of `tasks` begin with tasks.N."""
+    paths: list[str] = []
     for name, field in section.model_fields.items():
-        found.append(f"{prefix}{name}")
-        nested = _section_in(field.annotation)
+        paths.append(f"{prefix}{name}")
+        nested = section_in(field.annotation)
         if nested is not None:
-            listed = ".N" if get_origin(field.annotation) is tuple else ""
-            found.extend(key_paths(nested, f"{prefix}{name}{listed}."))
-    return tuple(found)
+            entry = ".N" if get_origin(field.annotation) is tuple else ""
+            paths.extend(key_paths(nested, f"{prefix}{name}{entry}."))
+    return tuple(paths)
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The configuration section that a key holds, itself or as entries of a list."""
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, itself or as the entries of a list; None for a plain value."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -32,7 +32,7 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def nearest_key(loc: KeyPath) -> str | None:
-    """The known key most like an unknown one: a near miss in its own section, else a key of that name in
+    """The known key that is most like an unknown one: a near miss in its section, else a key of that name in
     another section, else a near miss anywhere."""
     numbers = [str(part) for part in loc if isinstance(part, int)]
     parent = "".join("N." if isinstance(part, int) else f"{part}." for part in loc[:-1])

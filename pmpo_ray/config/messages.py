@@ -1,7 +1,7 @@
-"""How errors show a configuration's keys, values and overrides.
+"""Keys, values and overrides of a configuration as errors show them.
 
-Invariant: what stands in an `endpoint` section, where a key may have been put by mistake, is never shown: no
-value, and of a name only what can be a name of ours.
+Invariant: errors show nothing from an `endpoint` section, where an API key may have been put by mistake: no
+value, and of the name of a key only the beginning that consists of letters, digits and underscores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NAMES_IN_YAML_ERRORS = re.compile(r"\b(alias|handle) ['\"].*['\"]")
 
 
 def secretive(path: KeyPath) -> bool:
-    """Whether nothing of what stands at `path` may be shown."""
+    """True if no value at `path` may be shown."""
     return _SECRETIVE in path
 
 
@@ -31,26 +31,27 @@ def dotted(path: KeyPath) -> str:
 
 
 def shown(part: object) -> str:
-    """A text of the user's as a terminal may show it."""
+    """A part of the user's text in characters that a terminal can show safely."""
     text = str(part)
     return text if text.isprintable() else ascii(text)
 
 
 def override_name(override: str) -> str:
-    """How errors call the override "a.b.c=VALUE": by all of it, or where that may hold a secret, by its key
-    path alone."""
+    """The name in errors of the override "a.b.c=VALUE": all of its text or, if that may contain a secret, its
+    key path alone."""
     if not _MAY_HOLD_SECRET.search(override):
         return f"--set {shown(override)}"
     return f"--set {_cut(override.partition('=')[0].strip(), _PLAIN_PATH)}"
 
 
 def yaml_problem(problem: str | None) -> str:
-    """What PyYAML complains of, without names that are part of a value."""
+    """A problem that PyYAML reports, without names that are part of a value."""
     return _NAMES_IN_YAML_ERRORS.sub(r"\1", problem or "unreadable")
 
 
 def kind_of(value: object, path: KeyPath) -> str:
-    """What the value at `path` is: itself, unless it is long or has parts or must not be shown."""
+    """A description of the value at `path`: the value itself, unless it is long, has parts, or must not be
+    shown."""
     match value:
         case None:
             return "empty"
@@ -61,7 +62,7 @@ def kind_of(value: object, path: KeyPath) -> str:
         case str():
             return "a text" if secretive(path) else f"the text '{shown(value[:40])}'"
         case _ if secretive(path):
-            return "what is there"
+            return "the present value"
         case bool():
             return "true" if value else "false"
         case int() | float():
@@ -71,7 +72,7 @@ def kind_of(value: object, path: KeyPath) -> str:
 
 
 def _cut(text: str, plain: re.Pattern[str]) -> str:
-    """The beginning of `text` that is `plain`."""
+    """The beginning of `text` that `plain` matches."""
     begins = plain.match(text)
     kept = begins.group() if begins else ""
     return kept if kept == text else f"{kept}…"

@@ -1,60 +1,41 @@
-"""Differences between two configurations, and which of them a continued run allows."""
+"""Differences between two configurations, and the keys that may change when a run is continued.
+
+Invariant: a key may change if its field, or the field of a section around it, is marked `Changeable`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
 
+from pmpo_ray.config.base import Changeable, Fixed
+from pmpo_ray.config.keys import section_in
 from pmpo_ray.config.messages import KeyPath, dotted
 from pmpo_ray.config.run import RunConfig
 
-CHANGEABLE: Mapping[str, str] = {
-    "run_dir": "the folder may have been moved, or be named by another path",
-    "data_dir": "the same data may lie elsewhere on another machine",
-    "ray": "where the work runs does not change its outcome",
-    "tracking": "who follows a run does not change its outcome",
-    "scorer.replicas": "how many replicas share the work does not change its outcome",
-    "scorer.min_replicas": "how many replicas share the work does not change its outcome",
-    "scorer.tensor_parallel": "a share of a machine, not a setting of the method",
-    "scorer.cpus": "a share of a machine, not a setting of the method",
-    "scorer.gpus": "a share of a machine, not a setting of the method",
-    "scorer.memory_gb": "a share of a machine, not a setting of the method",
-    "scorer.working_memory_gb": "how work is cut does not change its outcome",
-    "scorer.threads": "a share of a machine, not a setting of the method",
-    "scorer.vllm.kv_cache_gb": "a share of a machine, not a setting of the method",
-    "scorer.endpoint.url": "the same model may be served elsewhere",
-    "scorer.endpoint.api_key_env": "who pays does not change the outcome",
-    "scorer.endpoint.concurrency": "how work is sent does not change its outcome",
-    "scorer.endpoint.retries": "how work is sent does not change its outcome",
-    "scorer.endpoint.timeout": "how work is sent does not change its outcome",
-    "rewriter.replicas": "how many replicas share the work does not change its outcome",
-    "rewriter.min_replicas": "how many replicas share the work does not change its outcome",
-    "rewriter.tensor_parallel": "a share of a machine, not a setting of the method",
-    "rewriter.cpus": "a share of a machine, not a setting of the method",
-    "rewriter.gpus": "a share of a machine, not a setting of the method",
-    "rewriter.memory_gb": "a share of a machine, not a setting of the method",
-    "rewriter.threads": "a share of a machine, not a setting of the method",
-    "rewriter.vllm.kv_cache_gb": "a share of a machine, not a setting of the method",
-    "rewriter.endpoint.url": "the same model may be served elsewhere",
-    "rewriter.endpoint.api_key_env": "who pays does not change the outcome",
-    "rewriter.endpoint.concurrency": "how work is sent does not change its outcome",
-    "rewriter.endpoint.retries": "how work is sent does not change its outcome",
-    "rewriter.endpoint.timeout": "how work is sent does not change its outcome",
-    "search.rounds": "a stopping rule: finished rounds stay as they are",
-    "search.patience": "a stopping rule: finished rounds stay as they are",
-    "search.target_loss": "a stopping rule: finished rounds stay as they are",
-    "search.max_tokens": "a stopping rule: finished rounds stay as they are",
-    "search.max_seconds": "a stopping rule: finished rounds stay as they are",
-}
-"""Keys (or whole sections) that may differ between a run's start and its resume, each with the reason: the
-finished part of the run would have come out the same."""
+
+def _changeable(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The path and the reason of every key of a section that is marked as changeable."""
+    for name, field in section.model_fields.items():
+        path = f"{prefix}{name}"
+        nested = section_in(field.annotation)
+        marks = [mark for mark in field.metadata if isinstance(mark, Changeable | Fixed)]
+        yield from ((path, mark.reason) for mark in marks if isinstance(mark, Changeable))
+        if nested is not None and not marks:
+            yield from _changeable(nested, f"{path}.")
+
+
+CHANGEABLE: Mapping[str, str] = MappingProxyType(dict(_changeable(RunConfig)))
+"""The keys, or whole sections, that may differ between the start of a run and its continuation, with the
+reason."""
 
 
 def differences(old: RunConfig, new: RunConfig, ignored: Container[str] = CHANGEABLE) -> tuple[str, ...]:
-    """Key paths whose values differ, in the order of the configuration, apart from those in `ignored`."""
+    """The key paths whose values differ, in the order of the configuration, except those in `ignored`."""
     return tuple(_differing(old, new, (), ignored))
 
 

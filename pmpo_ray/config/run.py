@@ -1,7 +1,6 @@
-"""The configuration of a run: the only place where defaults live.
+"""The configuration of a run. It and its sections are the only place where defaults are defined.
 
-Invariants: an unknown key is an error that names its path; a loaded configuration is frozen; reading one
-imports neither ray nor torch. configs/README.md documents every key.
+Invariant: loading a configuration imports neither ray nor torch. configs/README.md documents every key.
 """
 
 from __future__ import annotations
@@ -9,13 +8,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import (
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
-from pmpo_ray.config.base import NonNegative, Positive, Section
+from pmpo_ray.config.base import Changeable, Fixed, NonNegative, Positive, Section
 from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.config.search import SearchConfig
@@ -24,10 +19,10 @@ from pmpo_ray.config.tracking import TrackingConfig
 
 
 class RayConfig(Section):
-    """Where to run. `address` None: the cluster that RAY_ADDRESS names, else a local Ray of this process.
+    """The Ray cluster. `address` None: the cluster that RAY_ADDRESS names, else a local Ray of this process.
 
-    Timeouts in seconds: for a replica to load once it is placed, for a pool to be without any working
-    replica, and for a surplus replica to be idle before it is given back.
+    Timeouts in seconds: `start_timeout` for a placed replica to load its model, `outage_timeout` for a pool
+    without any working replica, `idle_timeout` for an idle surplus replica before it is removed.
     """
 
     address: str | None = None
@@ -40,21 +35,31 @@ class RayConfig(Section):
 
 
 class RunConfig(Section):
-    """One run: which tasks, which models, how to search, where to keep the result. With a `grid` every task
-    is optimised once for each of its entries, which change `search`, over the same pools."""
+    """One run: its tasks, models, search and run folder. With a `grid` every task is optimised once for each
+    of the grid's entries, which change `search`, over the same pools."""
 
     tasks: tuple[TaskConfig, ...] = Field(default=(TaskConfig(name="tickets"),), min_length=1)
-    data_dir: str | None = None
+    data_dir: Annotated[
+        str | None, Changeable("the same data may be in another place on another machine")
+    ] = None
     model: str = DEFAULT_MODEL
     scorer: ScorerConfig = ScorerConfig()
     rewriter: RewriterConfig = RewriterConfig()
     search: SearchConfig = SearchConfig()
     grid: dict[str, dict[str, Any]] = Field(default_factory=dict)
     split: SplitConfig = SplitConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    ray: RayConfig = RayConfig()
-    tracking: TrackingConfig = TrackingConfig()
-    run_dir: str | None = None
+    evaluation: Annotated[EvaluationConfig, Fixed("all tasks of a run are evaluated in the same way")] = (
+        EvaluationConfig()
+    )
+    ray: Annotated[RayConfig, Changeable("the place where the work runs does not change its outcome")] = (
+        RayConfig()
+    )
+    tracking: Annotated[TrackingConfig, Changeable("following a run does not change its outcome")] = (
+        TrackingConfig()
+    )
+    run_dir: Annotated[
+        str | None, Changeable("the folder may have been moved, or be named by another path")
+    ] = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="after")
@@ -81,8 +86,25 @@ class RunConfig(Section):
                 raise ValueError(f"grid.{name}.{key}: {detail['msg']}") from None
         return self
 
+    @model_validator(mode="after")
+    def _one_model_in_both_roles(self) -> RunConfig:
+        changed = self.rewriter.changed_replica_keys()
+        if self.scorer.role == "both" and changed:
+            raise ValueError(
+                f"rewriter.{changed[0]} has no effect with scorer.role=both, where the scorer's replicas "
+                "rewrite; leave it out"
+            )
+        if self.scorer.role == "both" and self.scorer.has_custom_engine:
+            raise ValueError("scorer.role=both: a custom engine has one role; leave out the role")
+        if self.scorer.role == "both" and not self.scorer.serves_both_roles:
+            raise ValueError(
+                "scorer.role=both needs an engine that runs in this run's replicas; give scorer and rewriter "
+                "the same endpoint.url instead"
+            )
+        return self
+
     def searches(self) -> dict[str, SearchConfig]:
-        """How each task is searched, by the name of the grid's entry; "" where there is no grid."""
+        """The search settings of each task, by the name of the grid's entry; "" without a grid."""
         plain = self.search.model_dump()
         changed = {
             name: SearchConfig.model_validate(plain | changes, strict=True)
@@ -91,8 +113,8 @@ class RunConfig(Section):
         return changed or {"": self.search}
 
     def named_searches(self, task: str | None = None) -> dict[str, SearchConfig]:
-        """The search of each task, or of one task alone, in the configuration's order. A search is named
-        like its task, or TASK.NAME for each entry of the grid."""
+        """The search settings of all tasks, or of one task, in the configuration's order. A search has the
+        name of its task, or TASK.NAME for each entry of the grid."""
         return {
             self.search_name(settings.name, variant): search
             for settings in self.tasks
@@ -114,20 +136,3 @@ class RunConfig(Section):
     def rewriter_model(self) -> str:
         """The model that writes instructions."""
         return self.scorer_model if self.scorer.role == "both" else self.rewriter.model or self.model
-
-    @model_validator(mode="after")
-    def _one_model_in_both_roles(self) -> RunConfig:
-        changed = self.rewriter.beyond_sampling()
-        if self.scorer.role == "both" and changed:
-            raise ValueError(
-                f"rewriter.{changed[0]} has no effect with scorer.role=both, where the scorer's replicas "
-                "rewrite; leave it out"
-            )
-        if self.scorer.role == "both" and self.scorer.own_engine:
-            raise ValueError("scorer.role=both: an engine of your own has one role; leave out the role")
-        if self.scorer.role == "both" and not self.scorer.serves_both_roles:
-            raise ValueError(
-                "scorer.role=both: an endpoint is no replica of this run; give scorer and rewriter the same "
-                "endpoint.url instead"
-            )
-        return self

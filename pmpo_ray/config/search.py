@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-)
+from pydantic import Field, field_validator
 
-from pmpo_ray.config.base import NonNegative, Positive, Section
+from pmpo_ray.config.base import Changeable, NonNegative, Positive, Section
 from pmpo_ray.config.import_paths import is_import_path
+
+_STOPPING_RULE = Changeable("a stopping rule: finished rounds stay as they are")
 
 
 class SearchConfig(Section):
-    """The method's settings (paper: 20 rounds, 3 hard examples, 4 variants, one lineage). `operators` are
-    what proposes instructions; masking is a setting of its own. `calibrate` takes from each label's
-    log-likelihood that behind an input without content, in tasks with labels."""
+    """The settings of the method (paper: 20 rounds, 3 hard examples, 4 variants, one lineage). `operators`
+    propose instructions; masking has its own setting. `calibrate` subtracts from each label's log-likelihood
+    its log-likelihood after inputs without content, in tasks with labels."""
 
-    rounds: NonNegative = 20
+    rounds: Annotated[NonNegative, _STOPPING_RULE] = 20
     hard_examples: Positive = 3
     variants: Positive = 4
     population: Positive = 1
@@ -36,19 +35,17 @@ class SearchConfig(Section):
     meta_prompt: Literal["auto", "long", "short"] = "auto"
     max_instruction_chars: Positive = 4000
     reasks: NonNegative = 1
-    patience: Positive | None = None
-    target_loss: float | None = None
-    max_tokens: Positive | None = None
-    max_seconds: float | None = Field(default=None, gt=0)
+    patience: Annotated[Positive | None, _STOPPING_RULE] = None
+    target_loss: Annotated[float | None, _STOPPING_RULE] = None
+    max_tokens: Annotated[Positive | None, _STOPPING_RULE] = None
+    max_seconds: Annotated[float | None, _STOPPING_RULE] = Field(default=None, gt=0)
 
     @field_validator("operators")
     @classmethod
-    def _rewriting_or_own(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_or_custom(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for operator in value:
             if operator != "rewrite" and not is_import_path(operator):
-                raise ValueError(
-                    f"{operator!r:.80} should be rewrite, or module:name of an operator of your own"
-                )
+                raise ValueError(f"{operator!r:.80} should be rewrite, or module:name of a custom operator")
         if len(set(value)) < len(value):
             raise ValueError("an operator is named twice; name each once")
         return value

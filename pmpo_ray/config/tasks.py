@@ -1,20 +1,17 @@
-"""The sections about tasks: their data and how these are split."""
+"""The sections about tasks: their data, and the split of the data."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from pmpo_ray.config.base import NonNegative, Positive, Section
 from pmpo_ray.config.import_paths import is_import_path
 
 
 class ColumnsConfig(Section):
-    """Which column of a data file holds what."""
+    """The columns of a data file."""
 
     input: str = "input"
     target: str = "target"
@@ -23,9 +20,8 @@ class ColumnsConfig(Section):
 
 
 class TaskConfig(Section):
-    """A task: a registered name alone, or own data from a file, a hub data set, or a function, which returns
-    a Task or rows. `given` says that the data
-    were handed over in Python, and that the run folder keeps them."""
+    """A task: the name of a registered one, or user data from a file, a hub data set, or a function that
+    returns a Task or rows. With `given` the data were passed in Python, and the run folder keeps them."""
 
     name: str = Field(min_length=1)
     path: str | None = None
@@ -49,19 +45,19 @@ class TaskConfig(Section):
     def _one_source(self) -> TaskConfig:
         if self.path is not None and self.hub is not None:
             raise ValueError("give either path or hub, not both")
-        own = self.path is self.hub is self.test_path is None
-        if self.given and not (own and self.function is None):
-            raise ValueError("given=true has its own data: leave out path, hub, function and test_path")
-        if self.function is not None and not own:
-            raise ValueError("a function makes all of the data: leave out path, hub and test_path")
+        no_files = self.path is self.hub is self.test_path is None
+        if self.given and not (no_files and self.function is None):
+            raise ValueError("given=true names data from Python: leave out path, hub, function and test_path")
+        if self.function is not None and not no_files:
+            raise ValueError("a function provides all of the data: leave out path, hub and test_path")
         if self.function is not None and not is_import_path(self.function):
             raise ValueError(f"function: {self.function!r:.80} should be module:name")
         return self
 
 
 class SplitConfig(Section):
-    """How a task's examples are parted (paper: 20%, at most 50, drawn at random). `validation` examples, on
-    which the final instruction is picked, are drawn after them (paper: none)."""
+    """The split of a task's examples (paper: 20%, at most 50, drawn at random). `validation` examples are
+    drawn after the training ones, to choose the final instruction on (paper: none)."""
 
     train_fraction: float = Field(default=0.2, gt=0, lt=1)
     train_max: Positive = 50

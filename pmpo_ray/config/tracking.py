@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-)
+from pydantic import Field, field_validator
 
 from pmpo_ray.config.base import Section
 
 
 class MlflowConfig(Section):
-    """A run in MLflow. `uri` None: what MLFLOW_TRACKING_URI names, else MLflow's own default."""
+    """A run in MLflow. `uri` None: the address in MLFLOW_TRACKING_URI, else MLflow's default."""
 
     uri: str | None = None
     experiment: str = Field(default="pmpo", min_length=1)
@@ -22,14 +19,14 @@ class MlflowConfig(Section):
     @field_validator("uri")
     @classmethod
     def _without_password(cls, value: str | None) -> str | None:
-        # What is here is kept in the run folder, and the message must not show it either.
+        # The run folder keeps this value, and the message must not show it either.
         if value is not None and "@" in value.partition("://")[2].partition("/")[0]:
-            raise ValueError("must hold no credentials; give such an address in MLFLOW_TRACKING_URI")
+            raise ValueError("must hold no credentials; set such an address in MLFLOW_TRACKING_URI")
         return value
 
 
 class WandbConfig(Section):
-    """A run in Weights & Biases. What is None is for wandb's own variables and settings to say."""
+    """A run in Weights & Biases. For a key that is None, wandb's variables and settings apply."""
 
     project: str = Field(default="pmpo", min_length=1)
     entity: str | None = None
@@ -37,13 +34,13 @@ class WandbConfig(Section):
 
 
 class TensorboardConfig(Section):
-    """A run in TensorBoard. `log_dir` None: the folder tensorboard in the run folder."""
+    """A run in TensorBoard. `log_dir` None: the folder `tensorboard` in the run folder."""
 
     log_dir: str | None = None
 
 
 class TrackingConfig(Section):
-    """Where a run is shown while it goes on; nowhere by default. `true` stands for a section of defaults."""
+    """The trackers that follow a run; none by default. `true` stands for a section with its defaults."""
 
     mlflow: MlflowConfig | None = None
     wandb: WandbConfig | None = None

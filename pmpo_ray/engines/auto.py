@@ -24,7 +24,7 @@ LARGEST_SHARE = 0.7
 def choose_engine(config: ReplicaConfig, model: str) -> Chosen:
     """The engine of a replica in this process. Raises ModelError where the model's size has to be looked at
     and cannot be."""
-    if config.own_engine:
+    if config.has_custom_engine:
         return "own"
     if config.engine != "auto":
         return cast(Chosen, config.engine)

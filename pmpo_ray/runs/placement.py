@@ -68,7 +68,7 @@ def _bring_models(roles: Mapping[str, Replica], memory: int) -> None:
     weights fit into `memory` bytes. Replicas of this machine then find them in the cache."""
     needed = 0
     for replica, model in roles.values():
-        if replica.own_engine or replica.engine in ("simulated", "openai"):
+        if replica.has_custom_engine or replica.engine in ("simulated", "openai"):
             continue
         resolved = resolve_model(model, revision=replica.revision, code=replica.trust_remote_code)
         needed += replica.replicas * estimate_bytes(resolved, 4 if replica.dtype == "float32" else 2)

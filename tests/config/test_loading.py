@@ -212,7 +212,7 @@ KEYS_IN_WRONG_PLACES = [
     ("url", f"http://{KEY}\u2100/v1", "url: should be a URL such as http://127.0.0.1:8000/v1"),
     ("concurrency", KEY, "concurrency: should be a whole number, not a text"),
     ("timeout", [KEY], "timeout: should be a number, not a list"),
-    ("retries", -87654321, "retries: should be greater than or equal to 0, not what is there"),
+    ("retries", -87654321, "retries: should be greater than or equal to 0, not the present value"),
     ("parameters", KEY, "parameters: should be a dictionary, not a text"),
     (f"api_key_env:{KEY}", None, "api_key_env…: unknown key"),
 ]
@@ -434,27 +434,43 @@ def test_complaints_about_trackers_name_the_key_and_hide_credentials(tmp_path: P
     assert "hush" not in text
 
 
-def test_what_may_change_between_start_and_resume_does_not_count() -> None:
+def test_the_keys_that_may_change_are_marked_at_their_fields() -> None:
+    machine = ("replicas", "min_replicas", "tensor_parallel", "cpus", "gpus", "memory_gb", "threads")
+    requests = ("url", "api_key_env", "concurrency", "retries", "timeout")
+    replica = (*machine, "vllm.kv_cache_gb", *(f"endpoint.{key}" for key in requests))
+    stopping = ("rounds", "patience", "target_loss", "max_tokens", "max_seconds")
+    assert set(CHANGEABLE) == {
+        *("run_dir", "data_dir", "ray", "tracking", "scorer.working_memory_gb"),
+        *(f"{role}.{key}" for role in ("scorer", "rewriter") for key in replica),
+        *(f"search.{key}" for key in stopping),
+    }
+    assert set(CHANGEABLE) < set(key_paths())
+    assert all(CHANGEABLE.values())
+
+
+def test_keys_that_may_change_do_not_count_as_differences() -> None:
+    machine = {"replicas": 2, "cpus": 2, "gpus": 1, "memory_gb": 3, "threads": 4}
     new = config_from_mapping(
         {
             "run_dir": "r",
             "data_dir": "d",
             "tracking": {"mlflow": True, "wandb": {"project": "other"}},
             "ray": {"address": "auto", "num_cpus": 3, "num_gpus": 1, "start_timeout": 1},
-            "scorer": {"replicas": 2, "cpus": 2, "gpus": 1, "memory_gb": 3, "threads": 4},
-            "rewriter": {"replicas": 2, "cpus": 2, "gpus": 1, "memory_gb": 3, "threads": 4},
-            "search": {
-                "rounds": 1, "patience": 1, "target_loss": 0.5, "max_tokens": 9, "max_seconds": 9,
-            },
+            "scorer": machine,
+            "rewriter": {**machine, "endpoint": {"url": "http://server/v1"}},
+            "search": {"rounds": 1, "patience": 1, "target_loss": 0.5, "max_tokens": 9, "max_seconds": 9},
         },
         "here",
-    )  # fmt: skip
+    )
     assert differences(RunConfig(), new) == ()
-    assert set(CHANGEABLE) < set(key_paths())
+    evaluated = config_from_mapping(
+        {"evaluation": {"judge": {"endpoint": {"url": "http://server/v1"}}}}, "here"
+    )
+    assert differences(RunConfig(), evaluated) == ("evaluation.judge.endpoint.url",)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
-def test_the_configurations_that_come_along_load(path: Path) -> None:
+def test_the_built_in_configurations_load(path: Path) -> None:
     assert isinstance(load_config(str(path)), RunConfig)
 
 
