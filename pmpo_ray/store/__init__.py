@@ -1,4 +1,4 @@
-"""The run folder: everything a run leaves behind, and all that is needed to continue it."""
+"""The run folder: everything a run writes, and all that is needed to resume it."""
 
 from pmpo_ray.store.documents import ClusterInfo, Manifest, PoolUse, data_hash, installed_versions
 from pmpo_ray.store.lease import hold

@@ -1,7 +1,8 @@
 """The documents of a run folder that are not rounds: manifest, best prompt, task results, summary.
 
-Always true: decoding gives the encoded value exactly, also infinite losses (JSON has no number for them: they
-are the strings "inf", "-inf" and "nan"). JSON stands in UTF-8, indented, lone surrogates as \\u escapes.
+Invariants: decoding returns exactly the value that was encoded, infinite losses included (JSON has no number
+for them: they are the strings "inf", "-inf" and "nan"). JSON is UTF-8, indented, with lone surrogates as \\u
+escapes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class ClusterInfo:
-    """Where a run worked: the Ray address, and what the cluster held when the run started."""
+    """The cluster of a run: its Ray address, and its resources when the run started."""
 
     address: str
     nodes: int
@@ -37,8 +38,8 @@ class ClusterInfo:
 
 @dataclass(frozen=True, slots=True)
 class PoolUse:
-    """What the replicas of one role did: calls answered and made again, replicas lost, tokens computed, and
-    seconds, summed over the replicas, in which they had work and in which they could have had some."""
+    """The work of the replicas of one role: calls answered and retried, replicas lost, tokens computed, and
+    the seconds, summed over the replicas, for which they were busy and for which they were ready."""
 
     answered: int
     retries: int
@@ -50,11 +51,11 @@ class PoolUse:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a run was made with and what it came to. `versions` maps distributions to versions, `data` maps
-    tasks to their `data_hash`; `started` and `ended` are ISO 8601 times, `ended` None while the run is not
-    finished; tokens and seconds are totals over all tasks. `scorer`, `rewriter` and `cluster` are None until
-    known. `pools` is by role, of the driver that finished the run. `id` stays with the run wherever its
-    folder goes; it is empty in a folder of an earlier version."""
+    """The circumstances and totals of a run. `versions` maps distributions to versions, `data` maps tasks to
+    their `data_hash`; `started` and `ended` are ISO 8601 times, `ended` None while the run is not finished;
+    tokens and seconds are totals over all tasks. `scorer`, `rewriter` and `cluster` are None until known.
+    `pools` maps roles to the use of their replicas by the driver that finished the run. `id` stays the same
+    if the folder is moved; it is empty in a folder of an earlier version."""
 
     versions: Mapping[str, str]
     scorer: EngineInfo | None
@@ -72,7 +73,7 @@ class Manifest:
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of Python and of those distributions, of the ones that matter, that are installed."""
+    """The versions of Python and of the installed distributions that affect results."""
     versions = {"python": platform.python_version()}
     for name in _DISTRIBUTIONS:
         try:
@@ -83,7 +84,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def data_hash(examples: Sequence[Example]) -> str:
-    """SHA-256 (hex) of the examples with everything in them, in their order, which the split depends on."""
+    """SHA-256 (hex) of all fields of the examples, in their order, which the split depends on."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps(asdict(example), sort_keys=True).encode() + b"\n")
@@ -121,10 +122,10 @@ def decode_result(content: bytes) -> TaskResult:
 
 
 def encode_best(records: Sequence[RoundRecord], best_id: str | None = None) -> bytes:
-    """The best instruction of the last round, or that with the id `best_id`, the first seed it is compared
-    with, and the way between: its ancestors from the seed on, each with its loss.
+    """The best instruction of the last round, or the one with the id `best_id`; the first seed, which it is
+    compared with; and its lineage: its ancestors from the seed on, each with its loss.
 
-    Raises ValueError if there is no round, or if an ancestor is in none of them.
+    Raises ValueError if there is no round, or if an ancestor is in none of the rounds.
     """
     if not records or not records[-1].survivors or not records[0].candidates:
         raise ValueError("no round with a survivor, so there is no best instruction")
@@ -162,7 +163,7 @@ def _ancestry(best: ScoredCandidate, scored: Mapping[str, ScoredCandidate]) -> l
     remaining = dict(scored)
     chain = [best]
     while (parent := chain[-1].candidate.parent) is not None:
-        # Popped, so that parents which form a circle end in an error.
+        # Popped, so that a cycle of parents ends in an error.
         ancestor = remaining.pop(parent, None)
         if ancestor is None:
             raise ValueError(f"the ancestor {parent!r} of {best.candidate.id!r} is in no round")
@@ -195,8 +196,8 @@ SUMMARY_SCHEMA = pa.schema(
         pa.field("p_value", pa.float64()),
     ]
 )
-"""One row per task. An interval is four columns (accuracy_after, accuracy_after_low, ..._high, ..._n), null
-where nothing was evaluated."""
+"""One row per task. An interval takes four columns (accuracy_after, accuracy_after_low, ..._high, ..._n), all
+null if nothing was evaluated."""
 
 _TEXTS = ("task", "stopped", "start", "best")
 _INTERVALS = ("accuracy_before", "accuracy_after")

@@ -1,8 +1,8 @@
 """One folder of files, on a local disk or in object storage, through pyarrow.fs.
 
-Always true: a file appears under its name whole or not at all, whatever kills the writer; a local file is on
-the disk before its name is. Every failure is a RunFolderError that names the file, and no error text or file
-name ever holds a credential, since addresses that hold one are refused.
+Invariants: a file appears under its name whole or not at all, even if the writer is killed; the content of a
+local file is on the disk before its name is. Every failure is a RunFolderError that names the file. No error
+text or file name contains a credential, because addresses that contain one are refused.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _SCHEMES = ("file", "s3", "gs", "gcs")
 _TEMPORARY = re.compile(r"\.tmp-([0-9]+)-(.+)-[0-9a-f]{16}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Google's client would repeat a failing request for 15 minutes before it says why.
 _GCS_RETRY_SECONDS = 60
+"""Google's client would retry a failing request for 15 minutes before it reports the error."""
 
 
 class Folder:
-    """The files below one address: a local path, or a file://, s3:// or gs:// URI whose parameters (such as
-    endpoint_override, scheme and region) pyarrow.fs understands. Names of files are relative, with "/".
+    """The files below one address: a local path, or a file://, s3:// or gs:// URI with parameters for
+    pyarrow.fs (such as endpoint_override, scheme and region). Names of files are relative, with "/".
 
-    Holds no open file and no state besides the address, so threads may share it.
+    It has no open file and no state except the address, so several threads may share it.
     """
 
     def __init__(self, location: str) -> None:
-        """Raises RunFolderError for an address that cannot be used."""
+        """Raises RunFolderError if the address cannot be used."""
         _check_address(location)
         uri = _URI.match(location)
         if uri is None:
@@ -51,7 +51,7 @@ class Folder:
         self.location = self._base if uri is None else location
 
     def local_path(self, name: str) -> Path | None:
-        """Where a file of this folder stands on the disk; None for a folder in object storage."""
+        """The path of a file of this folder on the disk; None for a folder in object storage."""
         return Path(self._full(name)) if self._local else None
 
     def path(self, name: str = "") -> str:
@@ -71,7 +71,7 @@ class Folder:
             raise self.failure("read", name, error) from error
 
     def names(self, folder: str) -> list[str]:
-        """The names of all files directly in `folder`; none where there is no such folder."""
+        """The names of all files directly in `folder`; empty if it does not exist."""
         try:
             infos = self._filesystem.get_file_info(fs.FileSelector(self._full(folder), allow_not_found=True))
         except NotADirectoryError:
@@ -81,7 +81,7 @@ class Folder:
         return [info.base_name for info in infos if info.type == fs.FileType.File]
 
     def read(self, name: str) -> bytes | None:
-        """The whole file, or None where there is none."""
+        """The content of a file; None if it does not exist."""
         try:
             with self._filesystem.open_input_stream(self._full(name), compression=None) as stream:
                 return bytes(stream.readall())
@@ -91,7 +91,7 @@ class Folder:
             raise self.failure("read", name, error) from error
 
     def write(self, name: str, content: bytes) -> None:
-        """Put `content` under `name`, in place of what is there, making the folders it needs."""
+        """Write or replace the file `name`, and create the folders that it needs."""
         try:
             if self._local:
                 _write_local(Path(self._full(name)), content)
@@ -103,7 +103,7 @@ class Folder:
             raise self.failure("write", name, error) from error
 
     def remove(self, name: str) -> None:
-        """Remove a file; nothing happens where there is none."""
+        """Remove a file, if it exists."""
         try:
             self._filesystem.delete_file(self._full(name))
         except FileNotFoundError:
@@ -112,8 +112,8 @@ class Folder:
             raise self.failure("remove", name, error) from error
 
     def clean(self) -> None:
-        """Remove the temporary files that killed processes of this machine left, here and in the folders
-        below. A live process keeps its own, so a report may open the folder of a run at work."""
+        """Remove the temporary files that killed processes of this machine left in this folder and the
+        folders below. Those of live processes stay, so a report may open the folder of an active run."""
         if not self._local:
             return
         base = Path(self._base)
@@ -121,18 +121,21 @@ class Folder:
             *base.glob(".tmp-*"),
             *base.glob("scores/.tmp-*"),
             *base.glob("evaluation/.tmp-*"),
+            *base.glob("replicas/.tmp-*"),
             *base.glob("tasks/*/.tmp-*"),
         ):
             parts = _TEMPORARY.fullmatch(path.name)
             if parts and parts[2] == socket.gethostname() and not alive(int(parts[1])):
-                # A folder that may only be read can still be reported on.
+                # Without write permission, the folder can still be read.
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def failure(self, doing: str, name: str, error: OSError) -> RunFolderError:
-        """The error for a user that says what could not be done with a file, why, and what to do."""
+    def failure(self, action: str, name: str, error: OSError) -> RunFolderError:
+        """The error for a user whose file `name` could not be used: the failed action ("read", "write"), the
+        reason, and what to do."""
+        reason = file_error_line(error)
         return RunFolderError(
-            f"cannot {doing} {self.path(name)}: {file_error_line(error)}; {_advice(error, local=self._local)}"
+            f"cannot {action} {self.path(name)}: {reason}; {_advice(error, local=self._local)}"
         )
 
     def _full(self, name: str) -> str:
@@ -140,14 +143,16 @@ class Folder:
 
 
 def file_error_line(error: Exception) -> str:
-    """What an error of the operating system or of pyarrow says, on one line of bounded length."""
+    """The text of an error of the operating system or of pyarrow, on one line of bounded length."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return error_line(text)
 
 
 def _check_address(location: str) -> None:
     if not location or "\0" in location:
-        raise RunFolderError(f"run folder {location!r}: not a path; name a folder or a file, s3 or gs URI")
+        raise RunFolderError(
+            f"run folder {location!r}: not a path; use a local path or a file://, s3:// or gs:// URI"
+        )
     try:
         location.encode()
     except UnicodeEncodeError as error:
@@ -157,17 +162,17 @@ def _check_address(location: str) -> None:
         return
     if uri[1].lower() not in _SCHEMES:
         raise RunFolderError(
-            f"run folder: addresses of kind {uri[1]}:// are not known; use a local path, s3:// or gs://"
+            f"run folder: {uri[1]}:// addresses are not supported; use a local path, s3:// or gs://"
         )
     host = re.split("[/?#]", location[uri.end() :])[0].removeprefix("anonymous@")
-    # A key with a "/" in it leaves no "@" in this part, but the ":" that stands before a key.
+    # A key that contains "/" leaves no "@" in this part, but the ":" before the key is in it.
     if "@" in host or ":" in host:
         raise RunFolderError(
-            f"run folder: the {uri[1]}:// address holds credentials (or a port), which would end up in "
-            "files; take them out and give them through the environment (a port as endpoint_override)"
+            f"run folder: the {uri[1]}:// address contains credentials (or a port), which would end up in "
+            "files; remove them and set them in the environment (a port as endpoint_override)"
         )
     if "#" in location:
-        raise RunFolderError(f"run folder {location!r}: '#' cannot stand in a URI; write it as %23")
+        raise RunFolderError(f"run folder {location!r}: a URI cannot contain '#'; write it as %23")
 
 
 def _from_uri(location: str) -> tuple[fs.FileSystem, str]:
@@ -178,11 +183,11 @@ def _from_uri(location: str) -> tuple[fs.FileSystem, str]:
         filesystem, base = fs.FileSystem.from_uri(location)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RunFolderError(
-            f"run folder {location!r}: {file_error_line(error)}; check the address (blanks and special "
-            "characters as %XX), that the bucket exists, and its region and endpoint_override"
+            f"run folder {location!r}: {file_error_line(error)}; check the address (spaces and special "
+            "characters as %XX), the bucket, its region and endpoint_override"
         ) from error
     if not base.strip("/"):
-        raise RunFolderError(f"run folder {location!r}: names no folder; write one after the //")
+        raise RunFolderError(f"run folder {location!r}: no folder in the address; add one after the //")
     return filesystem, base.rstrip("/")
 
 
@@ -206,7 +211,7 @@ def _write_local(path: Path, content: bytes) -> None:
 
 
 def alive(process: int) -> bool:
-    """Whether this machine has a process of this number; one that is not reaped yet counts."""
+    """True if this machine has a process with this id; one that is not reaped yet counts."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

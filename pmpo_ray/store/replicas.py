@@ -1,6 +1,6 @@
-"""How many replicas a run had over time, as a Parquet file for each driver that worked on it.
+"""The number of replicas of a run over time, as one Parquet file for each driver that worked on it.
 
-Always true: decoding gives the encoded counts exactly, oldest first.
+Invariant: decoding returns exactly the counts that were encoded, oldest first.
 """
 
 from __future__ import annotations

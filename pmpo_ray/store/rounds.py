@@ -111,10 +111,11 @@ def encode_segments(segments: tuple[SegmentImportance, ...]) -> bytes:
 def decode_round(
     content: bytes, segments: tuple[SegmentImportance, ...], whole: Collection[str] | None = None
 ) -> RoundRecord:
-    """The record that `encode_round` was given, with `segments` put back. Scores and losses by example are
-    read for the candidates with the ids `whole` alone (None: for all).
+    """The record of a file that `encode_round` wrote, with its `segments`. Scores and losses per example are
+    read only for the candidates whose ids are in `whole` (None: for all).
 
-    Raises ValueError, KeyError, TypeError, OSError or pa.ArrowException if the file is damaged or not ours.
+    Raises ValueError, KeyError, TypeError, OSError or pa.ArrowException if the file is damaged or of another
+    origin.
     """
     table = from_parquet(content, ROUND_SCHEMA, _PLAIN)
     header = json.loads((table.schema.metadata or {})[METADATA_KEY])

@@ -1,7 +1,7 @@
-"""Scores by key: one of them as bytes, and many of them as a Parquet file.
+"""Scores by key: a single score as bytes, and many of them as a Parquet file.
 
-Always true: what is read back equals what was written, bit for bit. A key is KEY_BYTES bytes that stand for
-everything the score depends on; what they are made of is of no concern here.
+Invariant: scores read back equal those written, bit for bit. A key is KEY_BYTES bytes that stand for
+everything the score depends on; `pmpo_ray.runs.score_memory` makes them.
 
 A packed score is context_tokens (int32), then log p of every answer (float64, nats), then the tokens of every
 answer (int32), little-endian without padding; the target is the first answer, the negatives follow in order.
@@ -30,7 +30,7 @@ SCORE_SCHEMA = pa.schema(
         pa.field("tokens", pa.list_(pa.field("item", pa.int32(), nullable=False)), nullable=False),
     ]
 )
-"""One row per scored example. The lists hold the target first, then the negatives; logprobs are in nats."""
+"""One row per scored example. The lists have the target first, then the negatives; logprobs are in nats."""
 
 _LOGPROBS_AT = 4
 _ANSWER_BYTES = 12
@@ -49,7 +49,7 @@ def pack(score: ExampleScore) -> bytes:
 
 
 def unpack(packed: bytes) -> ExampleScore:
-    """The score that `pack` was given."""
+    """The score of which `pack` made these bytes."""
     n = _answers(packed)
     context_tokens, *values = struct.unpack(f"<i{n}d{n}i", packed)
     target, *negatives = map(AnswerScore, values[:n], values[n:])
@@ -57,8 +57,8 @@ def unpack(packed: bytes) -> ExampleScore:
 
 
 def forget_oldest(scores: dict[bytes, bytes], limit: int | None) -> None:
-    """Remove the first of `scores` until `limit` are left; None for no limit. An eighth more may stay: to
-    remove one at a time from the front of a dictionary takes ever longer."""
+    """Remove the first of `scores` until `limit` are left (None: no limit). Up to an eighth more may stay,
+    because removing single entries from the front of a dictionary gets slower and slower."""
     if limit is not None and len(scores) > limit + limit // 8:
         for key in list(islice(scores, len(scores) - limit)):
             del scores[key]
@@ -85,7 +85,7 @@ def encode_scores(scores: Mapping[bytes, bytes]) -> bytes:
 
 
 def decode_scores(content: bytes) -> dict[bytes, bytes]:
-    """The packed scores that `encode_scores` was given.
+    """The packed scores of a file that `encode_scores` wrote.
 
     Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version.
     """
@@ -95,7 +95,7 @@ def decode_scores(content: bytes) -> dict[bytes, bytes]:
     logprobs, sizes = _lists(table.column("logprobs"), "<f8")
     tokens, token_sizes = _lists(table.column("tokens"), "<i4")
     if not np.array_equal(sizes, token_sizes) or not sizes.all():
-        raise ValueError("its answers have not all both a log-probability and a length")
+        raise ValueError("an answer has no log-probability or no length")
     columns = zip(
         keys,
         _cut(contexts, np.full(len(keys), 4)),
@@ -115,14 +115,14 @@ def _tokens_at(packed: bytes) -> int:
 
 
 def _lists(column: pa.ChunkedArray, dtype: str) -> tuple[bytes, _Sizes]:
-    """The values of a column of lists, one after the other, and how many belong to each row."""
+    """The concatenated values of a column of lists, and the number of values in each row."""
     values = np.concatenate([np.empty(0, dtype), *(chunk.flatten().to_numpy() for chunk in column.chunks)])
     sizes = [chunk.value_lengths().to_numpy() for chunk in column.chunks]
     return values.astype(dtype).tobytes(), np.concatenate([np.empty(0, np.int64), *sizes])
 
 
 def _cut(content: bytes, sizes: _Sizes) -> Iterator[bytes]:
-    """`content` in pieces of the given sizes."""
+    """Pieces of `content` with these sizes."""
     ends: Sequence[int] = np.cumsum(sizes).tolist()
     start = 0
     for end in ends:

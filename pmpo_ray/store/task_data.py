@@ -1,7 +1,7 @@
-"""A task that was given in Python as a Parquet file, so that a run can go on without whoever gave it.
+"""A task whose data were passed in Python, as a Parquet file, so that its run can be resumed without them.
 
-Always true: decoding gives the encoded task exactly, its examples in their order, which the split depends on.
-One row an example; what the task says of itself stands as JSON in the schema's metadata.
+Invariant: decoding returns exactly the task that was encoded, with its examples in their order, which the
+split depends on. There is one row per example; the task's other fields are JSON in the schema's metadata.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pmpo_ray.types import Task
 
 METADATA_KEY = b"pmpo_ray.task"
 TASK_SCHEMA = TRAINING_SCHEMA.append(pa.field("test", pa.bool_(), nullable=False))
-"""`test`: whether the example is of the data's own test part."""
+"""`test` is true for the examples of a test part that the data define."""
 
 
 def encode_task(task: Task) -> bytes:

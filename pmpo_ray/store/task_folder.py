@@ -1,7 +1,7 @@
-"""From the name of a task to the name of its folder.
+"""The folder name of a task.
 
-Always true: different task names give different folders, also on file systems that ignore case; the folder
-name is 1 to 120 characters of [A-Za-z0-9._~-], is never "." or "..", and works on every common file system.
+Invariants: different task names have different folders, also on file systems that ignore case. A folder name
+has 1 to 120 characters of [A-Za-z0-9._~-], is never "." or "..", and works on every common file system.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import re
 _PART = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
 _ORDINARY = re.compile(rf"{_PART}(?:/{_PART})*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
-# Windows keeps these names, with any extension, for devices.
+# Windows reserves these names, with any extension, for devices.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
 _LONGEST_ORDINARY = 100
 _LONGEST_PREFIX = 60
 
 
 def task_folder(name: str) -> str:
-    """The folder of task `name`: the name itself with "/" written as "__" where it is ordinary
-    ("bbh/navigate" gives "bbh__navigate"), else what is readable of it, "~" and 16 hex digits of its SHA-256.
+    """The folder of task `name`: for an ordinary name, the name with "/" written as "__" ("bbh/navigate"
+    gives "bbh__navigate"); for another, its readable characters, "~" and 16 hex digits of its SHA-256.
 
-    Ordinary names consist of a-z, 0-9, ".", "_" and "-", begin and end every part with a letter or digit, and
-    hold no "__", so that no two of them meet; "~" keeps them apart from the others.
+    The parts of an ordinary name consist of a-z, 0-9, ".", "_" and "-", and begin and end with a letter or a
+    digit. It contains no "__", so no two ordinary names share a folder, and no "~", so none shares one with
+    another name.
     """
     folder = name.replace("/", "__")
     ordinary = _ORDINARY.fullmatch(name) and "__" not in name and not _DEVICE.fullmatch(folder)

@@ -1,6 +1,6 @@
 """The training examples of a task as a Parquet file, so that a run folder can be read without its data.
 
-Always true: decoding gives the encoded examples exactly, in the order of a round's losses.
+Invariant: decoding returns exactly the examples that were encoded, in the order of a round's losses.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def row_of(example: Example) -> dict[str, Any]:
 
 
 def example_of(row: Mapping[str, Any]) -> Example:
-    """The example that `row_of` was given."""
+    """The example of which `row_of` made this row."""
     return Example(
         id=unescape(row["id"]),
         input=unescape(row["input"]),

@@ -298,7 +298,7 @@ def test_a_round_is_never_written_twice(store: RunStore) -> None:
 
 
 def test_a_run_is_never_started_over_another(store: RunStore) -> None:
-    with pytest.raises(RunFolderError, match="holds a run already") as error:
+    with pytest.raises(RunFolderError, match="already contains a run") as error:
         RunStore.create(store.location, "seed: 1\n")
     assert is_one_line(error)
     assert store.config_yaml() == CONFIG
@@ -411,14 +411,14 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         ("", "not a path"),
         ("a\0b", "not a path"),
         ("a\ud800", "not valid Unicode"),
-        ("http://host/run", "http:// are not known"),
+        ("http://host/run", "http:// addresses are not supported"),
         ("s3://KEY:S3CRET@bucket/run", "credentials"),
         ("s3://KEY:S3/CRET@bucket/run", "credentials"),
         ("s3://KEY@bucket/run", "credentials"),
         ("s3://bucket/run#1?region=us-east-1", "%23"),
         ("s3://bucket/my run?region=us-east-1", "%XX"),
         ("s3://bucket/run?region=us-east-1&colour=blue", "colour"),
-        ("s3://?region=us-east-1", "names no folder"),
+        ("s3://?region=us-east-1", "no folder in the address"),
         ("file://host/run", "check the address"),
     ],
 )
@@ -765,7 +765,7 @@ def test_a_run_folder_in_s3_keeps_everything(s3: str, s3_port: int) -> None:
     assert again.read_summary() == (result_of(TASK),)
     with pytest.raises(RunFolderError, match=r"'s3://runs/my team/run#1/tasks/.*/round-0001.* exists"):
         again.write_round(rounds_of(TASK)[1])
-    with pytest.raises(RunFolderError, match="holds a run already"):
+    with pytest.raises(RunFolderError, match="already contains a run"):
         RunStore.create(location, CONFIG)
 
     system = fs.S3FileSystem(endpoint_override=f"127.0.0.1:{s3_port}", scheme="http", region="us-east-1")
