@@ -8,7 +8,7 @@ repetitions; p-values of the tasks of one comparison are corrected for their num
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
@@ -115,7 +115,7 @@ class _Cell:
 
 def summarise(results: Sequence[ConditionResult], free: Collection[str]) -> Summary:
     """The summary of conditions with outcomes; `free` names what was there before any optimisation."""
-    cells = [_cell(group) for group in _grouped(results) if group[0].outcomes]
+    cells = [_cell(group) for group in grouped(results) if group[0].outcomes]
     places = dict.fromkeys((cell.row.model, cell.row.shots) for cell in cells)
     gains: list[Gain] = []
     overall: list[Overall] = []
@@ -130,7 +130,8 @@ def summarise(results: Sequence[ConditionResult], free: Collection[str]) -> Summ
     return Summary(tuple(cell.row for cell in cells), tuple(gains), tuple(overall), tuple(predictions))
 
 
-def _grouped(results: Iterable[ConditionResult]) -> list[list[ConditionResult]]:
+def grouped(results: Iterable[ConditionResult]) -> list[list[ConditionResult]]:
+    """The results of equal conditions, those of all repetitions together."""
     groups: dict[object, list[ConditionResult]] = {}
     for one in results:
         groups.setdefault(replace(one.condition, repetition=0), []).append(one)
@@ -138,28 +139,38 @@ def _grouped(results: Iterable[ConditionResult]) -> list[list[ConditionResult]]:
 
 
 def _cell(group: Sequence[ConditionResult]) -> _Cell:
+    return _Cell(row_of(group), values_of(group), _losses(group))
+
+
+def values_of(group: Sequence[ConditionResult]) -> tuple[float, ...]:
+    """Each example's mean value over the repetitions of one condition."""
+    judged = group[0].condition.method == "judged"
+    repetitions = [[outcome_value(outcome, judged=judged) for outcome in one.outcomes] for one in group]
+    return tuple(map(fmean, zip(*repetitions, strict=True))) if len(group) > 1 else tuple(repetitions[0])
+
+
+def row_of(group: Sequence[ConditionResult]) -> Row:
+    """The figures of one condition over its repetitions, with their intervals."""
     condition = group[0].condition
-    columns = list(zip(*(one.outcomes for one in group), strict=True))
     outcomes = [outcome for one in group for outcome in one.outcomes]
-    judged = condition.method == "judged"
-    values = tuple(fmean(outcome_value(outcome, judged=judged) for outcome in column) for column in columns)
-    losses = _means(columns, lambda outcome: outcome.loss)
-    scores = [outcome.score for outcome in outcomes if outcome.score is not None and not judged]
-    row = Row(
+    losses = _losses(group)
+    scores = [
+        outcome.score for outcome in outcomes if outcome.score is not None and condition.method != "judged"
+    ]
+    return Row(
         task=condition.task,
         model=condition.model,
         shots=condition.shots,
         method=condition.method,
         name=condition.name,
         instruction=condition.instruction,
-        accuracy=bootstrap_interval(values),
+        accuracy=bootstrap_interval(values_of(group)),
         unread=fmean(outcome.answer is None for outcome in outcomes),
         loss=None if losses is None else fmean(losses),
         score=bootstrap_interval(scores) if scores else None,
         tokens=sum(outcome.tokens for outcome in outcomes),
         train_loss=condition.train_loss,
     )
-    return _Cell(row, values, losses)
 
 
 def outcome_value(outcome: Outcome, *, judged: bool) -> float:
@@ -167,15 +178,12 @@ def outcome_value(outcome: Outcome, *, judged: bool) -> float:
     return float(outcome.right) if not judged or outcome.score is None else outcome.score
 
 
-def _means(
-    columns: Sequence[Sequence[Outcome]], value: Callable[[Outcome], float | None]
-) -> tuple[float, ...] | None:
-    """The mean of each example's values; None where some have none or no finite one."""
-    found = [[value(outcome) for outcome in column] for column in columns]
-    plain = [[number for number in numbers if number is not None] for numbers in found]
-    if any(len(some) < len(every) for some, every in zip(plain, found, strict=True)):
+def _losses(group: Sequence[ConditionResult]) -> tuple[float, ...] | None:
+    """Each example's mean loss over the repetitions; None if any has no finite one."""
+    repetitions = [[outcome.loss for outcome in one.outcomes if outcome.loss is not None] for one in group]
+    if any(len(losses) < len(one.outcomes) for losses, one in zip(repetitions, group, strict=True)):
         return None
-    means = tuple(fmean(numbers) for numbers in plain)
+    means = tuple(map(fmean, zip(*repetitions, strict=True)))
     return means if all(map(math.isfinite, means)) else None
 
 
@@ -183,10 +191,14 @@ def _of(cells: Sequence[_Cell], task: str) -> dict[str, _Cell]:
     return {cell.row.name: cell for cell in cells if cell.row.task == task}
 
 
+def strongest(values: Mapping[str, Sequence[float]], free: Collection[str]) -> str | None:
+    """The name of the most accurate free instruction, the first of several; None if there is none."""
+    names = [name for name in values if name in free]
+    return max(names, key=lambda name: math.fsum(values[name]) / len(values[name]), default=None)
+
+
 def _strongest(cells: dict[str, _Cell], free: Collection[str]) -> str | None:
-    """The most accurate of what was free; the first of several."""
-    there = [name for name in cells if name in free]
-    return max(there, key=lambda name: cells[name].row.accuracy.value, default=None)
+    return strongest({name: cell.values for name, cell in cells.items()}, free)
 
 
 def _gains(
