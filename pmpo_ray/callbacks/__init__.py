@@ -1,1 +1,1 @@
-"""Callbacks of a run: the trackers that come along, and the user's own."""
+"""Callbacks of a run: the built-in trackers, and user-defined ones."""

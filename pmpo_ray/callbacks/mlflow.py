@@ -1,8 +1,8 @@
-"""A run in MLflow: a parent run with a child run for each task, and the best instructions in its prompt
+"""MLflow tracker: a parent run with a child run for each task, and the best instructions in the prompt
 registry.
 
-Invariants: a continued run goes on in the same MLflow runs, which are found by its id; an instruction is
-registered once for a task of a run, and exactly as it is.
+Invariants: a continued run continues the same MLflow runs, which are found by its id; an instruction is
+registered once per task of a run, and verbatim.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pmpo_ray.callbacks.dispatch import Callback, RunStart
-from pmpo_ray.callbacks.values import about, disclosed, flat_config, result_values, round_values, sendable
+from pmpo_ray.callbacks.values import (
+    disclosed,
+    environment,
+    flat_config,
+    result_values,
+    round_values,
+    sendable,
+)
 from pmpo_ray.config.tracking import MlflowConfig
 from pmpo_ray.store import task_folder
 from pmpo_ray.types import RoundRecord, TaskFailure, TaskResult
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
 
     from pmpo_ray.result import RunResult
 
-# MLflow's own limits.
+# Limits of MLflow.
 _PARAM_CHARS = 6000
 _TAG_CHARS = 5000
 _PARAMS_AT_ONCE = 100
@@ -36,9 +43,9 @@ _LITERAL = "Optimised by PMPO. Use the template as it is: braces in it are text,
 
 
 class MlflowTracker(Callback):
-    """Sends a run to the server or database `settings.uri`, without it to the one that MLflow itself would
-    choose (MLFLOW_TRACKING_URI). The client is used without an active run, so whatever else the process
-    tracks stays apart."""
+    """Logs a run to the server or database at `settings.uri`, or to MLflow's default (MLFLOW_TRACKING_URI)
+    if it is not set. The client is used without an active run, so it does not mix with other runs that the
+    process tracks."""
 
     _client: MlflowClient
     _start: RunStart
@@ -47,7 +54,7 @@ class MlflowTracker(Callback):
     def __init__(self, settings: MlflowConfig) -> None:
         self._settings = settings
         self._stored: dict[str, str] = {}
-        """MLflow's runs of this run by task, before anything was sent to them; the parent stands under ""."""
+        """IDs of the MLflow runs that exist, by task; the parent run has the key ""."""
         self._open: dict[str, str] = {}
 
     def on_run_start(self, run: RunStart) -> None:
@@ -58,10 +65,12 @@ class MlflowTracker(Callback):
         self._experiment = (
             named.experiment_id if named else self._client.create_experiment(self._settings.experiment)
         )
-        found = self._client.search_runs([self._experiment], f"tags.`{_RUN}` = '{run.id}'", max_results=1000)
-        self._stored = {one.data.tags.get(_TASK, _PARENT): one.info.run_id for one in found}
+        existing = self._client.search_runs(
+            [self._experiment], f"tags.`{_RUN}` = '{run.id}'", max_results=1000
+        )
+        self._stored = {one.data.tags.get(_TASK, _PARENT): one.info.run_id for one in existing}
         parent = self._id(_PARENT)
-        for name, text in about(run).items():
+        for name, text in environment(run).items():
             self._client.set_tag(parent, name, text[:_TAG_CHARS])
         self._log_params(parent, flat_config(run.config))
 
@@ -93,7 +102,7 @@ class MlflowTracker(Callback):
             self._end(task, state if task == _PARENT else "KILLED")
 
     def _id(self, task: str) -> str:
-        """MLflow's run of a task, made or opened again where it is not open."""
+        """The ID of the MLflow run of a task, which is created or reopened if it is not open."""
         if task not in self._open:
             self._open[task] = self._reopened(task) if task in self._stored else self._created(task)
         return self._open[task]
@@ -116,8 +125,8 @@ class MlflowTracker(Callback):
         self._client.set_terminated(self._open.pop(task), status)
 
     def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
-        """Log what is not logged yet. What a continued run changed becomes a tag, for MLflow keeps the first
-        value of a parameter."""
+        """Log the parameters that are not logged yet. Values that a continued run changed become tags, since
+        MLflow does not let a parameter change."""
         from mlflow.entities import Param
 
         cut = {name: text[:_PARAM_CHARS] for name, text in params.items()}
@@ -138,14 +147,14 @@ class MlflowTracker(Callback):
         )
 
     def _register(self, child: str, result: TaskResult) -> None:
-        """Put the best instruction into the prompt registry, unless an earlier process of this run has."""
+        """Register the best instruction as a prompt, unless an earlier process of this run did."""
         text = sendable(result.best)
         digest = hashlib.sha256(text.encode()).hexdigest()
         if self._client.get_run(child).data.tags.get(_DIGEST) == digest:
             return
         numbers = {name: f"{value:.6g}" for name, value in result_values(result).items()}
         prompt = self._client.register_prompt(
-            # The "~" that sets off the names of some folders is none of MLflow's characters.
+            # MLflow does not allow the "~" that some folder names contain.
             name=f"pmpo-{task_folder(result.task)}".replace("~", "-"),
             template=text,
             commit_message=_LITERAL,

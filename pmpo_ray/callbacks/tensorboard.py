@@ -1,7 +1,6 @@
-"""A run in TensorBoard: one of its "runs" for each task, so that the curves of all tasks lie over each other.
+"""TensorBoard tracker: one TensorBoard run for each task, so that the curves of all tasks share their charts.
 
-Invariant: TensorBoard reads texts as Markdown; every text is put into a code block that nothing in it can
-close.
+Invariant: TensorBoard renders texts as Markdown; every text is in a code block that its content cannot close.
 """
 
 from __future__ import annotations
@@ -12,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmpo_ray.callbacks.dispatch import Callback, RunStart
-from pmpo_ray.callbacks.values import about, disclosed, flat_config, result_values, round_values, sendable
+from pmpo_ray.callbacks.values import (
+    disclosed,
+    environment,
+    flat_config,
+    result_values,
+    round_values,
+    sendable,
+)
 from pmpo_ray.store import task_folder
 from pmpo_ray.types import RoundRecord, TaskFailure, TaskResult
 
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class TensorboardTracker(Callback):
-    """Writes event files below `log_dir`, those of a task into a folder named after it."""
+    """Writes event files to `log_dir`, those of a task to a subfolder named after it."""
 
     def __init__(self, log_dir: str) -> None:
         self._log_dir = Path(log_dir)
@@ -32,7 +38,7 @@ class TensorboardTracker(Callback):
     def on_run_start(self, run: RunStart) -> None:
         writer = self._writer("")
         writer.add_text("configuration", code_block(_lines(flat_config(run.config).items())))
-        writer.add_text("made with", code_block(_lines(about(run).items())))
+        writer.add_text("made with", code_block(_lines(environment(run).items())))
         writer.flush()
 
     def on_round(self, record: RoundRecord) -> None:
@@ -71,7 +77,7 @@ class TensorboardTracker(Callback):
 
 
 def code_block(text: str) -> str:
-    """`text` as a Markdown code block whose fence is longer than any row of backticks in it."""
+    """`text` as a Markdown code block whose fence is longer than any run of backticks in it."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}\n{text}\n{fence}"
 

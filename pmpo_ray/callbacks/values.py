@@ -1,7 +1,7 @@
-"""What all trackers send: the numbers of a round and of a result, and the configuration as flat texts.
+"""Values that all trackers send: the numbers of a round and of a result, and the flattened configuration.
 
-Invariant: no secret leaves through a tracker. What stands in an `endpoint` section is left out, and values
-that look like credentials are hidden; instructions alone are sent exactly as they are.
+Invariant: no secret leaves through a tracker. `endpoint` sections are left out, and values that look like
+credentials are redacted; only instructions are sent verbatim.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def round_values(record: RoundRecord) -> dict[str, float]:
 
 
 def result_values(result: TaskResult) -> dict[str, float]:
-    """The numbers that a task came to, accuracies only where there are some."""
+    """The numbers of a finished task; accuracies and p-value only if they were measured."""
     values = {"loss_before": result.loss_before, "loss_after": result.loss_after}
     if result.accuracy_before is not None:
         values["accuracy_before"] = result.accuracy_before.value
@@ -49,8 +49,8 @@ def result_values(result: TaskResult) -> dict[str, float]:
 
 
 def flat_config(config: RunConfig) -> dict[str, str]:
-    """The set values of a configuration by their key paths ("search.rounds"), lists and free sections as
-    JSON; without `tracking` itself and the sections `endpoint`."""
+    """The values of a configuration that are set, by key path ("search.rounds"), lists and free-form sections
+    as JSON; without the sections `tracking` and `endpoint`."""
     redact = Redaction(os.environ)
     return {dotted(path): redact(text) for path, text in _flat(config, ())}
 
@@ -69,21 +69,21 @@ def _flat(section: BaseModel, above: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _plain(entry: BaseModel) -> dict[str, object]:
-    """An entry of a list, such as a task, with what is set of it."""
+    """An entry of a list, such as a task, without its default values."""
     return entry.model_dump(mode="json", exclude_defaults=True)
 
 
-def about(run: RunStart) -> dict[str, str]:
-    """What a run is made with: versions of software, and of the models."""
-    found = {f"version.{name}": version for name, version in installed_versions().items()}
+def environment(run: RunStart) -> dict[str, str]:
+    """The versions of the installed software, and the engines and models of a run."""
+    values = {f"version.{name}": version for name, version in installed_versions().items()}
     for role, info in (("scorer", run.scorer), ("rewriter", run.rewriter)):
-        found |= {f"engine.{role}.{name}": str(value) for name, value in asdict(info).items() if value}
-    return found
+        values |= {f"engine.{role}.{name}": str(value) for name, value in asdict(info).items() if value}
+    return values
 
 
 def sendable(instruction: str) -> str:
-    """The instruction itself, but for lone surrogates, which cannot be written as UTF-8 and only a start
-    instruction can hold: they stand as escapes."""
+    """The instruction verbatim, except that lone surrogates, which UTF-8 cannot encode and only a start
+    instruction can contain, become escapes."""
     return instruction.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -1,7 +1,7 @@
-"""A run in Weights & Biases: one of its runs, in which every task has a section with rounds of its own.
+"""Weights & Biases tracker: one W&B run, in which every task has a section with its own rounds.
 
-Invariant: a continued run keeps its id, so that its parts are one run there, also where they were recorded
-offline and are sent later.
+Invariant: a continued run keeps its id, so that all its parts are one W&B run, even if they are recorded
+offline and synced later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pmpo_ray.callbacks.dispatch import Callback, RunStart
-from pmpo_ray.callbacks.values import about, disclosed, flat_config, result_values, round_values, sendable
+from pmpo_ray.callbacks.values import (
+    disclosed,
+    environment,
+    flat_config,
+    result_values,
+    round_values,
+    sendable,
+)
 from pmpo_ray.config.tracking import WandbConfig
 from pmpo_ray.store import task_folder
 from pmpo_ray.types import RoundRecord, TaskFailure, TaskResult
@@ -26,9 +33,9 @@ _COLUMNS = ["task", "instruction", "loss before", "loss after", "accuracy before
 
 
 class WandbTracker(Callback):
-    """Logs TASK/best_loss and its like against TASK/round, the results as the run's summary, and a table of
-    the best instructions. Where and whether it sends them is for wandb's own variables to say, apart from
-    `settings`."""
+    """Logs the metrics of each round (such as TASK/best_loss) against TASK/round, the results as the summary
+    of the run, and a table of the best instructions. wandb's environment variables apply to everything that
+    `settings` leaves open, such as the server."""
 
     _run: wandb.Run
 
@@ -46,9 +53,9 @@ class WandbTracker(Callback):
             id=f"pmpo-{run.id}",
             resume="allow",
             name=PurePosixPath(run.run_dir).name,
-            config={**flat_config(run.config), **about(run), "run_dir": run.run_dir},
+            config={**flat_config(run.config), **environment(run), "run_dir": run.run_dir},
             allow_val_change=True,
-            # Nothing of it may get between the progress and the result of a run.
+            # wandb must not print between the progress and the result of a run.
             settings=wandb.Settings(console="off", silent=True),
         )
         _log.info("wandb: %s", self._run.dir if self._run.offline else self._run.url)

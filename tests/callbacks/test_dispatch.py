@@ -1,4 +1,4 @@
-"""Who follows a run: what is told, in which order, and what becomes of callbacks that fail or are slow."""
+"""Callbacks of a run: the order of events, and callbacks that fail or are slow."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def record(number: int, task: str = "a") -> RoundRecord:
 
 
 @dataclass
-class Following(Callback):
-    """Notes everything that it is told."""
+class Recording(Callback):
+    """Records every call."""
 
     starts: list[RunStart] = field(default_factory=list)
-    told: list[tuple[str, object]] = field(default_factory=list)
+    calls: list[tuple[str, object]] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
 
     def on_run_start(self, run: RunStart) -> None:
@@ -53,7 +53,7 @@ class Following(Callback):
 
     def _note(self, name: str, value: object) -> None:
         self.threads.add(threading.get_ident())
-        self.told.append((name, value))
+        self.calls.append((name, value))
 
 
 class Failing(Callback):
@@ -70,7 +70,7 @@ class Failing(Callback):
 
 
 class Stuck(Callback):
-    """Comes back from a round only when it is let go."""
+    """Returns from a round only when it is released."""
 
     def __init__(self) -> None:
         self.reached, self.free = threading.Event(), threading.Event()
@@ -85,57 +85,57 @@ class Stuck(Callback):
 
 
 def test_events_come_in_order_in_one_other_thread() -> None:
-    following = Following()
-    with dispatching([following]) as followed:
-        followed.on_run_start(START)
+    recording = Recording()
+    with dispatching([recording]) as callbacks:
+        callbacks.on_run_start(START)
         for number in range(50):
-            followed.on_round(record(number, "ab"[number % 2]))
-        followed.on_task_failed(TaskFailure("b", "why"))
-        followed.on_run_end(END, True)
+            callbacks.on_round(record(number, "ab"[number % 2]))
+        callbacks.on_task_failed(TaskFailure("b", "why"))
+        callbacks.on_run_end(END, True)
     rounds = [("ab"[number % 2], number) for number in range(50)]
-    assert following.told == [("start", "id"), *rounds, ("b", "failed"), ("finished", ())]
-    assert len(following.threads) == 1
-    assert threading.get_ident() not in following.threads
+    assert recording.calls == [("start", "id"), *rounds, ("b", "failed"), ("finished", ())]
+    assert len(recording.threads) == 1
+    assert threading.get_ident() not in recording.threads
 
 
 @pytest.mark.parametrize("error", [ValueError("broken\nhere"), SystemExit(3)], ids=["error", "exit"])
 def test_a_callback_that_raises_is_named_once_and_left_out(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failing, following = Failing(error), Following()
-    with dispatching([failing, following]) as followed:
+    failing, recording = Failing(error), Recording()
+    with dispatching([failing, recording]) as callbacks:
         for number in range(4):
-            followed.on_round(record(number))
+            callbacks.on_round(record(number))
     assert failing.rounds == [0, 1]
-    assert following.told == [("a", number) for number in range(4)]
+    assert recording.calls == [("a", number) for number in range(4)]
     [warning] = [entry for entry in caplog.records if entry.levelno == logging.WARNING]
     kind = type(error).__name__
     expected = f"callback Failing is not called any more: on_round raised {kind}: {error}"
     assert warning.getMessage() == expected
 
 
-def test_a_slow_callback_delays_nobody_who_tells_and_what_it_missed_is_said(
+def test_a_slow_callback_does_not_delay_the_run_and_a_warning_names_what_it_missed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stuck = Stuck()
-    with dispatching([stuck], patience=0.01) as followed:
-        followed.on_run_start(START)
+    with dispatching([stuck], patience=0.01) as callbacks:
+        callbacks.on_run_start(START)
         for number in range(3):
-            followed.on_round(record(number))
+            callbacks.on_round(record(number))
         assert stuck.reached.wait(60)
-        followed.on_run_end(END, True)
+        callbacks.on_run_end(END, True)
     stuck.free.set()
-    assert "callback Stuck: on_round was still at work" in caplog.text
+    assert "callback Stuck: on_round was still running" in caplog.text
     assert "on_round (3), on_run_end (1)" in caplog.text
     assert not stuck.ended
 
 
 def test_the_end_waits_for_all_calls(caplog: pytest.LogCaptureFixture) -> None:
     stuck = Stuck()
-    with dispatching([stuck]) as followed:
-        followed.on_run_start(START)
-        followed.on_round(record(0))
-        followed.on_run_end(END, False)
+    with dispatching([stuck]) as callbacks:
+        callbacks.on_run_start(START)
+        callbacks.on_round(record(0))
+        callbacks.on_run_end(END, False)
         assert stuck.reached.wait(60)
         stuck.free.set()
     assert stuck.ended
@@ -143,10 +143,10 @@ def test_the_end_waits_for_all_calls(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_run_that_never_began_has_no_end() -> None:
-    following = Following()
-    with dispatching([following]) as followed:
-        followed.on_run_end(END, False)
-    assert following.told == []
+    recording = Recording()
+    with dispatching([recording]) as callbacks:
+        callbacks.on_run_end(END, False)
+    assert recording.calls == []
 
 
 def test_scores_by_example_are_not_kept_waiting(tmp_path: Path) -> None:
@@ -157,15 +157,15 @@ def test_scores_by_example_are_not_kept_waiting(tmp_path: Path) -> None:
         def on_round(self, record: RoundRecord) -> None:
             seen.append(record)
 
-    with dispatching([Keeping()]) as followed:
+    with dispatching([Keeping()]) as callbacks:
         for one in stored:
-            followed.on_round(one)
+            callbacks.on_round(one)
     assert stored[0].candidates[0].scores
     assert seen == [one.slim() for one in stored]
 
 
 @pytest.mark.usefixtures("running_ray")
-def test_a_run_is_followed_to_its_interruption_and_on_from_there(tmp_path: Path) -> None:
+def test_callbacks_see_a_run_up_to_its_interruption_and_its_continuation(tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
     rows = "".join(f"is {n} even?,{'yes' if n % 2 == 0 else 'no'}\n" for n in range(40))
     (tmp_path / "own.csv").write_text("input,target\n" + rows)
@@ -179,21 +179,21 @@ def test_a_run_is_followed_to_its_interruption_and_on_from_there(tmp_path: Path)
         if (progress.task, progress.round, progress.state) == ("tickets", 2, "rewriting"):
             signal.raise_signal(signal.SIGINT)
 
-    first, failing = Following(), Failing(ValueError("broken"))
+    first, failing = Recording(), Failing(ValueError("broken"))
     with pytest.raises(KeyboardInterrupt, match="run"):
         optimize(config, run_dir=folder, observer=interrupt, callbacks=[failing, first])
     assert failing.rounds[-1] == 1
-    name, unfinished = first.told[-1]
+    name, unfinished = first.calls[-1]
     assert name == "stopped"
     assert unfinished in ((), ("own",))
     stored = {task: RunStore.open(folder).count_rounds(task) for task in ("tickets", "own")}
     assert stored["tickets"] >= 2
     for task, count in stored.items():
-        rounds = [number for name, number in first.told if name == task and isinstance(number, int)]
-        # The interruption may come after a round is stored and before it is told.
+        rounds = [number for name, number in first.calls if name == task and isinstance(number, int)]
+        # The interruption may come after a round is stored and before it is reported.
         assert rounds in (list(range(count)), list(range(count - 1)))
 
-    second = Following()
+    second = Recording()
     result = optimize(run_dir=folder, observer=lambda _: None, callbacks=[second])
     [start], [again] = first.starts, second.starts
     assert start.id == again.id != ""
@@ -202,6 +202,6 @@ def test_a_run_is_followed_to_its_interruption_and_on_from_there(tmp_path: Path)
     assert start.resumed == {}
     assert again.resumed == {task: count for task, count in stored.items() if count}
     for task, count in stored.items():
-        assert [value for name, value in second.told if name == task] == [*range(count, 5), "end"]
-    assert second.told[0] == ("start", again.id)
-    assert second.told[-1] == ("finished", tuple(task.task for task in result.tasks))
+        assert [value for name, value in second.calls if name == task] == [*range(count, 5), "end"]
+    assert second.calls[0] == ("start", again.id)
+    assert second.calls[-1] == ("finished", tuple(task.task for task in result.tasks))

@@ -45,21 +45,21 @@ class Story:
 
     def first_part(self, callback: Callback) -> None:
         """The first two rounds of the first task, then an interruption."""
-        with dispatching([callback]) as followed:
-            followed.on_run_start(self.start)
+        with dispatching([callback]) as callbacks:
+            callbacks.on_run_start(self.start)
             for record in self.rounds["tickets"][:2]:
-                followed.on_round(record)
-            followed.on_run_end(RunResult((), self.start.run_dir), False)
+                callbacks.on_round(record)
+            callbacks.on_run_end(RunResult((), self.start.run_dir), False)
 
     def second_part(self, callback: Callback, rounds: int = 2) -> None:
         """All from round `rounds` of the first task on, to the end."""
-        with dispatching([callback]) as followed:
-            followed.on_run_start(replace(self.start, resumed={"tickets": rounds}))
+        with dispatching([callback]) as callbacks:
+            callbacks.on_run_start(replace(self.start, resumed={"tickets": rounds}))
             for name, records in self.rounds.items():
                 for record in records[rounds if name == "tickets" else 0 :]:
-                    followed.on_round(record)
-                followed.on_task_end(self.results[name])
-            followed.on_run_end(RunResult(tuple(self.results.values()), self.start.run_dir), True)
+                    callbacks.on_round(record)
+                callbacks.on_task_end(self.results[name])
+            callbacks.on_run_end(RunResult(tuple(self.results.values()), self.start.run_dir), True)
 
 
 @pytest.fixture
@@ -215,11 +215,11 @@ def test_mlflow_shows_what_failed_and_registers_only_where_wanted(
     result = story.results["tickets"]
     failure = TaskFailure("My Own: Task*", "the key sk-very-secret-value is refused")
     one = mlflow_tracker(tmp_path, register_prompts=False, experiment="mine")
-    with dispatching([one]) as followed:
-        followed.on_run_start(story.start)
-        followed.on_task_failed(failure)
-        followed.on_task_end(result)
-        followed.on_run_end(RunResult((result,), "run", (failure,)), True)
+    with dispatching([one]) as callbacks:
+        callbacks.on_run_start(story.start)
+        callbacks.on_task_failed(failure)
+        callbacks.on_task_end(result)
+        callbacks.on_run_end(RunResult((result,), "run", (failure,)), True)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/m.db")
     found = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
     status = {one.data.tags.get("pmpo.task", ""): one.info.status for one in found}
@@ -272,7 +272,7 @@ def test_tensorboard_shows_an_instruction_as_it_is(text: str) -> None:
 
 def test_tensorboard_needs_a_folder_on_this_machine(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    with pytest.raises(ConfigError, match=r"tracking\.tensorboard\.log_dir: has to be given"):
+    with pytest.raises(ConfigError, match=r"tracking\.tensorboard\.log_dir: required, since the run folder"):
         tracker("tensorboard", TensorboardConfig(), "s3://bucket/run?region=us-east-1")
     assert tracker(
         "tensorboard", TensorboardConfig(log_dir=str(tmp_path)), "s3://bucket/run?region=us-east-1"
