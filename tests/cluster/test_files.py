@@ -396,7 +396,8 @@ def test_an_upload_holds_the_project_and_no_environment_run_or_secret(tmp_path: 
     project = tmp_path / "project"
     (project / "configs").mkdir(parents=True)
     shutil.copy(ROOT / ".rayignore", project)
-    kept = ["configs/bbh.yaml", "pmpo_ray/tasks/data/tickets.jsonl", "actors/pool.py", "my.csv"]
+    code = ["actors/pool.py", "pmpo_ray/runs/optimize.py", "pmpo_ray/tasks/data/tickets.jsonl"]
+    kept = [*code, "configs/bbh.yaml", "my.csv"]
     secrets = [".env", "cluster/key.pem", ".aws/credentials"]
     large = ["model/weights.safetensors", "model.gguf", "runs/a/config.yaml", ".venv/bin/python"]
     useless = [
