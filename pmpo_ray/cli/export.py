@@ -1,7 +1,7 @@
 """The command `pmpo export`.
 
-Invariant: standard output carries the exported document as it is, in UTF-8; on a terminal, what would steer
-it is written out.
+Invariant: standard output carries the exported document unchanged, in UTF-8; on a terminal, characters that
+would steer it are escaped.
 """
 
 from __future__ import annotations
@@ -13,32 +13,33 @@ from typing import Annotated, Literal
 
 import typer
 
+from pmpo_ray.cli.options import Run
 from pmpo_ray.errors import RunFolderError
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder: a path or s3://...")],
+    run: Run,
     task: Annotated[
         str | None,
-        typer.Argument(metavar="TASK", help="One task; without it all that have a finished round."),
+        typer.Argument(metavar="TASK", help="Task to export. Default: every task with a finished round."),
     ] = None,
     form: Annotated[
         Literal["text", "json", "yaml", "dspy", "langchain", "promptfoo", "lm-eval", "openai"],
-        typer.Option("--format", help="What is to load it."),
+        typer.Option("--format", help="Tool or format to export for."),
     ] = "text",
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             metavar="PATH",
-            help="File to write, or the folder where there are several; without it, standard output.",
+            help="File to write, or a folder for several files. Default: standard output.",
         ),
     ] = None,
 ) -> None:
-    """Write a run's best instruction in the form that another tool loads.
+    """Export a run's best instructions in a format that another tool reads.
 
-    json, yaml and openai hold any number of tasks in one document; the others are a file for each task, and
-    lm-eval several: for more than one file name a folder with --output.
+    The formats json, yaml and openai put all tasks into one document. The others have one file per task, and
+    lm-eval has several: for more than one file, name a folder with --output.
     """
     from pmpo_ray.exporting import export as exported
     from pmpo_ray.history.run_history import load_history
@@ -67,9 +68,9 @@ def _print(document: str) -> None:
 
 
 def _write(files: Mapping[str, str], output: Path) -> None:
-    """One file to `output` itself, unless that is a folder; several into the folder `output`.
+    """Write one file to `output`, or into it if it is a folder, and several files into the folder `output`.
 
-    Raises RunFolderError where that cannot be done.
+    Raises RunFolderError if a file cannot be written.
     """
     alone = len(files) == 1 and not output.is_dir()
     path = output
@@ -82,5 +83,5 @@ def _write(files: Mapping[str, str], output: Path) -> None:
         raise RunFolderError(
             f"cannot write {str(path)!r}: {error.strerror}; name another place with --output"
         ) from error
-    what = f"{output}" if alone else f"{len(files)} files in {output}"
-    print(f"wrote {what}", file=sys.stderr)
+    written = f"{output}" if alone else f"{len(files)} files in {output}"
+    print(f"wrote {written}", file=sys.stderr)

@@ -1,7 +1,6 @@
-"""The commands that tell and change nothing: show, report, compare and doctor.
+"""The commands that only read: show, report, compare, doctor and tasks.
 
-Invariants: as in `pmpo_ray.cli.main`, to which `add_to` adds them; of a run folder only
-report.html is written.
+Invariant: nothing is written to a run folder except report.html.
 """
 
 from __future__ import annotations
@@ -13,30 +12,24 @@ from typing import Annotated
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-_RUN = "A run folder: a path or s3://..."
-
-
-def add_to(app: typer.Typer) -> None:
-    """Give `app` the commands of this module."""
-    for command in (show, report, compare, doctor):
-        app.command()(command)
+from pmpo_ray.cli.options import Json, Run, Set
 
 
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN)],
+    run: Run,
     task: Annotated[
-        str | None, typer.Argument(metavar="TASK", help="Of a run of many tasks, the one to tell about.")
+        str | None,
+        typer.Argument(metavar="TASK", help="Task to show (needed if the run has several)."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
-    """Show a run's tasks, or how one task's best instruction came about. Works while the run goes on."""
+    """Show a run's tasks, or the history of one task's best instruction. The run need not be finished."""
     from pmpo_ray.display.run_json import overview_json, task_json
-    from pmpo_ray.display.run_pages import has_many_tasks, show_overview, show_task
+    from pmpo_ray.display.run_pages import show_overview, show_task
     from pmpo_ray.history.run_history import load_history
 
-    history = load_history(run)
-    chosen = None if task is None and has_many_tasks(history) else history.task(task)
+    history = load_history(run, task)
+    chosen = None if task is None and history.has_many_tasks else history.task(task)
     if as_json:
         document = overview_json(history) if chosen is None else task_json(history, chosen)
         print(json.dumps(document, allow_nan=False))
@@ -50,27 +43,30 @@ def show(
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN)],
+    run: Run,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to; without it, RUN/report.html."),
+        typer.Option("--output", "-o", metavar="FILE", help="File to write. Default: RUN/report.html."),
     ] = None,
 ) -> None:
-    """Write a run as one HTML file to look at, which needs no network; finished or not."""
+    """Write a report about a run as one HTML file. The run need not be finished."""
     from pmpo_ray.report import write_report
 
     print(write_report(run, output))
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="RUN_A", help=_RUN)],
-    second: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one.")],
+    first: Annotated[
+        str, typer.Argument(metavar="RUN_A", help="First run folder: a path, s3://... or gs://...")
+    ],
+    second: Annotated[str, typer.Argument(metavar="RUN_B", help="Second run folder.")],
     task: Annotated[
-        str | None, typer.Option("--task", metavar="TASK", help="Compare this task alone, with its texts.")
+        str | None,
+        typer.Option("--task", metavar="TASK", help="Compare only this task, with its instructions."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
-    """Compare two runs: losses where they can be compared, held-out accuracies, costs and settings."""
+    """Compare the losses, held-out accuracies, costs and settings of two runs."""
     from pmpo_ray.display.comparison import show_comparison
     from pmpo_ray.display.comparison_json import comparison_json
     from pmpo_ray.history.comparison import compare_runs
@@ -90,21 +86,18 @@ def compare(
 def doctor(
     config: Annotated[
         str | None,
-        typer.Argument(metavar="CONFIG", help="YAML file of a run. Without it, one of defaults is meant."),
+        typer.Argument(metavar="CONFIG", help="YAML file of a run. Default: a run with all defaults."),
     ] = None,
-    override: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set any key, e.g. ray.address=auto. Repeatable."),
-    ] = None,
+    override: Set = None,
     run_dir: Annotated[
         str | None,
-        typer.Option("--run-dir", metavar="DIR", help="Where the run would go: a path or s3://..."),
+        typer.Option("--run-dir", metavar="DIR", help="Run folder to check: a path, s3://... or gs://..."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
-    """Look at what this machine and cluster offer to a run, and say what to do about what is missing.
+    """Check if this machine and cluster have everything that a run needs, and show how to get the rest.
 
-    Exit code 1: something that the configuration needs is missing.
+    The exit code is 1 if something that the configuration needs is missing.
     """
     from pmpo_ray.config.loading import default_config, load_config
     from pmpo_ray.config.overrides import parse_overrides, run_dir_override
@@ -125,3 +118,25 @@ def doctor(
         show_findings(found, Console())
     if not complete:
         raise typer.Exit(1)
+
+
+def tasks(
+    data_dir: Annotated[
+        str | None,
+        typer.Option(
+            "--data-dir", metavar="DIR", help="Folder with benchmark files. Default: the public hub."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List all registered tasks with their number of rows and their kind of answers."""
+    from pmpo_ray.tasks import list_tasks
+
+    listings = list_tasks(data_dir)
+    if as_json:
+        print(json.dumps([{"task": item.task, "rows": item.rows, "kind": item.kind} for item in listings]))
+        return
+    width = max(len(item.task) for item in listings)
+    print(f"{'task':{width}}  {'rows':>6}  kind")
+    for item in listings:
+        print(f"{item.task:{width}}  {item.rows:>6}  {item.kind}")

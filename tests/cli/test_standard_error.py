@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_ray.cli.standard_error import LIMIT, JsonProgress, bounded, json_line, one_line, text_line
+from pmpo_ray.cli.log_lines import LIMIT, json_line, one_line, text_line
+from pmpo_ray.cli.progress_log import JsonProgress
 from pmpo_ray.redaction import Redaction
 from pmpo_ray.types import Progress
 
@@ -93,9 +94,10 @@ def test_ordinary_text_arrives_as_it_was() -> None:
 
 def test_long_texts_keep_their_beginning_and_their_end() -> None:
     long = "begin " + "x" * 10_000 + " end"
-    assert len(bounded(long)) <= LIMIT
-    assert (bounded(long)[:6], bounded(long)[-4:]) == ("begin ", " end")
-    assert bounded("x" * LIMIT) == "x" * LIMIT
+    short = one_line(long, nothing_hidden)
+    assert len(short) <= LIMIT
+    assert (short[:6], short[-4:]) == ("begin ", " end")
+    assert one_line("x" * LIMIT, nothing_hidden) == "x" * LIMIT
 
 
 def test_text_shows_a_record_on_one_line() -> None:
