@@ -1,6 +1,6 @@
-"""Questions whose answer may never come, such as those to a server or a driver, each in a process of its own.
+"""Calls that may never return, such as those to a server or a driver, each in a process of its own.
 
-Invariant: waiting is bounded, whatever the one asked does; what does not answer in time is ended.
+Invariant: waiting is bounded, whatever the call does; a process that does not return in time is killed.
 """
 
 from __future__ import annotations
@@ -16,65 +16,65 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 STARTING_SECONDS = 120.0
-"""For a process to start and load its modules, which a busy machine may take long for."""
+"""The time for a process to start and to import its modules, which can take long on a busy machine."""
 
 
-class UnansweredError(Exception):
-    """There was no answer, and why."""
+class NoResultError(Exception):
+    """A call returned no result; the text gives the reason."""
 
 
-class Question(Generic[T]):
-    """`function(*arguments)`, at work from now on in another process.
+class BoundedCall(Generic[T]):
+    """`function(*arguments)`, started in another process when this is created.
 
-    It has `seconds` from when the process has loaded the modules called `needs`, so that a busy machine is
-    not taken for one that does not answer. The function must be importable by name, and its arguments and
-    answer picklable. What it prints goes to standard error. Errors that it expects are part of its answer.
+    The call has `seconds` from the moment at which the process has imported the modules in `imports`, so that
+    a slow start does not count. The function must be importable by name, and its arguments and its result
+    picklable. What it prints goes to standard error. Errors that it expects have to be part of its result.
     """
 
     def __init__(
-        self, function: Callable[..., T], *arguments: object, seconds: float, needs: Sequence[str] = ()
+        self, function: Callable[..., T], *arguments: object, seconds: float, imports: Sequence[str] = ()
     ) -> None:
         context = multiprocessing.get_context("spawn")
-        self._answers, sending = context.Pipe(duplex=False)
+        self._results, sending = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=_reply, args=(sending, tuple(needs), function, arguments), daemon=True
+            target=_call, args=(sending, tuple(imports), function, arguments), daemon=True
         )
         self._process.start()
-        # The other end is then the process's alone, and closed with it.
+        # The other end then belongs to the process alone, and is closed with it.
         sending.close()
         self._seconds = seconds
         self._started = time.monotonic()
 
-    def answer(self) -> T:
-        """The answer. Raises UnansweredError where none came in time, or the process ended without one."""
+    def result(self) -> T:
+        """Wait for the result. Raises NoResultError if none came in time or the process ended without one."""
         try:
             ready: float = self._next(self._started, STARTING_SECONDS)
-            found: T = self._next(ready, self._seconds)
+            result: T = self._next(ready, self._seconds)
         except EOFError:
             self._process.join()
-            raise UnansweredError(f"the check ended with exit code {self._process.exitcode}") from None
+            raise NoResultError(f"the check ended with exit code {self._process.exitcode}") from None
         finally:
             self._process.kill()
-        return found
+        return result
 
     def _next(self, since: float, seconds: float) -> Any:
-        """What the process sends next: when it was ready, then the answer."""
-        if not self._answers.poll(max(0.0, since + seconds - time.monotonic())):
-            raise UnansweredError(f"no answer within {seconds:g} s")
-        return self._answers.recv()
+        """The next value that the process sends: the time at which it was ready, then the result."""
+        if not self._results.poll(max(0.0, since + seconds - time.monotonic())):
+            raise NoResultError(f"no answer within {seconds:g} s")
+        return self._results.recv()
 
 
-def _reply(
-    answers: Connection,
-    needs: tuple[str, ...],
+def _call(
+    results: Connection,
+    imports: tuple[str, ...],
     function: Callable[..., object],
     arguments: tuple[object, ...],
 ) -> None:
     os.dup2(2, 1)
-    # Where a module is missing or broken, it is for the function to say so.
+    # If a module is missing or broken, the function reports it.
     with contextlib.suppress(ImportError, OSError):
-        for name in needs:
+        for name in imports:
             importlib.import_module(name)
     # This clock is the same for all processes of a machine.
-    answers.send(time.monotonic())
-    answers.send(function(*arguments))
+    results.send(time.monotonic())
+    results.send(function(*arguments))

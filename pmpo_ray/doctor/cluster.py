@@ -1,7 +1,7 @@
-"""What Ray tells before a run: whether it works here, whether a cluster answers, and what that offers.
+"""Check Ray before a run: if it works on this machine, if a cluster answers, and which resources it offers.
 
-Invariants: no Ray is started, and a cluster that is there is left as it was; importing this module does not
-import ray. Connecting may take long: who needs an answer within a time asks from a process of its own.
+Invariants: no Ray is started, and an existing cluster is left as it was; importing this module does not
+import ray. Connecting may take long: a caller that needs a time limit has to use another process.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pmpo_ray.errors import ResourceError
 from pmpo_ray.text import error_line
 
 
-def inspect_own() -> str:
-    """Why no Ray can be started on this machine, empty where one can."""
+def inspect_local_ray() -> str:
+    """The reason why Ray cannot be started on this machine; empty if it can."""
     try:
         importlib.import_module("pmpo_ray.actors.cluster")
     except (ImportError, OSError) as error:
@@ -24,7 +24,7 @@ def inspect_own() -> str:
 
 
 def inspect_cluster(address: str) -> ClusterResources | str:
-    """What the cluster at `address` offers, or why it cannot be worked on."""
+    """The resources of the cluster at `address`, or the reason why it cannot be used."""
     try:
         from pmpo_ray.actors.cluster import connected, offered_resources
 

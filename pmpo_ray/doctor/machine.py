@@ -1,7 +1,7 @@
-"""What this machine lets a process use.
+"""The resources of this machine that a process may use.
 
-Invariants: the limits of containers (cgroups of both versions) and of the scheduler count, not what the
-hardware has; files of the system are only read.
+Invariants: the limits of containers (cgroups v1 and v2) and of the scheduler count, not the hardware; system
+files are only read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Cores that a process may keep busy and cores of the hardware; memory in bytes that it may take."""
+    """The cores that a process may use and those of the hardware; the memory that it may use, in bytes."""
 
     cores: float
     hardware_cores: int
@@ -26,8 +26,8 @@ class Machine:
 
 
 def this_machine(membership: Path = _PROC, cgroups: Path = _CGROUPS) -> Machine:
-    """What this process may use. `membership` is where the system lists its cgroups, `cgroups` where these
-    are mounted."""
+    """The resources that this process may use. `membership` is the file that lists its cgroups, `cgroups` the
+    folder where they are mounted."""
     hardware = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else hardware
     quotas = [
@@ -46,18 +46,18 @@ def this_machine(membership: Path = _PROC, cgroups: Path = _CGROUPS) -> Machine:
 
 
 def free_disk(path: Path) -> int:
-    """Bytes that are free where `path` is, or will be. Raises OSError where that cannot be told."""
+    """The free space in bytes of the disk where `path` is or will be. Raises OSError if it cannot be read."""
     return shutil.disk_usage(existing(path)).free
 
 
 def existing(path: Path) -> Path:
-    """`path`, or the nearest folder above it that there is, as far as this process can see."""
+    """`path`, or the nearest folder above it that exists and is visible to this process."""
     return next(folder for folder in (path, *path.absolute().parents) if os.access(folder, os.F_OK))
 
 
 def _folders(controller: str, membership: Path, cgroups: Path) -> Iterator[Path]:
-    """The folders of the cgroups that this process is in, for a controller: its own and all above, each of
-    which may set a limit. A container may see its own cgroup as the topmost one."""
+    """The folders of the cgroups of this process for a controller: its own and all above, each of which may
+    set a limit. A container may see its own cgroup as the topmost one."""
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -77,7 +77,7 @@ def _folders(controller: str, membership: Path, cgroups: Path) -> Iterator[Path]
 
 
 def _quota(folder: Path) -> float | None:
-    """The cores that a cgroup grants, None without a limit."""
+    """The number of cores that a cgroup grants; None without a limit."""
     try:
         quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
         return int(quota) / int(period)
@@ -87,7 +87,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _number(file: Path) -> int | None:
-    """The number in a file of the system; None where there is none ("max" means no limit)."""
+    """The number in a system file; None if it has none ("max" means no limit)."""
     try:
         return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""What this machine has for engines: GPUs as torch sees them, and models.
+"""Check the hub, and where a run would find its models.
 
-Invariants: nothing is computed, fetched or changed; importing this module does not import torch.
+Invariants: nothing is downloaded or changed; importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 from pmpo_ray.engines.weights.resolve import Whereabouts, whereabouts
 from pmpo_ray.errors import ModelError
-from pmpo_ray.tasks.http_status import ask_status
+from pmpo_ray.tasks.http_status import status_or_reason
 
 Model = tuple[str, str | None, bool]
-"""A model's name, its revision, and whether the code that comes with it is wanted."""
+"""A model's name, its revision (None: the default), and its trust_remote_code setting."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
-    """Where a model is; None with the `problem` where it is nowhere."""
+    """The place of a model; None, with the `problem`, if it cannot be found."""
 
     place: Whereabouts | None
     problem: str = ""
@@ -26,7 +26,7 @@ class ModelReport:
 
 @dataclass(frozen=True, slots=True)
 class HubReport:
-    """The hub's address, the status that it answers with or why it does not, and where models are."""
+    """The hub's address, its HTTP status or the reason why it does not answer, and the places of models."""
 
     endpoint: str
     answer: int | str
@@ -34,14 +34,14 @@ class HubReport:
 
 
 def inspect_hub(models: Sequence[Model]) -> HubReport:
-    """Ask the hub whether it answers, and where a run would find each of `models`."""
+    """Check if the hub answers, and where a run would find each of `models`."""
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 
-    answer = "offline mode is set by HF_HUB_OFFLINE" if HF_HUB_OFFLINE else ask_status(ENDPOINT)
-    return HubReport(ENDPOINT, answer, tuple(_where(*model) for model in models))
+    answer = "offline mode is set by HF_HUB_OFFLINE" if HF_HUB_OFFLINE else status_or_reason(ENDPOINT)
+    return HubReport(ENDPOINT, answer, tuple(_locate(*model) for model in models))
 
 
-def _where(name: str, revision: str | None, code: bool) -> ModelReport:
+def _locate(name: str, revision: str | None, code: bool) -> ModelReport:
     try:
         return ModelReport(whereabouts(name, revision=revision, code=code))
     except ModelError as error:

@@ -1,6 +1,6 @@
-"""Whether a run folder could be written at an address.
+"""Check if a run folder can be written at an address.
 
-Invariant: nothing is left behind but, in object storage, the empty mark of a folder.
+Invariant: nothing is left behind except, in object storage, the empty marker of a folder.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ from pmpo_ray.store.folder import Folder
 
 
 def inspect_storage(location: str) -> str:
-    """Write, read and remove a small file; what went wrong, empty for nothing."""
+    """Write, read and remove a small file. Return the problem, empty if there is none."""
     content = secrets.token_bytes(8)
     name = f".doctor-{content.hex()}"
     try:
-        folder = _there(location)
+        folder = _existing_folder(location)
         folder.write(name, content)
-        back = folder.read(name)
+        read = folder.read(name)
         folder.remove(name)
     except RunFolderError as error:
         return str(error)
-    return "" if back == content else f"{folder.path()} gives back what was not written; use another folder"
+    if read != content:
+        return f"{folder.path()} returns other content than was written; use another folder"
+    return ""
 
 
-def _there(location: str) -> Folder:
-    """The folder itself, or on a disk the nearest one above it that there is: to make one is for the run."""
+def _existing_folder(location: str) -> Folder:
+    """The folder itself or, on a disk, the nearest existing one above it: only the run creates the folder."""
     folder = Folder(location)
     path = folder.local_path("")
     return folder if path is None else Folder(str(existing(Path(path))))

@@ -1,6 +1,6 @@
-"""Whether a configuration's tasks can be made ready, without fetching anything.
+"""Check if a configuration's tasks can be prepared, without downloading anything.
 
-Invariant: data of the public hub are read from its cache alone.
+Invariant: data of the public hub are read only from its cache.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pmpo_ray.tasks.registry import needs_hub
 
 @dataclass(frozen=True, slots=True)
 class TaskReport:
-    """How many tasks were made ready; what is wrong with one that needs no network, and why one of the hub is
-    not in its cache, each empty for nothing."""
+    """The number of tasks that were prepared, the problem of a task that needs no network, and the reason why
+    a task of the hub is not in the cache; each text is empty if there is none."""
 
     ready: int
-    wrong: str = ""
+    problem: str = ""
     not_cached: str = ""
 
 
 def inspect_tasks(config: RunConfig) -> TaskReport:
-    """Make the tasks ready one by one, up to the first that cannot be. To be called in a process of its own,
-    which stays offline from then on."""
-    # Read by the hub's libraries when they are imported, which comes after this.
+    """Prepare the tasks one by one, up to the first with a problem. Call it in a separate process, because
+    it sets that process offline."""
+    # The hub's libraries read this when they are imported, which happens later.
     os.environ["HF_HUB_OFFLINE"] = "1"
     from pmpo_ray.prepared_task import prepare_tasks
 

@@ -1,4 +1,4 @@
-"""What `pmpo doctor` finds on this machine and of real servers and storage, and what it makes of it."""
+"""The findings of `pmpo doctor` about this machine, real servers and real storage."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from pmpo_ray.config.loading import config_from_mapping, default_config
 from pmpo_ray.config.overrides import parse_overrides
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.doctor import findings
-from pmpo_ray.doctor.bounded_call import Question, UnansweredError
-from pmpo_ray.doctor.cluster import inspect_cluster, inspect_own
+from pmpo_ray.doctor.bounded_call import BoundedCall, NoResultError
+from pmpo_ray.doctor.cluster import inspect_cluster, inspect_local_ray
 from pmpo_ray.doctor.findings import Finding
 from pmpo_ray.doctor.machine import Machine, this_machine
 from pmpo_ray.doctor.models import HubReport, ModelReport
@@ -112,7 +112,7 @@ def test_a_model_that_is_still_to_be_fetched_is_no_more_than_a_warning(tmp_path:
     assert code == 0
     assert found["model"].state == "warning"
     assert "in a package" in found["model"].found
-    assert "resolve_model" in found["model"].advice
+    assert found["model"].advice == "nothing needs to be done"
     assert found["hub"].state == "warning"
 
 
@@ -227,13 +227,13 @@ def test_defaults_take_overrides() -> None:
         default_config(parse_overrides(["seed=x"]))
 
 
-def test_a_question_without_an_answer_is_given_up() -> None:
-    assert Question(pow, 2, 5, seconds=60).answer() == 32
-    with pytest.raises(UnansweredError, match=r"no answer within 0.2 s"):
-        Question(time.sleep, 60, seconds=0.2).answer()
-    with pytest.raises(UnansweredError, match="exit code 3"):
-        Question(os._exit, 3, seconds=60).answer()
-    assert Question(pow, 2, 5, seconds=60, needs=["no_such_module"]).answer() == 32
+def test_a_call_that_does_not_return_is_given_up() -> None:
+    assert BoundedCall(pow, 2, 5, seconds=60).result() == 32
+    with pytest.raises(NoResultError, match=r"no answer within 0.2 s"):
+        BoundedCall(time.sleep, 60, seconds=0.2).result()
+    with pytest.raises(NoResultError, match="exit code 3"):
+        BoundedCall(os._exit, 3, seconds=60).result()
+    assert BoundedCall(pow, 2, 5, seconds=60, imports=["no_such_module"]).result() == 32
 
 
 def test_this_machine_has_cores_and_memory() -> None:
@@ -328,7 +328,7 @@ def test_torch_is_missing_only_where_a_model_is_loaded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "gpus", "own_machine", "state"),
+    ("settings", "gpus", "local", "state"),
     [
         ({}, 0, True, "ok"),
         ({}, 1, True, "warning"),
@@ -339,10 +339,10 @@ def test_torch_is_missing_only_where_a_model_is_loaded() -> None:
     ],
 )
 def test_vllm_is_needed_where_it_is_named(
-    settings: dict[str, object], gpus: float, own_machine: bool, state: str
+    settings: dict[str, object], gpus: float, local: bool, state: str
 ) -> None:
-    assert findings.of_vllm(config(**settings), None, gpus=gpus, own_machine=own_machine).state == state
-    assert findings.of_vllm(config(**settings), "0.32", gpus=gpus, own_machine=own_machine).state == "ok"
+    assert findings.of_vllm(config(**settings), None, gpus=gpus, local=local).state == state
+    assert findings.of_vllm(config(**settings), "0.32", gpus=gpus, local=local).state == "ok"
 
 
 def test_the_openai_package_is_needed_where_a_server_is_asked() -> None:
@@ -359,12 +359,12 @@ def test_the_openai_package_is_needed_where_a_server_is_asked() -> None:
 def test_a_key_is_missing_only_where_the_server_wants_one() -> None:
     name, settings = "scorer.endpoint", EndpointConfig()
 
-    def found(url: str, *, has_key: bool, own_machine: bool = True) -> Finding:
-        return findings.of_endpoint(name, url, settings, 404, has_key=has_key, own_machine=own_machine)
+    def found(url: str, *, has_key: bool, local: bool = True) -> Finding:
+        return findings.of_endpoint(name, url, settings, 404, has_key=has_key, local=local)
 
     assert found("https://api.openai.com/v1", has_key=True).state == "ok"
     assert found("https://api.openai.com/v1", has_key=False).state == "missing"
-    assert found("https://api.openai.com/v1", has_key=False, own_machine=False).state == "warning"
+    assert found("https://api.openai.com/v1", has_key=False, local=False).state == "warning"
     assert found("http://127.0.0.1:8000/v1", has_key=False).state == "ok"
 
 
@@ -378,7 +378,7 @@ def test_replicas_need_room() -> None:
 
 
 def test_ray_works_here_and_no_cluster_is_where_none_is() -> None:
-    assert inspect_own() == ""
+    assert inspect_local_ray() == ""
     assert "no Ray cluster answers at 127.0.0.1:9" in str(inspect_cluster("127.0.0.1:9"))
 
 
@@ -394,9 +394,9 @@ def test_tasks_of_the_hub_are_asked_for_only_where_the_hub_is() -> None:
 
 def test_tasks_are_made_ready(data_dir: Path) -> None:
     ask = config(tasks=["tickets", "bbh/causal_judgement"], data_dir=str(data_dir))
-    assert Question(inspect_tasks, ask, seconds=120).answer() == TaskReport(2)
-    unknown = Question(inspect_tasks, config(tasks=["bbh/casual_judgement"]), seconds=120).answer()
-    assert "did you mean bbh/causal_judgement" in unknown.wrong
+    assert BoundedCall(inspect_tasks, ask, seconds=120).result() == TaskReport(2)
+    unknown = BoundedCall(inspect_tasks, config(tasks=["bbh/casual_judgement"]), seconds=120).result()
+    assert "did you mean bbh/causal_judgement" in unknown.problem
 
 
 def test_a_hub_that_refuses_cannot_be_used() -> None:
@@ -408,9 +408,16 @@ def test_a_hub_that_refuses_cannot_be_used() -> None:
 
 def test_models_elsewhere_are_a_clusters_own_business() -> None:
     lost = ModelReport(None, "model 'a/b': nowhere; give a local folder")
-    assert findings.of_model("a/b", lost, own_machine=True).state == "missing"
-    assert findings.of_model("a/b", lost, own_machine=False).state == "warning"
-    assert findings.of_model("a/b", ModelReport("here"), own_machine=True).state == "ok"
+    assert findings.of_model(("a/b", None, False), lost, local=True).state == "missing"
+    assert findings.of_model(("a/b", None, False), lost, local=False).state == "warning"
+    assert findings.of_model(("a/b", None, False), ModelReport("here"), local=True).state == "ok"
+
+
+def test_a_model_on_the_hub_can_be_downloaded_before_the_run() -> None:
+    found = findings.of_model(("a/b", None, False), ModelReport("on the hub"), local=True)
+    assert (found.state, found.advice.partition(": ")[2]) == ("warning", "hf download a/b")
+    found = findings.of_model(("a/b", "v 2", False), ModelReport("on the hub"), local=True)
+    assert found.advice.endswith(": hf download a/b --revision 'v 2'")
 
 
 def test_little_space_is_a_warning() -> None:
@@ -440,4 +447,4 @@ def test_findings_are_shown_and_never_interpreted() -> None:
 
 def test_a_machine_is_told_as_it_is() -> None:
     found = findings.of_machine(Machine(1.5, 8, 4 * 10**9))
-    assert found.found == "1.5 of 8 cores, 4.0 GB of memory to use"
+    assert found.found == "1.5 of 8 cores, 4.0 GB of usable memory"
