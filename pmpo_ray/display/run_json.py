@@ -12,12 +12,11 @@ from dataclasses import asdict
 from pmpo_ray.display.result_json import json_number
 from pmpo_ray.display.run_pages import HARD_EXAMPLES
 from pmpo_ray.evaluation.summary_json import summary_json
-from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out, held_out_results
+from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results, task_summary
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import (
     analysed,
     cost_of,
-    current_result,
     hard_examples,
     operator_counts,
     refusal_counts,
@@ -45,11 +44,12 @@ def overview_json(history: RunHistory) -> Document:
 
 def task_json(history: RunHistory, task: TaskHistory) -> Document:
     """One task with how its best instruction came about."""
-    part, result = analysed(task), current_result(task)
-    summary = held_out(history, task.task)
+    part, result = analysed(task), task.result
+    held = held_out_results(history, task.task).get(task.task, NOTHING)
+    summary = task_summary(history, task.task)
     return {
         **_run(history),
-        **_figures(history, task, held_out_results(history).get(task.task, NOTHING)),
+        **_figures(history, task, held),
         "task": task.task,
         "stopped": result.stopped if result is not None else None,
         "start": task.start.candidate.text,

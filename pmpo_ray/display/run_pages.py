@@ -19,7 +19,7 @@ from pmpo_ray.display.evaluation_tables import show as show_tables
 from pmpo_ray.display.evaluation_tables import tables
 from pmpo_ray.display.numbers import accuracy_text, amount, loss_text, p_value_text, percent_text, spark
 from pmpo_ray.evaluation.conditions import BEST
-from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out, held_out_results
+from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results, task_summary
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import (
     Cost,
@@ -28,7 +28,6 @@ from pmpo_ray.history.task_facts import (
     TaskState,
     analysed,
     cost_of,
-    current_result,
     hard_examples,
     operator_counts,
     state_of,
@@ -57,11 +56,6 @@ _INPUT, _WANTED, _INSTRUCTION = 120, 60, 120
 """Characters that stand for a longer text."""
 _WIDE = 110
 """Columns from which on the overview has room for whole trends and longer names."""
-
-
-def has_many_tasks(history: RunHistory) -> bool:
-    """Whether a run is of more tasks than one, begun or not."""
-    return len(history.tasks) + len(history.waiting) > 1
 
 
 def show_overview(history: RunHistory, console: Console) -> None:
@@ -124,12 +118,12 @@ def show_task(history: RunHistory, task: TaskHistory, console: Console) -> None:
 
 
 def _show_held_out(history: RunHistory, task: TaskHistory, console: Console) -> None:
-    summary = held_out(history, task.task)
+    summary = task_summary(history, task.task)
     if summary is None:
         console.print(Text("no evaluation yet; `pmpo evaluate` compares with free baselines", style="dim"))
         return
     show_tables(tables(summary), console)
-    if has_many_tasks(history):
+    if history.has_many_tasks:
         console.print(Text("here p-values are not corrected for the number of tasks", style="dim"))
     if any(row.name == BEST and row.instruction != task.best.candidate.text for row in summary.rows):
         note = "its best is an earlier one; `pmpo evaluate` measures the one above"
@@ -147,9 +141,8 @@ def diff_text(before: str, after: str) -> Text:
 
 def _state(history: RunHistory, task: TaskHistory) -> str:
     finished = len(task.records) - 1
-    result = current_result(task)
-    if result is not None:
-        return f"done after {finished} rounds (stopped by: {in_line(result.stopped)})"
+    if task.result is not None:
+        return f"done after {finished} rounds (stopped by: {in_line(task.result.stopped)})"
     so_far = f"{finished} rounds of {history.config.named_searches()[task.task].rounds} are finished"
     if history.at_work:
         return f"running: {so_far}"
@@ -167,7 +160,7 @@ def _instruction(task: TaskHistory) -> RenderableType:
 
 
 def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
-    held = held_out_results(history).get(task.task, NOTHING)
+    held = held_out_results(history, task.task).get(task.task, NOTHING)
     table = _table("", "before", "after")
     table.add_row("training loss", loss_text(task.start.loss), Text(loss_text(task.best.loss), style="bold"))
     table.add_row(
@@ -176,7 +169,7 @@ def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
     if held.p_value is None:
         return table
     verdict = "significant" if held.verdict in ("better", "worse") else "NOT significant"
-    basis = ", corrected for the number of tasks" if has_many_tasks(history) else ""
+    basis = ", corrected for the number of tasks" if history.has_many_tasks else ""
     note = f"{p_value_text(held.p_value)}: the difference is {verdict}{basis}"
     return Group(table, Text(note, style="dim"))
 

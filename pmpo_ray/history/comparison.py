@@ -24,7 +24,7 @@ from pmpo_ray.evaluation.conditions import BEST
 from pmpo_ray.evaluation.statistics import LEVEL, Comparison, bootstrap_interval, compare, holm
 from pmpo_ray.evaluation.summary import outcome_value
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
-from pmpo_ray.history.task_facts import Cost, TaskState, cost_of, current_result, state_of
+from pmpo_ray.history.task_facts import Cost, TaskState, cost_of, state_of
 from pmpo_ray.search.objectives import resolve_auto
 from pmpo_ray.types import ConditionResult, Interval
 
@@ -139,12 +139,11 @@ def _corrected(tasks: Sequence[TaskComparison]) -> tuple[TaskComparison, ...]:
 
 
 def _side(history: RunHistory, task: TaskHistory) -> Side:
-    result = current_result(task)
     return Side(
         state=state_of(history, task),
         rounds=len(task.records) - 1,
         loss=task.best.loss,
-        accuracy=result.accuracy_after if result is not None else None,
+        accuracy=task.result.accuracy_after if task.result is not None else None,
         cost=cost_of(task),
         best=task.best.candidate.text,
     )

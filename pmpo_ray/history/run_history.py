@@ -1,4 +1,4 @@
-"""What a run folder tells: everything that reports, exports and comparisons read, as values.
+"""A run folder as values: everything that displays, reports, exports and comparisons read.
 
 Invariants: reading changes nothing, and works while the run goes on; the best instruction here is the one in
 best.json; a task without a finished round is named in `waiting` and nowhere else.
@@ -6,7 +6,7 @@ best.json; a task without a finished round is named in `waiting` and nowhere els
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,8 +29,9 @@ from pmpo_ray.types import (
 @dataclass(frozen=True)
 class TaskHistory:
     """One task's rounds. Scores and losses by example are kept for the first and the best instruction alone.
-    `examples` are the training examples in the order of those losses, none where the folder is of a version
-    that did not keep them; `result` is None until the task is finished."""
+    `examples` are the training examples in the order of those losses, empty if the folder comes from a version
+    that did not keep them; `result` is None unless the task is finished, and also if it was finished and then
+    continued for more rounds."""
 
     task: str
     records: tuple[RoundRecord, ...]
@@ -49,7 +50,7 @@ class TaskHistory:
 
     @cached_property
     def refusals(self) -> tuple[tuple[int, Refusal], ...]:
-        """Every text that was turned down, or could not be scored, with its round."""
+        """Every text that was refused, or could not be scored, with its round."""
         return tuple((record.round, refusal) for record in self.records for refusal in record.refusals)
 
     @property
@@ -59,6 +60,7 @@ class TaskHistory:
 
     @property
     def best(self) -> ScoredCandidate:
+        """The best instruction, as in best.json."""
         return self.candidates[self.best_id]
 
     @property
@@ -79,7 +81,7 @@ class TaskHistory:
         return tuple(reversed(chain))
 
     def segments(self, candidate: str) -> tuple[SegmentImportance, ...]:
-        """The importance of each unit of a candidate's text, in the text's order; none where it was not
+        """The importance of each unit of a candidate's text, in the text's order; empty if it was not
         analysed."""
         rows = {
             row.index: row for record in self.records for row in record.segments if row.candidate == candidate
@@ -89,9 +91,9 @@ class TaskHistory:
 
 @dataclass(frozen=True)
 class RunHistory:
-    """A run as its folder tells it. `at_work`: a driver holds the folder. `waiting` are the tasks without a
-    finished round; `evaluation` is empty where there was none; `replicas` holds the counts of each driver
-    that worked on the run."""
+    """A run as values. `at_work`: a driver holds the folder. `waiting` are the tasks without a finished round;
+    `results` are those of the finished tasks; `evaluation` is empty if there was none; `replicas` holds the
+    counts of each driver that worked on the run."""
 
     location: str
     config: RunConfig
@@ -99,71 +101,88 @@ class RunHistory:
     at_work: bool
     tasks: tuple[TaskHistory, ...]
     waiting: tuple[str, ...]
+    results: tuple[TaskResult, ...]
     evaluation: tuple[ConditionResult, ...]
     replicas: tuple[tuple[ReplicaCount, ...], ...]
+
+    @property
+    def has_many_tasks(self) -> bool:
+        """True if the run has more than one task, whether or not they have begun."""
+        return len(self.config.named_searches()) > 1
 
     def task(self, name: str | None = None) -> TaskHistory:
         """The task called `name`; without a name, the only one.
 
-        Raises RunFolderError where there is no such task, or more than one to choose from.
+        Raises RunFolderError if there is no such task, or more than one to choose from.
         """
-        found = {task.task: task for task in self.tasks}
-        if name is None and len(found) == 1:
+        if name is None and len(self.tasks) == 1:
             return self.tasks[0]
-        if name is not None and name in found:
-            return found[name]
-        known = ", ".join(list(found)[:8]) + (", ..." if len(found) > 8 else "")
-        if name is None:
-            raise RunFolderError(f"{self.location} holds {len(found)} tasks; name one of {known}")
-        if name in self.waiting:
-            raise RunFolderError(
-                f"{self.location}: task {name} has no finished round yet; continue the run first"
-            )
-        raise RunFolderError(f"{self.location} holds no task {name}; name one of {known}")
+        tasks = {task.task: task for task in self.tasks}
+        if name is not None and name in tasks:
+            return tasks[name]
+        raise _no_task(self.location, name, list(tasks), self.waiting)
 
 
-def load_history(location: str) -> RunHistory:
-    """Read the run folder at `location` (a path or s3://...).
+def load_history(location: str, only: str | None = None) -> RunHistory:
+    """Read the run folder at `location` (a path or s3://...). With `only`, the rounds of that task alone are
+    read, and `tasks` holds nothing else, which is much faster for a run with many tasks.
 
-    Raises RunFolderError where there is no run, where no task has a finished round, or for a damaged file.
+    Raises RunFolderError if there is no run, if no task (or not the task `only`) has a finished round, or for
+    a damaged file.
     """
     store = RunStore.open(location)
     config = kept_config(location)
-    # Asked before the results are read: a run that ends meanwhile is not taken for one that stopped short.
+    # Before the results are read, so that a run that ends meanwhile does not count as one that stopped early.
     at_work = store.is_held()
-    tasks: list[TaskHistory] = []
-    waiting: list[str] = []
-    for name in config.named_searches():
-        history = _task(store, name)
-        if history is None:
-            waiting.append(name)
-        else:
-            tasks.append(history)
-    if not tasks:
+    best = {name: store.read_best_id(name) for name in config.named_searches()}
+    begun = {name: identifier for name, identifier in best.items() if identifier is not None}
+    waiting = tuple(name for name in best if name not in begun)
+    if not begun:
         raise RunFolderError(f"{location}: no task has a finished round yet; continue the run first")
+    if only is not None and only not in begun:
+        raise _no_task(store.location, only, list(begun), waiting)
+    tasks = {name: _task(store, name, begun[name]) for name in begun if only in (None, name)}
+    results = (
+        tasks[name].result if name in tasks else _result(store, name, store.count_rounds(name))
+        for name in begun
+    )
     return RunHistory(
         location=store.location,
         config=config,
         manifest=store.read_manifest(),
         at_work=at_work,
-        tasks=tuple(tasks),
-        waiting=tuple(waiting),
+        tasks=tuple(tasks.values()),
+        waiting=waiting,
+        results=tuple(result for result in results if result is not None),
         evaluation=store.read_evaluation() or (),
         replicas=store.read_replicas(),
     )
 
 
-def _task(store: RunStore, name: str) -> TaskHistory | None:
-    best = store.read_best_id(name)
-    if best is None:
-        return None
+def _task(store: RunStore, name: str, best: str) -> TaskHistory:
     first = store.read_round(name, 0)
-    start = first.candidates[0].candidate.id
-    later = (store.read_round(name, number, {start, best}) for number in range(1, store.count_rounds(name)))
+    kept = {first.candidates[0].candidate.id, best}
+    rounds = store.count_rounds(name)
     return TaskHistory(
         task=name,
-        records=(first.slim({start, best}), *later),
+        records=(first.slim(kept), *(store.read_round(name, number, kept) for number in range(1, rounds))),
         best_id=best,
-        result=store.read_task_result(name),
+        result=_result(store, name, rounds),
         examples=store.read_training(name) or (),
     )
+
+
+def _result(store: RunStore, name: str, rounds: int) -> TaskResult | None:
+    """The result of a task that has so many rounds, round 0 among them; None if it is not finished."""
+    result = store.read_task_result(name)
+    return result if result is not None and result.rounds == rounds - 1 else None
+
+
+def _no_task(location: str, name: str | None, known: Sequence[str], waiting: Sequence[str]) -> RunFolderError:
+    """The error for a task that cannot be shown."""
+    names = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+    if name is None:
+        return RunFolderError(f"{location} holds {len(known)} tasks; name one of {names}")
+    if name in waiting:
+        return RunFolderError(f"{location}: task {name} has no finished round yet; continue the run first")
+    return RunFolderError(f"{location} holds no task {name}; name one of {names}")

@@ -14,7 +14,7 @@ from itertools import groupby, pairwise
 from typing import Literal
 
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
-from pmpo_ray.types import Example, Operator, ScoredCandidate, SegmentImportance, TaskResult
+from pmpo_ray.types import Example, Operator, ScoredCandidate, SegmentImportance
 
 PieceKind = Literal["same", "deleted", "inserted"]
 TaskState = Literal["done", "running", "unfinished", "waiting"]
@@ -154,28 +154,16 @@ def _merged(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-def current_result(task: TaskHistory) -> TaskResult | None:
-    """What a task came to; None where it is not done, also where it was and goes on for more rounds."""
-    done = task.result is not None and task.result.rounds == len(task.records) - 1
-    return task.result if done else None
-
-
-def current_results(history: RunHistory) -> list[TaskResult]:
-    """What the tasks that are done came to."""
-    return [found for found in map(current_result, history.tasks) if found is not None]
-
-
 def state_of(history: RunHistory, task: TaskHistory) -> TaskState:
     """How far a task with a finished round is."""
-    if current_result(task) is not None:
+    if task.result is not None:
         return "done"
     return "running" if history.at_work else "unfinished"
 
 
 def cost_of(task: TaskHistory) -> Cost:
     """What a task took so far. Once it is done, this includes what picking the final instruction took."""
-    result = current_result(task)
-    spent = task.records if result is None else (result,)
+    spent = task.records if task.result is None else (task.result,)
     return Cost(
         tokens_scored=sum(part.tokens_scored for part in spent),
         tokens_generated=sum(part.tokens_generated for part in spent),

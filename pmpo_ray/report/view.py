@@ -18,7 +18,7 @@ from statistics import fmean
 
 from pmpo_ray.config.loading import dump_config
 from pmpo_ray.display.numbers import amount, p_value_text
-from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results
+from pmpo_ray.history.held_out import NOTHING, EvaluatedTask, HeldOut, evaluated_tasks, held_out_results
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import (
     HardExample,
@@ -26,7 +26,6 @@ from pmpo_ray.history.task_facts import (
     TaskState,
     analysed,
     cost_of,
-    current_result,
     hard_examples,
     state_of,
     word_diff,
@@ -87,6 +86,7 @@ class TaskView:
     start: ScoredCandidate
     best: ScoredCandidate
     held: HeldOut
+    evaluated: EvaluatedTask | None
     spark: str
     strip: str
     loss_chart: Picture
@@ -128,9 +128,9 @@ class PageView:
 
 def page_view(history: RunHistory) -> PageView:
     """What the page shows of a run."""
-    held = held_out_results(history)
+    held, evaluated = held_out_results(history), evaluated_tasks(history)
     tasks = tuple(
-        _task_view(history, number, task, held.get(task.task, NOTHING))
+        _task_view(history, number, task, held.get(task.task, NOTHING), evaluated.get(task.task))
         for number, task in enumerate(history.tasks)
     )
     redact = Redaction(os.environ)
@@ -239,20 +239,22 @@ def _made_with(history: RunHistory) -> tuple[tuple[str, str], ...]:
     return tuple((visible(label), visible(value)) for label, value in rows)
 
 
-def _task_view(history: RunHistory, number: int, task: TaskHistory, held: HeldOut) -> TaskView:
+def _task_view(
+    history: RunHistory, number: int, task: TaskHistory, held: HeldOut, evaluated: EvaluatedTask | None
+) -> TaskView:
     dots = _dots(task)
     limit = charts.loss_limit(dots, task.losses)
     lineage = [scored.candidate.id for scored in task.lineage(task.best_id)]
     looked_at, segments = _segments(task)
-    result = current_result(task)
     cost = cost_of(task)
-    main = [row for row in held.rows if (row.model, row.shots) == (held.rows[0].model, held.rows[0].shots)]
+    rows = evaluated.rows if evaluated is not None else ()
+    main = [row for row in rows if (row.model, row.shots) == (rows[0].model, rows[0].shots)]
     bars = [charts.Bar(visible(row.name), row.accuracy, row.name == "best") for row in main]
     return TaskView(
         anchor=f"task-{number}",
         name=visible(task.task),
         state=state_of(history, task),
-        stopped=visible(result.stopped) if result else "",
+        stopped=visible(task.result.stopped) if task.result else "",
         rounds=len(task.records) - 1,
         scored=len(task.candidates),
         refused=len(task.refusals),
@@ -261,6 +263,7 @@ def _task_view(history: RunHistory, number: int, task: TaskHistory, held: HeldOu
         start=task.start,
         best=task.best,
         held=held,
+        evaluated=evaluated,
         spark=charts.spark_line(task.losses),
         strip=charts.interval_strip(held.before, held.after),
         loss_chart=_picture(partial(charts.loss_chart, dots, task.losses, lineage)),

@@ -167,14 +167,14 @@ def test_a_run_that_stopped_short_says_how_to_go_on(stopped: Path) -> None:
 def test_27_tasks_fit_80_columns(finished: Path) -> None:
     history = load_history(str(finished))
     names = [f"bbh/quite_a_long_name_of_a_task_{number}" for number in range(27)]
+    task = history.task("tickets")
+    assert task.result is not None
+    results = tuple(replace(task.result, task=name) for name in names)
     many = replace(
         history,
         config=simulated_config(tasks=names),
-        tasks=tuple(
-            replace(task, task=name, result=replace(task.result, task=name) if task.result else None)
-            for task in (history.task("tickets"),)
-            for name in names
-        ),
+        tasks=tuple(replace(task, task=result.task, result=result) for result in results),
+        results=results,
         evaluation=(),
     )
     lines = overview(many, width=80)

@@ -199,15 +199,17 @@ def test_operators_and_refusals_are_counted() -> None:
 
 
 def test_a_task_is_done_once_it_has_a_result_for_its_last_round(tmp_path: Path) -> None:
-    write_run(tmp_path / "run")
-    history = load_history(str(tmp_path / "run"))
-    task = history.task()
-    assert task.result is not None
-    unfinished = replace(task, result=None), replace(task, result=replace(task.result, rounds=1))
+    store = write_run(tmp_path / "run")
+    done = load_history(str(tmp_path / "run"))
+    result = done.task().result
+    assert result is not None
+    assert done.results == (result,)
+    store.write_task_result("tickets", replace(result, rounds=1))
+    continued = load_history(str(tmp_path / "run"))
+    assert continued.results == ()
     for at_work, otherwise in ((True, "running"), (False, "unfinished")):
-        now = replace(history, at_work=at_work)
-        assert state_of(now, task) == "done"
-        assert {state_of(now, other) for other in unfinished} == {otherwise}
+        assert state_of(replace(done, at_work=at_work), done.task()) == "done"
+        assert state_of(replace(continued, at_work=at_work), continued.task()) == otherwise
 
 
 def test_a_run_is_at_work_while_a_driver_holds_its_folder(tmp_path: Path) -> None:

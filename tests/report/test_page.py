@@ -40,7 +40,7 @@ def test_or_to_another_file(tmp_path: Path) -> None:
 def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path) -> None:
     done = pmpo("report", str(tmp_path / "nothing"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"error: .* is not a run folder: .*\n", done.stderr)
+    assert re.fullmatch(r"error: .* is not a run folder, .*\n", done.stderr)
     write_run(tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="cannot be written"):
