@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import TypeVar
 
 import ray
 
@@ -22,7 +21,7 @@ from pmpo_ray.actors.rewriter import RewriterActor
 from pmpo_ray.actors.scorer import ScorerActor
 from pmpo_ray.actors.stats import PoolStats
 from pmpo_ray.concurrency import gather_or_cancel
-from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.config.import_paths import script_object
 from pmpo_ray.config.run import RayConfig
 from pmpo_ray.types import (
@@ -151,7 +150,7 @@ async def start_scorer_pool(
 ) -> ScorerPool:
     """Scorer replicas of `model` on the connected cluster, the first one ready. Errors as in `Pool.start`."""
     factory = script_object(config.engine, "scorer.engine")
-    launcher = RayLauncher(ScorerActor, (placed_config(config, plan), model, factory), plan)
+    launcher = RayLauncher(ScorerActor, (config, model, plan.placement, factory), plan)
     pool, info = await started(pool_spec("scorer", launcher, plan, settings, slots=1))
     return ScorerPool(pool, info, config.chunk_examples)
 
@@ -162,7 +161,7 @@ async def start_rewriter_pool(
     """Rewriter replicas of `model` on the connected cluster, the first one ready. Errors as in
     `Pool.start`."""
     factory = script_object(config.engine, "rewriter.engine")
-    launcher = RayLauncher(RewriterActor, (placed_config(config, plan), model, factory), plan)
+    launcher = RayLauncher(RewriterActor, (config, model, plan.placement, factory), plan)
     pool, info = await started(pool_spec("rewriter", launcher, plan, settings, slots=config.batch))
     return RewriterPool(pool, info)
 
@@ -175,21 +174,13 @@ async def start_shared_pool(
     A chunk to score takes a replica's places for half of its samples: an engine that joins requests writes on
     beside it, and one that takes turns has little waiting.
     """
-    launcher = RayLauncher(BothActor, (placed_config(scorer, plan), rewriter, model), plan)
+    launcher = RayLauncher(BothActor, (scorer, rewriter, model, plan.placement), plan)
     pool, info = await started(pool_spec("scorer", launcher, plan, settings, slots=rewriter.batch))
     half = max(1, rewriter.batch // 2)
     return (
         ScorerPool(pool, info, scorer.chunk_examples, slots=half),
         RewriterPool(pool, info, WRITTEN_TOKEN),
     )
-
-
-Config = TypeVar("Config", bound=ReplicaConfig)
-
-
-def placed_config(config: Config, plan: ReplicaPlan) -> Config:
-    """What a replica is told: its configuration with what the plan decided."""
-    return config.model_copy(update={"device": plan.device, "threads": plan.threads, "gpus": plan.num_gpus})
 
 
 def pool_spec(

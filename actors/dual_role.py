@@ -8,6 +8,7 @@ from __future__ import annotations
 from pmpo_ray.actors.process import ending_with_engine, where
 from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.engines.factory import open_both
+from pmpo_ray.engines.placement import Placement
 from pmpo_ray.protocols import AsyncGenerator, AsyncScorer
 from pmpo_ray.types import EngineInfo, Example, GenerateRequest, GenerateResult, ScoreRequest, ScoreResult
 
@@ -15,15 +16,18 @@ from pmpo_ray.types import EngineInfo, Example, GenerateRequest, GenerateResult,
 class BothActor:
     """One replica that scores and rewrites. The model is the scorer's; of `rewriter` only `batch` counts."""
 
-    def __init__(self, scorer: ScorerConfig, rewriter: RewriterConfig, model: str) -> None:
+    def __init__(
+        self, scorer: ScorerConfig, rewriter: RewriterConfig, model: str, placement: Placement | None = None
+    ) -> None:
         self._scorer = scorer
         self._rewriter = rewriter
         self._model = model
+        self._placement = placement
         self._engines: tuple[AsyncScorer, AsyncGenerator] | None = None
 
     async def start(self) -> EngineInfo:
         """Create the engine, which loads the model. Raises the engine's PmpoError."""
-        self._engines = await open_both(self._scorer, self._rewriter, self._model)
+        self._engines = await open_both(self._scorer, self._rewriter, self._model, self._placement)
         return self._engines[0].info()
 
     async def score(

@@ -13,7 +13,6 @@ from pmpo_ray.actors.clients import (
     CHARACTERS_PER_TOKEN,
     RewriterPool,
     ScorerPool,
-    placed_config,
     pool_spec,
     start_rewriter_pool,
     start_scorer_pool,
@@ -24,7 +23,7 @@ from pmpo_ray.actors.launcher import RayLauncher
 from pmpo_ray.actors.pool import Pool
 from pmpo_ray.actors.resources import ReplicaPlan
 from pmpo_ray.actors.reward import RewardActor
-from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.config.evaluation import ProcessRewardConfig
 from pmpo_ray.config.run import RayConfig
 from pmpo_ray.engines.hf.process_reward import StepScores
@@ -99,10 +98,10 @@ async def evaluator_pool(
 
 @asynccontextmanager
 async def reward_pool(
-    config: ProcessRewardConfig, replica: ReplicaConfig, plan: ReplicaPlan, settings: RayConfig
+    config: ProcessRewardConfig, plan: ReplicaPlan, settings: RayConfig
 ) -> AsyncIterator[RewardPool]:
     """Replicas of the process-reward model."""
-    launcher = RayLauncher(RewardActor, (config, placed_config(replica, plan).device), plan)
+    launcher = RayLauncher(RewardActor, (config, plan.device), plan)
     pool, _ = await started(pool_spec("process_reward", launcher, plan, settings, slots=1))
     try:
         yield RewardPool(pool)

@@ -13,6 +13,7 @@ from itertools import permutations
 from typing import Any, Literal, TypedDict
 
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
+from pmpo_ray.engines.placement import Placement
 from pmpo_ray.errors import ConfigError, ResourceError
 
 MIN_GPU_FRACTION = 0.05
@@ -68,6 +69,11 @@ class ReplicaPlan:
     device: Literal["cpu", "cuda"]
     fewest: int = 1
     tensor_parallel: int = 1
+
+    @property
+    def placement(self) -> Placement:
+        """The hardware that each replica's engine is handed."""
+        return Placement(self.device, self.threads, self.num_gpus)
 
 
 @dataclass(frozen=True, slots=True)

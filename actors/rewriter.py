@@ -9,6 +9,7 @@ from __future__ import annotations
 from pmpo_ray.actors.process import ending_with_engine, where
 from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.engines.factory import open_generator
+from pmpo_ray.engines.placement import Placement
 from pmpo_ray.protocols import AsyncGenerator
 from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult
 
@@ -16,16 +17,24 @@ from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult
 class RewriterActor:
     """One rewriter replica."""
 
-    def __init__(self, config: RewriterConfig, model: str, factory: object | None = None) -> None:
-        """`factory` makes an engine of the user's own that cannot be imported here."""
+    def __init__(
+        self,
+        config: RewriterConfig,
+        model: str,
+        placement: Placement | None = None,
+        factory: object | None = None,
+    ) -> None:
+        """`placement` is the hardware of the replica (None: that of `config`); `factory` makes a user-defined
+        engine that cannot be imported here."""
         self._config = config
         self._model = model
+        self._placement = placement
         self._factory = factory
         self._engine: AsyncGenerator | None = None
 
     async def start(self) -> EngineInfo:
         """Create the engine, which loads the model. Raises the engine's PmpoError."""
-        self._engine = await open_generator(self._config, self._model, self._factory)
+        self._engine = await open_generator(self._config, self._model, self._placement, self._factory)
         return self._engine.info()
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:

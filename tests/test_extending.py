@@ -415,7 +415,7 @@ def test_a_proposer_that_cannot_answer_leaves_a_reason(tmp_path: Path) -> None:
 
 def test_a_proposer_that_gives_no_list_of_texts_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"search\.operators: Wrong gave something else than a list of texts"
+        ConfigError, match=r"search\.operators: Wrong did not return a list of texts"
     ):
         run_with(tmp_path / "run", "Wrong")
 
@@ -465,7 +465,7 @@ class NoEngine:
 
 @asynccontextmanager
 async def scorer_of(name: str, factory: object = None) -> AsyncIterator[Any]:
-    engine = await open_scorer(ScorerConfig(engine=name), "m", factory)
+    engine = await open_scorer(ScorerConfig(engine=name), "m", factory=factory)
     try:
         yield engine
     finally:

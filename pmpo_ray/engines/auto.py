@@ -14,6 +14,7 @@ import importlib.util
 from typing import Literal, cast
 
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig
+from pmpo_ray.engines.placement import Placement
 
 Chosen = Literal["transformers", "vllm", "openai", "simulated", "own"]
 
@@ -21,7 +22,7 @@ LARGEST_SHARE = 0.7
 """Of a replica's part of a GPU: weights beyond that leave too little to score trees beside them."""
 
 
-def choose_engine(config: ReplicaConfig, model: str) -> Chosen:
+def choose_engine(config: ReplicaConfig, model: str, placement: Placement) -> Chosen:
     """The engine of a replica in this process. Raises ModelError where the model's size has to be looked at
     and cannot be."""
     if config.has_custom_engine:
@@ -30,9 +31,9 @@ def choose_engine(config: ReplicaConfig, model: str) -> Chosen:
         return cast(Chosen, config.engine)
     if config.tensor_parallel > 1:
         return "vllm"
-    if not vllm_installed() or not _on_gpu(config):
+    if not vllm_installed() or not _on_gpu(placement):
         return "transformers"
-    if isinstance(config, RewriterConfig) or not _fits_one_gpu(config, model):
+    if isinstance(config, RewriterConfig) or not _fits_one_gpu(config, model, placement):
         return "vllm"
     return "transformers"
 
@@ -41,13 +42,13 @@ def vllm_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-def _on_gpu(config: ReplicaConfig) -> bool:
+def _on_gpu(placement: Placement) -> bool:
     from pmpo_ray.engines.hf.devices import choose_device
 
-    return choose_device(config.device) == "cuda"
+    return choose_device(placement.device) == "cuda"
 
 
-def _fits_one_gpu(config: ReplicaConfig, model: str) -> bool:
+def _fits_one_gpu(config: ReplicaConfig, model: str, placement: Placement) -> bool:
     import torch
 
     from pmpo_ray.engines.hf.devices import choose_dtype
@@ -56,4 +57,4 @@ def _fits_one_gpu(config: ReplicaConfig, model: str) -> bool:
     resolved = resolve_model(model, revision=config.revision, code=config.trust_remote_code, progress=False)
     weights = estimate_bytes(resolved, choose_dtype(config.dtype, "cuda").itemsize)
     _, total = torch.cuda.mem_get_info()
-    return weights <= LARGEST_SHARE * total * min(1.0, config.gpus or 1.0)
+    return weights <= LARGEST_SHARE * total * min(1.0, placement.gpus or 1.0)

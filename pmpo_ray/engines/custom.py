@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.config.import_paths import imported
+from pmpo_ray.engines.placement import Placement
 from pmpo_ray.engines.threaded import ThreadedGenerator, ThreadedScorer
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, Generator, Scorer
@@ -21,11 +22,13 @@ from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, Generator, Scorer
 Config = TypeVar("Config", bound=ReplicaConfig)
 
 
-async def open_own_scorer(config: ScorerConfig, model: str, factory: object | None) -> AsyncScorer:
+async def open_own_scorer(
+    config: ScorerConfig, model: str, placement: Placement, factory: object | None
+) -> AsyncScorer:
     """The scorer that `factory`, else what `scorer.engine` names, makes of the configuration and the model: a
     Scorer or an AsyncScorer. Raises ConfigError where it is neither."""
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
-    engine = await _made("scorer.engine", factory, config, model, thread)
+    engine = await _made("scorer.engine", factory, placement.applied(config), model, thread)
     if isinstance(engine, AsyncScorer) and inspect.iscoroutinefunction(engine.score):
         return engine
     if isinstance(engine, Scorer) and not inspect.iscoroutinefunction(engine.score):
@@ -33,10 +36,12 @@ async def open_own_scorer(config: ScorerConfig, model: str, factory: object | No
     raise _no_engine("scorer.engine", config, "pmpo_ray.Scorer")
 
 
-async def open_own_generator(config: RewriterConfig, model: str, factory: object | None) -> AsyncGenerator:
+async def open_own_generator(
+    config: RewriterConfig, model: str, placement: Placement, factory: object | None
+) -> AsyncGenerator:
     """The same for a rewriter: a Generator or an AsyncGenerator."""
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewriter")
-    engine = await _made("rewriter.engine", factory, config, model, thread)
+    engine = await _made("rewriter.engine", factory, placement.applied(config), model, thread)
     if isinstance(engine, AsyncGenerator) and inspect.iscoroutinefunction(engine.generate):
         return engine
     if isinstance(engine, Generator) and not inspect.iscoroutinefunction(engine.generate):

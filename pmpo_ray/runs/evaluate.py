@@ -216,7 +216,7 @@ class _Evaluation:
         )
         role = "evaluation.process_reward"
         placed = await asyncio.to_thread(self._place, {role: (replica, settings.model)})
-        return await stack.enter_async_context(reward_pool(settings, replica, placed[role], self._config.ray))
+        return await stack.enter_async_context(reward_pool(settings, placed[role], self._config.ray))
 
     async def _model(
         self, model: str, evaluator: GenerateClient | None, reward: RewardPool | None

@@ -22,6 +22,7 @@ from pmpo_ray.engines.generation_prompt import end_tokens, generation_prompt
 from pmpo_ray.engines.hf import grouped_attention
 from pmpo_ray.engines.hf.devices import context_length
 from pmpo_ray.engines.hf.loading import LoadedModel, load_replica
+from pmpo_ray.engines.placement import Placement
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation
 
@@ -59,9 +60,11 @@ class TransformersGenerator:
         self._attention = grouped_attention.NAME if plain == "sdpa" else plain
 
     @classmethod
-    def load(cls, model: str, config: RewriterConfig) -> TransformersGenerator:
-        """A generator with `model` loaded; errors as in `load_replica`."""
-        return cls(load_replica(model, config))
+    def load(
+        cls, model: str, config: RewriterConfig, placement: Placement | None = None
+    ) -> TransformersGenerator:
+        """A generator with `model` loaded; `placement` and errors as in `load_replica`."""
+        return cls(load_replica(model, config, placement))
 
     def info(self) -> EngineInfo:
         return self._info

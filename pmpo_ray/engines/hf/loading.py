@@ -9,6 +9,7 @@ import torch
 
 from pmpo_ray.config.engines import ReplicaConfig
 from pmpo_ray.engines.hf.devices import choose_device, choose_dtype, context_length
+from pmpo_ray.engines.placement import Placement
 from pmpo_ray.engines.weights.resolve import ResolvedModel, load_model, load_tokenizer, resolve_model
 from pmpo_ray.types import EngineInfo
 
@@ -41,16 +42,17 @@ class LoadedModel:
         )
 
 
-def load_replica(name: str, config: ReplicaConfig) -> LoadedModel:
-    """Resolve and load the model `name` as `config` says.
+def load_replica(name: str, config: ReplicaConfig, placement: Placement | None = None) -> LoadedModel:
+    """Resolve and load the model `name` as `config` says, on the hardware of `placement` (None: of `config`).
 
     Raises ModelError where it can't be had, ResourceError where its device can't.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    placement = placement or Placement.configured(config)
+    if placement.threads is not None:
+        torch.set_num_threads(placement.threads)
     code = config.trust_remote_code
     resolved = resolve_model(name, revision=config.revision, code=code, progress=False)
-    device = choose_device(config.device)
+    device = choose_device(placement.device)
     dtype = choose_dtype(config.dtype, device)
     model = load_model(resolved, dtype=dtype, device=device, trust_remote_code=code)
     tokenizer = load_tokenizer(resolved, trust_remote_code=code)

@@ -13,6 +13,7 @@ from pmpo_ray.engines.hf.likelihood import LikelihoodEngine
 from pmpo_ray.engines.hf.loading import LoadedModel, load_replica
 from pmpo_ray.engines.hf.memory import TooLargeError
 from pmpo_ray.engines.items import ItemBuilder, example_name, example_score
+from pmpo_ray.engines.placement import Placement
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.errors import EngineError
 from pmpo_ray.types import EngineInfo, ScoreRequest, ScoreResult
@@ -29,9 +30,9 @@ class TransformersScorer:
         self._info = loaded.info(encoder.layout, self._engine.fallback)
 
     @classmethod
-    def load(cls, model: str, config: ScorerConfig) -> TransformersScorer:
-        """A scorer with `model` loaded; errors as in `load_replica`."""
-        return cls(load_replica(model, config), config)
+    def load(cls, model: str, config: ScorerConfig, placement: Placement | None = None) -> TransformersScorer:
+        """A scorer with `model` loaded; `placement` and errors as in `load_replica`."""
+        return cls(load_replica(model, config, placement), config)
 
     def info(self) -> EngineInfo:
         return self._info

