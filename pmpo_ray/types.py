@@ -1,7 +1,7 @@
 """Values that cross boundaries: between modules, processes and the run folder.
 
-Invariant: every value here is immutable, picklable, and free of torch, ray and file handles.
-Log-likelihoods are in nats, lengths in tokens, times in seconds.
+Invariants: every value is immutable and picklable, and contains no objects of torch or ray and no file
+handles. Log-likelihoods are in nats, lengths in tokens, times in seconds.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Kind = Literal["options", "labels", "text", "pairs"]
-"""What the targets of a task are: options listed in each input, labels from a closed set,
-free text, or preferred/dispreferred pairs."""
+"""The kind of a task's targets: options listed in each input, labels from a closed set, free text, or the
+preferred outputs of pairs."""
 
 Operator = str
-"""What made a candidate: one of OPERATORS, or the name of an operator of the user's own."""
+"""The origin of a candidate: one of OPERATORS, or the name of a custom operator."""
 OPERATORS = ("seed", "rewrite", "mask_drop")
-"""The operators that come along."""
+"""The built-in operators."""
 Status = Literal["survivor", "dropped", "refused", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a task: input x, wanted output y+ (`target`), unwanted outputs y- (`negatives`),
-    and the weight r of the row in the batch loss. `id` is unique and stable within its task."""
+    """One row of a task: input x, target y+, negatives y-, and the weight r of the row in the batch loss.
+    `id` is unique and stable within its task."""
 
     id: str
     input: str
@@ -37,8 +37,8 @@ class Example:
 class Task:
     """A named set of examples with the instruction to start from.
 
-    `labels` is the closed label set, empty for every kind but "labels". `test_examples` is a test
-    part that the data set itself defines; where it is empty, the test part is split off `examples`.
+    `labels` is the closed label set, empty for every kind except "labels". `test_examples` is a test part
+    that the data set itself defines; if it is empty, the test part is split off `examples`.
     """
 
     name: str
@@ -52,9 +52,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Disjoint parts of a task: what the optimiser sees (`train`), demonstrations that stand in
-    every prompt (`shots`), what only the final evaluation reads (`test`), and what the final pick is made
-    on where there is such a part (`validation`)."""
+    """Disjoint parts of a task: the examples that the search scores (`train`), demonstrations in every prompt
+    (`shots`), held-out examples for the evaluation (`test`), and those on which the best instruction is
+    chosen, if any (`validation`)."""
 
     train: tuple[Example, ...]
     shots: tuple[Example, ...]
@@ -64,8 +64,8 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class AnswerScore:
-    """log p(answer | instruction, input): the sum over the answer's `tokens` tokens, in nats,
-    its end-of-turn token included."""
+    """log p(answer | instruction, input) in nats: the sum over the answer's `tokens` tokens, its end-of-turn
+    token included."""
 
     logprob: float
     tokens: int
@@ -73,7 +73,7 @@ class AnswerScore:
 
 @dataclass(frozen=True, slots=True)
 class ExampleScore:
-    """Scores of one example under one instruction; `negatives` in the example's order.
+    """The scores of one example under one instruction, with `negatives` in the example's order.
     `context_tokens` counts instruction, shots and input with their template."""
 
     target: AnswerScore
@@ -82,14 +82,14 @@ class ExampleScore:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the context once and of every answer: what this score is charged for.
-        It does not depend on how an engine shared or packed the work."""
+        """The cost of this score: the tokens of the context, once, and of every answer. It does not depend on
+        how an engine shared or packed the work."""
         return self.context_tokens + self.target.tokens + sum(score.tokens for score in self.negatives)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """One unit of scoring work: one instruction on a chunk of examples."""
+    """A unit of scoring work: one instruction on a chunk of examples, after the demonstrations `shots`."""
 
     instruction: str
     examples: tuple[Example, ...]
@@ -98,8 +98,8 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScoreResult:
-    """Scores in the order of the request's examples. `tokens_computed` is what really went through
-    the model, after sharing; `seconds` is the engine's own time."""
+    """Scores in the order of the request's examples. `tokens_computed` counts the tokens that went through
+    the model, those shared by several answers once; `seconds` is the time spent in the engine."""
 
     scores: tuple[ExampleScore, ...]
     tokens_computed: int
@@ -108,10 +108,10 @@ class ScoreResult:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One user turn to answer `n` times by sampling. Sample i uses `seed + i` alone, so a sample does
-    not depend on what else runs. temperature 0 means greedy. Generation ends at the model's
-    end-of-turn token, at the first of the `stop` strings (not part of the text), or after
-    `max_tokens` tokens. `system` is a system turn, empty for none."""
+    """A user turn to answer `n` times by sampling. Sample i depends only on the seed `seed + i`, not on other
+    requests. Temperature 0 means greedy decoding. Generation ends at the model's end-of-turn token, at the
+    first of the `stop` strings (not part of the text), or after `max_tokens` tokens. `system` is a system
+    turn, empty for none."""
 
     prompt: str
     n: int = 1
@@ -126,7 +126,7 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One sampled answer. `finished` is False where it was cut off at the token limit."""
+    """One sampled answer. `finished` is False if it was cut off at the token limit."""
 
     text: str
     tokens: int
@@ -143,15 +143,15 @@ class GenerateResult:
 
     @property
     def tokens(self) -> int:
-        """Tokens generated, over all samples."""
+        """The number of generated tokens of all samples."""
         return sum(sample.tokens for sample in self.samples)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a replica runs. `revision` identifies the weights (hub commit or checksum), empty where a server
-    does not tell; `parameters` is 0 where their number is unknown; `context_length` is in tokens; `fallback`
-    names a slower path in use, empty for none."""
+    """The engine and the model of a replica. `revision` identifies the weights (hub commit or checksum),
+    empty if a server does not report it; `parameters` is their number, 0 if unknown; `context_length` is in
+    tokens; `fallback` names a slower code path in use, empty for none."""
 
     engine: str
     model: str
@@ -166,8 +166,9 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An instruction text in a population. `parent` is the id it was made from (None for a seed),
-    `lineage` the id of its first ancestor. Ids are unique in a task and sort by age."""
+    """An instruction in a population. `parent` is the id of the candidate that it was made from (None for a
+    seed), `lineage` the id of its first ancestor, `operator` its origin, `round` the round that made it. Ids
+    are unique within a task and sort by age."""
 
     id: str
     text: str
@@ -179,8 +180,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class ScoredCandidate:
-    """A candidate with its scores on every training example (in training order), the example losses
-    derived from them, and the batch loss (Eq. 4, weighted)."""
+    """A candidate with its scores on every training example (in training order), the losses of the examples,
+    and the batch loss (Eq. 4, weighted)."""
 
     candidate: Candidate
     scores: tuple[ExampleScore, ...]
@@ -188,14 +189,14 @@ class ScoredCandidate:
     loss: float
 
     def without_scores(self) -> ScoredCandidate:
-        """The same with its batch loss alone: a fraction of the memory."""
+        """This candidate with only its batch loss, which takes a fraction of the memory."""
         return replace(self, scores=(), losses=())
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A text that did not become a scored candidate, and why. `status` is "refused" where the gate
-    turned it down and "failed" where it could not be scored."""
+    """A text that did not become a scored candidate, with the reason. `status` is "refused" if the gate
+    rejected it, "failed" if it could not be scored."""
 
     id: str
     text: str
@@ -217,7 +218,8 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class SegmentImportance:
-    """dL_j = L(instruction without segment j) - L(instruction), in nats. Positive: the segment helps."""
+    """dL_j = L(instruction without segment j) - L(instruction), in nats. If it is positive, the segment
+    helps."""
 
     candidate: str
     index: int
@@ -227,10 +229,10 @@ class SegmentImportance:
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:
-    """All that one finished round of one task has to leave behind; the search continues from it.
+    """The complete result of one round of one task, from which the search continues.
 
-    `candidates` are all scored ones that took part, parents included; `survivors` are ids, best
-    first. Round 0 scores the seeds alone. Tokens and seconds are this round's own.
+    `candidates` are all that were scored, parents included; `survivors` are ids, best first. Round 0 scores
+    only the seeds. Tokens and seconds are those of this round.
     """
 
     task: str
@@ -250,8 +252,8 @@ class RoundRecord:
         return tuple(scored[name] for name in self.survivors)
 
     def slim(self, whole: Collection[str] = ()) -> RoundRecord:
-        """The same with scores for the candidates with the ids `whole` alone: what a run of many tasks keeps
-        in memory of the rounds that are stored."""
+        """This record with scores only for the candidates whose ids are in `whole`: the form in which a run
+        of many tasks keeps stored rounds in memory."""
         return replace(
             self,
             candidates=tuple(
@@ -263,10 +265,10 @@ class RoundRecord:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an instruction did on one held-out example. `answer` is what was chosen, or read from `reply`; None
-    where no answer could be read, which counts as wrong and is told apart. `loss` is the example's loss in
-    nats where answers were scored, `score` (0 to 1) how a judge prefers the reply to a reference, or the mean
-    score of its steps, where either was asked. `tokens` were generated."""
+    """The result of an instruction on one held-out example. `answer` is the one that was chosen, or read from
+    `reply`; None if no answer could be read, which counts as wrong but is reported separately. `loss` is the
+    example's loss in nats if answers were scored. `score` (0 to 1) is a judge's preference for the reply over
+    a reference, or the mean score of its steps, if either is configured. `tokens` counts generated tokens."""
 
     example: str
     right: bool
@@ -279,7 +281,8 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaCount:
-    """How many replicas a pool had from `at` (seconds since 1970) on: with their model loaded, and coming."""
+    """The number of replicas of a pool from the time `at` (seconds since 1970) on: those with their model
+    loaded (`ready`), and those that are starting (`coming`)."""
 
     at: float
     pool: str
@@ -292,8 +295,9 @@ Method = Literal["likelihood", "generation", "judged"]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What is evaluated: one instruction on one task, with one model, number of shots and repetition. `name`
-    is what the instruction is called; `train_loss` its batch loss in the run, if it took part."""
+    """The subject of an evaluation: one instruction on one task, with one model, number of shots and
+    repetition. `name` is the instruction's name, `train_loss` its batch loss in the run, None if it was not
+    part of the run."""
 
     task: str
     model: str
@@ -307,7 +311,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class ConditionResult:
-    """A condition and its outcomes, one a test example, in the order of the test part."""
+    """A condition and its outcomes, one for each test example, in the order of the test part."""
 
     condition: Condition
     outcomes: tuple[Outcome, ...]
@@ -315,7 +319,7 @@ class ConditionResult:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean, such as a proportion, with the ends of its 95% confidence interval; `n` is the number of
+    """A mean, such as a proportion, with the bounds of its 95% confidence interval; `n` is the number of
     examples."""
 
     value: float
@@ -326,9 +330,9 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What a task's optimisation came to. `stopped` is why it ended. Accuracies are None where no
-    test part was evaluated, and `p_value`, that of both being equally accurate (McNemar's exact test on the
-    test part), too."""
+    """The result of a task's optimisation. `stopped` is the reason why it ended, `start` and `best` are
+    instructions. `p_value` is that of the hypothesis that both are equally accurate (McNemar's exact test on
+    the test part). It and the accuracies are None if no test part was evaluated."""
 
     task: str
     rounds: int
@@ -347,7 +351,7 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class TaskFailure:
-    """A task that came to no result, and why: its start instruction or its evaluation could not be scored.
+    """A task without a result, and the reason: its start instruction or its evaluation could not be scored.
     Its finished rounds are kept."""
 
     task: str
@@ -359,8 +363,8 @@ State = Literal["waiting", "scoring", "masking", "rewriting", "evaluating", "don
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where one task stands; sent to observers on every change. `losses` holds the best loss after
-    each finished round, round 0 first."""
+    """The progress of one task, sent to observers on every change. `losses` has the best loss after each
+    finished round, round 0 first."""
 
     task: str
     state: State
