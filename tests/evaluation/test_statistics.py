@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from fractions import Fraction
 
 import pytest
 from scipy import stats
@@ -13,6 +14,7 @@ from pmpo_ray.evaluation.statistics import (
     compare,
     holm,
     mcnemar,
+    paired_p_value,
     permutation_test,
     pooled,
     rank_correlation,
@@ -46,6 +48,20 @@ def test_bootstrap_intervals_are_those_of_scipy(share: float) -> None:
     assert found == bootstrap_interval(values)
 
 
+@pytest.mark.parametrize("n", [59, 60, 600])
+def test_values_that_repeat_have_the_interval_of_scipy(n: int) -> None:
+    rng = random.Random(n)
+    differences = [float(rng.choice((-1, 0, 0, 0, 1, 1))) for _ in range(n)]
+    interval = bootstrap_interval(differences)
+    expected = stats.bootstrap(
+        (differences,), lambda x, axis: x.mean(axis=axis), method="percentile", n_resamples=20_000, rng=3
+    ).confidence_interval
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    # Values that differ in the last digits are distinct, so each one is drawn by itself.
+    jittered = bootstrap_interval([value + 1e-9 * i for i, value in enumerate(differences)])
+    assert (interval.low, interval.high) == pytest.approx((jittered.low, jittered.high), abs=0.02)
+
+
 def test_an_interval_of_equal_values_is_a_point() -> None:
     found = bootstrap_interval([0.1] * 7)
     assert (found.low, found.value, found.high) == pytest.approx((0.1, 0.1, 0.1))
@@ -74,9 +90,32 @@ def test_mcnemar_is_a_binomial_test_of_what_changed(gained: int, lost: int) -> N
     assert mcnemar(before, after) == pytest.approx(wanted, rel=1e-9)
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 40, 333, 1000])
+def test_mcnemar_is_the_exact_sum_of_binomial_coefficients(n: int) -> None:
+    for m in range(0, n // 2 + 1, max(1, n // 40)):
+        exact = min(Fraction(1), Fraction(2 * sum(math.comb(n, k) for k in range(m + 1)), 2**n))
+        assert mcnemar([False] * (n - m) + [True] * m, [True] * (n - m) + [False] * m) == pytest.approx(
+            float(exact), rel=1e-14, abs=0
+        )
+
+
+@pytest.mark.parametrize("lost", [10_000, 9_999, 9_900, 9_500, 8_000])
+def test_mcnemar_of_20000_changed_examples(lost: int) -> None:
+    gained = 20_000 - lost
+    p_value = mcnemar([False] * gained + [True] * lost, [True] * gained + [False] * lost)
+    assert p_value == pytest.approx(stats.binomtest(lost, 20_000).pvalue, rel=1e-10, abs=0)
+
+
 def test_a_p_value_is_never_zero() -> None:
-    assert 0 < mcnemar([False] * 3000, [True] * 3000) < 1e-300
+    assert mcnemar([False] * 3000, [True] * 3000) == math.ulp(0.0)
     assert 0 < permutation_test([0.0] * 50, [1.0] * 50) < 0.001
+
+
+def test_random_signs_of_values_that_repeat_give_the_binomial_test() -> None:
+    before, after = [0.0] * 100, [0.5] * 60 + [-0.5] * 40
+    assert permutation_test(before, after) == pytest.approx(stats.binomtest(40, 100).pvalue, abs=0.01)
+    jittered = [value + 1e-6 * i for i, value in enumerate(after)]
+    assert permutation_test(before, jittered) == pytest.approx(permutation_test(before, after), abs=0.02)
 
 
 @pytest.mark.parametrize("n", [5, 11, 60])
@@ -104,7 +143,11 @@ def test_without_any_difference_there_is_no_evidence() -> None:
 def test_accuracies_are_compared_by_mcnemar_and_means_by_permutation() -> None:
     before, after = draw(3, 100, 0.4), draw(4, 100, 0.7)
     found = compare(before, after)
-    assert found.p_value == mcnemar([b == 1 for b in before], [a == 1 for a in after])
+    assert (
+        found.p_value
+        == paired_p_value(before, after)
+        == mcnemar([b == 1 for b in before], [a == 1 for a in after])
+    )
     assert found.difference.value == pytest.approx(sum(after) / 100 - sum(before) / 100)
     halves = [value / 2 for value in before]
     assert compare(halves, after).p_value == permutation_test(halves, after)
