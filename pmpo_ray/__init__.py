@@ -1,8 +1,8 @@
 """Prompt optimization from token log-likelihoods, distributed with Ray.
 
-The names of this module are the public interface. Every other module of the package may move.
+The names in this module are the public interface. All other modules of the package may move.
 
-Invariant: importing this module loads no dependency; each name is imported when it is first used.
+Invariant: importing this module loads no dependency; each name is imported on first use.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ _MODULES = {
     "Progress": "pmpo_ray.types",
     "ProposalContext": "pmpo_ray.search.operators",
     "Proposer": "pmpo_ray.search.operators",
-    "RewriterConfig": "pmpo_ray.config.run",
+    "RewriterConfig": "pmpo_ray.config.engines",
     "RoundRecord": "pmpo_ray.types",
     "RunConfig": "pmpo_ray.config.run",
     "RunResult": "pmpo_ray.result",
@@ -107,7 +107,7 @@ _MODULES = {
     "ScoreRequest": "pmpo_ray.types",
     "ScoreResult": "pmpo_ray.types",
     "Scorer": "pmpo_ray.protocols",
-    "ScorerConfig": "pmpo_ray.config.run",
+    "ScorerConfig": "pmpo_ray.config.engines",
     "Task": "pmpo_ray.types",
     "TaskFailure": "pmpo_ray.types",
     "TaskResult": "pmpo_ray.types",

@@ -12,8 +12,8 @@ T = TypeVar("T")
 async def gather_or_cancel(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run all calls at once and return their results in order.
 
-    When a call fails, or when the caller is cancelled, the remaining calls are cancelled and have ended
-    before this function raises. Of several errors the first one is raised.
+    If a call fails or the caller is cancelled, the remaining calls are cancelled and have ended before this
+    function raises. Of several errors, the first is raised.
     """
     failure: BaseException | None = None
     tasks: list[asyncio.Task[T]] = []
@@ -22,7 +22,7 @@ async def gather_or_cancel(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             tasks.extend(group.create_task(call) for call in calls)
     except BaseExceptionGroup as failures:
         failure = failures.exceptions[0]
-    # Raised outside of the handler: the error keeps its own cause and gets no other context.
+    # Raised outside of the handler, so that the error keeps its cause and gets no new context.
     if failure is not None:
         raise failure
     return [task.result() for task in tasks]

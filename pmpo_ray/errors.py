@@ -1,12 +1,12 @@
-"""Errors that a user can cause, and those by which an engine says that it can go on no longer.
+"""Errors that a user can cause, and errors by which an engine reports that it cannot continue.
 
-Invariant: the text of a `PmpoError` is one line that says what is wrong, where, and what to do.
-The command line prints it as it is and exits with code 2; nothing else is ever shown as a bare line.
+Invariant: the text of a `PmpoError` is one line with the problem, its place, and the remedy. The command line
+prints it unchanged and exits with code 2; other errors are never shown as a bare line.
 """
 
 
 class PmpoError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base of every error that a user can cause and correct."""
 
 
 class ConfigError(PmpoError):
@@ -18,11 +18,11 @@ class DataError(PmpoError):
 
 
 class ModelError(PmpoError):
-    """A model cannot be found, read, or used for what was asked."""
+    """A model cannot be found, read, or used for the requested purpose."""
 
 
 class ResourceError(PmpoError):
-    """The machine or the cluster does not have what was asked for."""
+    """The machine or the cluster lacks the requested resources."""
 
 
 class RunFolderError(PmpoError):
@@ -34,8 +34,8 @@ class EngineError(PmpoError):
 
 
 class EngineLostError(Exception):
-    """A replica's engine died under it: the replica is of no more use and should end."""
+    """A replica's engine died: the replica is useless and should end."""
 
 
 class EndpointError(Exception):
-    """The server behind a replica cannot be reached or serves nobody now, whatever it is asked."""
+    """The server behind a replica cannot be reached, or rejects every request at present."""

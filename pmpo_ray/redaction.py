@@ -1,7 +1,7 @@
-"""Secrets taken out of texts.
+"""Secrets removed from texts.
 
-Invariant: neither the value of an environment variable that is named like a secret nor credentials within a
-URL pass through a `Redaction`.
+Invariant: the output of a `Redaction` contains neither the value of an environment variable with a secret's
+name nor credentials in a URL.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ Redact = Callable[[str], str]
 HIDDEN = "***"
 _SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIALS")
 _SECRET_CHARS = 8
-"""Shorter values are too likely to be part of ordinary words."""
+"""Minimum length of a secret: shorter values are too likely to be part of ordinary words."""
 _URL_CREDENTIALS = re.compile(
-    # A password may hold a "/" or "@" that should have been escaped; what stands there may also be a port.
+    # A password may contain an unescaped "/" or "@"; digits after the colon may also be a port.
     r"://(?:[^\s/?#@:]{1,1000}:(?!\d+[/?#])\S{1,1000}|[^\s/?#]{1,1000})@"
 )
 
 
 class Redaction:
-    """Replaces secrets in a text by HIDDEN: credentials in URLs, and the values of those variables of
-    `environ` whose names end like a secret's, whole or line by line, as they are, percent-encoded, or escaped
-    as by repr(). A secret that was cut before it came here is not recognised."""
+    """Replaces secrets in a text by HIDDEN: credentials in URLs, and the values of the variables of `environ`
+    whose names end in TOKEN, KEY, SECRET, PASSWORD or CREDENTIALS. Values are recognised whole or line by
+    line, verbatim, percent-encoded, or escaped as by repr(). A secret that was cut before is not
+    recognised."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         named = [value for name, value in environ.items() if name.upper().endswith(_SECRET_NAMES)]
         forms = {form for value in named for form in _spellings(value)}
-        # Where one secret begins another, the longer one has to go whole.
+        # If one secret is the beginning of another, the longer one has to be replaced whole.
         longest_first = sorted(forms, key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, longest_first))) if forms else None
 

@@ -1,6 +1,6 @@
-"""Untrusted texts: which characters may not be shown or adopted, and how texts are shortened.
+"""Untrusted texts: the characters that may be neither shown nor adopted, and ways to shorten texts.
 
-Invariant: a text that passed `visible` holds no character for which `is_hidden` holds.
+Invariant: the output of `visible` contains no hidden character.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def is_hidden(character: str) -> bool:
-    """True for a character that a reader does not see or that steers a terminal: control and format
-    characters (direction marks among them), lone surrogates, and Unicode's line and paragraph separators.
-    Line feeds, tabs and the two joiners are not hidden."""
+    """True for a character that is invisible or steers a terminal: control and format characters (direction
+    marks among them), lone surrogates, and Unicode's line and paragraph separators. Line feeds, tabs and the
+    two joiners are not hidden."""
     return character not in f"\n\t{_JOINERS}" and unicodedata.category(character) in _HIDDEN_CATEGORIES
 
 
@@ -26,7 +26,7 @@ def visible(text: str) -> str:
 
 
 def in_line(text: str) -> str:
-    """`text` as it may stand within a line of a terminal."""
+    """`text` on one line, with hidden characters escaped."""
     return " ".join(visible(text).split())
 
 
@@ -40,14 +40,14 @@ def shortened(text: str, width: int, tail: float = 0.0) -> str:
 
 
 def shortened_name(name: str, width: int) -> str:
-    """A name on one line in at most `width` characters. The end is kept: there the names of a family
-    differ."""
+    """A name on one line in at most `width` characters. Most of the end is kept, because names of one family
+    differ there."""
     return shortened(in_line(name), width, tail=2 / 3)
 
 
 def excerpt(text: str, width: int) -> str:
-    """The beginning of `text` on one line, in at most `width` characters, as a terminal may show it."""
-    # Cut first: to make a long text visible takes long.
+    """The beginning of `text` on one line, in at most `width` characters, with hidden characters escaped."""
+    # Cut before escaping, which is slow for a long text.
     shown = in_line(text[: 4 * width])
     return shortened(shown if len(text) <= 4 * width else f"{shown}…", width)
 
