@@ -1,7 +1,7 @@
-"""How many replicas a pool should have.
+"""The number of replicas that a pool should have.
 
-Invariants: pure; never fewer than `fewest` nor more than `most`; a replica is given up only after it has been
-idle for the whole debounce, so that the pause between two rounds does not cost a restart.
+Invariants: pure; the number is between `minimum` and `maximum`; a replica is retired only after it has been
+idle for `idle_seconds`, so that the pause between two rounds does not cost a restart.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from pmpo_ray.actors.health import ReplicaState
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The fewest and the most replicas, and the seconds that one is idle before it goes."""
+    """The minimum and maximum number of replicas, and the seconds that one is idle before it is retired."""
 
-    fewest: int
-    most: int
+    minimum: int
+    maximum: int
     idle_seconds: float
 
 
-def wanted(bounds: Bounds, demand: int, slots: int) -> int:
-    """Replicas for `demand` slots of waiting and outstanding work, each with `slots` slots at work and as
-    many waiting: one replica more only where there is something for it to do."""
-    return max(bounds.fewest, min(bounds.most, math.ceil(demand / (2 * slots))))
+def target_count(bounds: Bounds, demand: int, slots: int) -> int:
+    """The number of replicas for `demand` slots of waiting and outstanding work. Each works on `slots` slots
+    and has as many waiting, so that a further replica is started only if there is work for it."""
+    return max(bounds.minimum, min(bounds.maximum, math.ceil(demand / (2 * slots))))
 
 
 def surplus(bounds: Bounds, live: Sequence[Replica], demand: int, slots: int, now: float) -> list[Replica]:
-    """Of the `live` replicas those to retire now: first such that have no place yet, then the idle ones,
-    the youngest first. A replica that just starts is let come up."""
-    extra = len(live) - wanted(bounds, demand, slots)
+    """The `live` replicas to retire now: first those without a place, then idle ones, the youngest first. A
+    replica that is loading its model is not among them."""
+    extra = len(live) - target_count(bounds, demand, slots)
     if extra <= 0:
         return []
     idle = [

@@ -15,7 +15,8 @@ import ray
 from pmpo_ray.actors.autoscaling import Bounds
 from pmpo_ray.actors.dual_role import BothActor
 from pmpo_ray.actors.launcher import RayLauncher
-from pmpo_ray.actors.pool import Pool, PoolSpec
+from pmpo_ray.actors.pool import Pool
+from pmpo_ray.actors.pool_spec import PoolSpec
 from pmpo_ray.actors.resources import ReplicaPlan
 from pmpo_ray.actors.rewriter import RewriterActor
 from pmpo_ray.actors.scorer import ScorerActor
@@ -89,8 +90,8 @@ class ScorerPool:
         )
         # Ray resolves references that are arguments themselves and none inside of a value, so the parts of
         # the request travel one by one.
-        result: ScoreResult = await self._pool.submit(
-            "score",
+        result = await self._pool.submit(
+            ScorerActor.score,
             request.instruction,
             self._sharing(request.examples),
             start,
@@ -126,8 +127,8 @@ class RewriterPool:
     async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
         """The samples of `request`; of what waits, that with the most rounds left goes first. Errors as in
         `Pool.submit`."""
-        result: GenerateResult = await self._pool.submit(
-            "generate",
+        result = await self._pool.submit(
+            RewriterActor.generate,
             request,
             weight=self._token_weight * request.n * request.max_tokens,
             slots=request.n,
@@ -189,7 +190,7 @@ def pool_spec(
     return PoolSpec(
         role=role,
         launcher=launcher,
-        bounds=Bounds(plan.fewest, plan.replicas, settings.idle_timeout),
+        bounds=Bounds(plan.min_replicas, plan.replicas, settings.idle_timeout),
         slots=slots,
         start_timeout=settings.start_timeout,
         outage_timeout=settings.outage_timeout,

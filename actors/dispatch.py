@@ -1,81 +1,32 @@
-"""Which unit goes to which replica.
+"""The assignment of units to replicas.
 
 Invariants: a unit is in one place only, waiting or outstanding on one replica; only READY replicas get work;
-a unit that may have broken a replica runs alone from then on, so that it cannot take the blameless ones
-beside it down again; no replica is without work while a unit waits that it may take.
+a unit that may have broken a replica runs alone from then on, so that it cannot take blameless units down
+again; no replica is idle while a unit waits that it may take.
 
-Order: the most urgent units first, of those the longest, to the replica with the least outstanding work.
-Urgent is what many rounds wait for: tasks that fell behind would go on alone at the end, with most replicas
-idle. Units of one group (chunks of one candidate) go to the replica that began the group, whose cached prefix
-they share, unless another replica would be idle. A replica gets work beyond what it does at a time only while
-there is plenty for all: what is sent cannot be taken back for a replica that has become idle.
+Order: the most urgent units go first, of those the longest, to the replica with the least outstanding work.
+A unit is urgent if many rounds wait for it: a task that falls behind would run alone at the end, with most
+replicas idle. Units of one group (chunks of one candidate) go to the replica that began the group and has its
+prefix in the cache, unless another replica would be idle. A replica gets more than it works on at a time only
+while there is plenty of work for all replicas: a sent unit cannot be taken back for a replica that becomes
+idle.
 """
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from pmpo_ray.actors.handles import ReplicaHandle
 from pmpo_ray.actors.health import FINAL, ReplicaEvent, ReplicaState, advance, takes_work
-
-_Rank = tuple[int, float, int]
-
-
-@dataclass(slots=True, eq=False)
-class Unit:
-    """One call to be made on some replica.
-
-    `weight` is its expected work in tokens, `urgency` how many rounds wait for it, `slots` how many of a
-    replica's slots it takes, `group` what units with a common prefix have in common. `tried_on` are the ids
-    of the replicas that failed it: with `mishaps` that it cannot have caused, or with it `suspected`. Its
-    `faults` are those that happened while it was alone there, which no other unit can have caused.
-    """
-
-    method: str
-    args: tuple[object, ...]
-    weight: float
-    order: int
-    future: asyncio.Future[Any]
-    slots: int = 1
-    group: Hashable = None
-    urgency: int = 0
-    waiting: bool = False
-    tried_on: list[int] = field(default_factory=list)
-    suspected: bool = False
-    faults: int = 0
-    mishaps: int = 0
-
-    @property
-    def key(self) -> Hashable:
-        """Its group; one of its own where it has none."""
-        return (None, self.order) if self.group is None else self.group
-
-    @property
-    def rank(self) -> _Rank:
-        """Units of lower rank go first."""
-        return -self.urgency, -self.weight, self.order
-
-    def resolve(self, result: object) -> None:
-        """Hand `result` to the caller, unless the caller has gone."""
-        if not self.future.done():
-            self.future.set_result(result)
-
-    def fail(self, error: Exception) -> None:
-        """Hand `error` to the caller, unless the caller has gone."""
-        if not self.future.done():
-            self.future.set_exception(error)
-            # The error is for whoever awaits the unit; an interruption may come before anybody does.
-            self.future.exception()
+from pmpo_ray.actors.units import Rank, Unit
 
 
 @dataclass(slots=True)
 class Sent:
-    """A unit on its way: the replica's load at the time, this unit included, when it was sent and is due, and
-    whether another unit was there with it."""
+    """A sent unit: the replica's load at the time, this unit included; the times at which it was sent and is
+    due; `shared` if another unit was outstanding on the replica at the same time."""
 
     load: float
     at: float
@@ -85,11 +36,11 @@ class Sent:
 
 @dataclass(slots=True, eq=False)
 class Replica:
-    """What the pool knows of one replica.
+    """A replica as the pool sees it.
 
     `load` and `slots` are the weight and the slots of its outstanding units, `group` is the group of the unit
-    that it got last; `failures` counts failed calls since the last answered one; `idle_since` is when it last
-    became idle.
+    that it got last; `failures` counts failed calls since the last answered one; `idle_since` is the time at
+    which it last became idle.
     """
 
     id: int
@@ -116,7 +67,7 @@ class Replica:
         self.state = advance(self.state, event)
 
     def has_room(self, slots: int) -> bool:
-        """Whether one more fresh unit may be given where a replica may have `slots` slots taken. One unit
+        """True if the replica may get one more fresh unit when at most `slots` slots may be taken. One unit
         always fits, however many slots it takes."""
         if not takes_work(self.state):
             return False
@@ -149,43 +100,43 @@ class Replica:
         return sent
 
     def busy(self, now: float) -> float:
-        """Seconds during which it had work, up to now."""
+        """The seconds during which it had work, up to now."""
         return self._busy_seconds + (now - self._busy_since if self.outstanding else 0.0)
 
     def able(self, now: float) -> float:
-        """Seconds since it could work for the first time."""
+        """The seconds since it was first able to work."""
         return 0.0 if self.ready_since is None else now - self.ready_since
 
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """The waiting units of one group by rank. `owner` is the replica that began it."""
+    """The waiting units of one group by rank. `owner` is the replica that began the group."""
 
     key: Hashable
-    heap: list[tuple[_Rank, Unit]] = field(default_factory=list)
+    heap: list[tuple[Rank, Unit]] = field(default_factory=list)
     owner: int | None = None
 
     def top(self) -> Unit | None:
-        """The first unit that still waits."""
+        """The first unit that is still waiting."""
         while self.heap and not self.heap[0][1].waiting:
             heapq.heappop(self.heap)
         return self.heap[0][1] if self.heap else None
 
 
 class Backlog:
-    """The waiting units. Those that failed before go first, then the most urgent, the longest, the oldest."""
+    """The waiting units. Units that failed before go first, then the most urgent, the longest, the oldest."""
 
     def __init__(self) -> None:
         self._groups: dict[Hashable, _Group] = {}
-        # The units of all groups that no replica has begun. Entries of others are passed over when they
-        # come up; a unit that came back may have two.
-        self._fresh: list[tuple[_Rank, Unit]] = []
+        # The units of all groups that no replica has begun. Entries of other groups are skipped when they
+        # come up; a unit that came back may have two entries.
+        self._fresh: list[tuple[Rank, Unit]] = []
         self._failed: list[Unit] = []
         self._waiting = 0
         self.slots = 0
 
     def __len__(self) -> int:
-        """Units whose caller still waits."""
+        """The number of units whose caller still waits."""
         return self._waiting
 
     def add(self, unit: Unit) -> None:
@@ -201,12 +152,12 @@ class Backlog:
             heapq.heappush(self._fresh, (unit.rank, unit))
 
     def drop(self, unit: Unit) -> None:
-        """Forget a unit whose caller has gone; nothing happens to one that does not wait."""
+        """Forget a unit whose caller has gone. Does nothing if the unit is not waiting."""
         if unit.waiting:
             self._took(unit)
 
     def disown(self, replica: int) -> None:
-        """Let any replica go on with what `replica`, which is gone, had begun."""
+        """Let any replica continue the groups that `replica`, which is gone, had begun."""
         for group in self._groups.values():
             if group.owner == replica:
                 group.owner = None
@@ -224,37 +175,38 @@ class Backlog:
         self._waiting = self.slots = 0
 
     def assign(self, replicas: Iterable[Replica], slots: int, now: float) -> list[tuple[Unit, Replica]]:
-        """Give out all that can run now. A replica works on `slots` slots at a time and gets twice as much
-        while more waits than all replicas together could begin. The units are outstanding on their replicas
-        afterwards."""
+        """Assign all units that can run now; afterwards they are outstanding on their replicas. A replica
+        works on `slots` slots at a time and gets twice as many while more work waits than all replicas
+        could begin."""
         ready = [replica for replica in replicas if takes_work(replica.state)]
         if not self._waiting or not ready:
             return []
-        together = slots * len(ready)
-        given = self._assign_failed(ready, now)
+        total_slots = slots * len(ready)
+        assigned = self._assign_failed(ready, now)
         free = [self._turn(replica) for replica in ready if replica.has_room(2 * slots)]
         heapq.heapify(free)
         while free:
             *_, replica = heapq.heappop(free)
-            if not replica.has_room(2 * slots if self.slots >= together else slots):
+            if not replica.has_room(2 * slots if self.slots >= total_slots else slots):
                 continue
             unit = self._pop_for(replica)
             if unit is None:
                 break
             replica.take(unit, now)
-            given.append((unit, replica))
+            assigned.append((unit, replica))
             heapq.heappush(free, self._turn(replica))
-        return given
+        return assigned
 
     def _turn(self, replica: Replica) -> tuple[float, bool, int, Replica]:
-        """When a replica comes to choose: the least loaded first, of equals one that is warm for a unit."""
+        """The key by which replicas choose in turn: the least loaded first, of equals one whose cache is warm
+        for a waiting unit."""
         cold = replica.group is None or replica.group not in self._groups
         return replica.load, cold, replica.id, replica
 
     def _assign_failed(self, ready: list[Replica], now: float) -> list[tuple[Unit, Replica]]:
-        """Give units that failed before to idle replicas, if possible to such that did not fail them. A
-        replica that one of them waits for is taken out of `ready`: it gets nothing else and so drains."""
-        given: list[tuple[Unit, Replica]] = []
+        """Assign units that failed before to idle replicas, if possible to replicas that did not fail them. A
+        replica that such a unit waits for is removed from `ready`: it gets no other work and so drains."""
+        assigned: list[tuple[Unit, Replica]] = []
         failed, self._failed = self._failed, []
         for unit in sorted(failed, key=lambda unit: unit.rank):
             if not unit.waiting:
@@ -270,12 +222,12 @@ class Backlog:
             else:
                 self._took(unit)
                 replica.take(unit, now)
-                given.append((unit, replica))
-        return given
+                assigned.append((unit, replica))
+        return assigned
 
     def _pop_for(self, replica: Replica) -> Unit | None:
-        """The next unit for `replica`: of the group that it is warm for, else of one that nobody has begun,
-        else of the one that has the most left."""
+        """The next unit for `replica`: of the group in its cache, else of a group that no replica has begun,
+        else of the group with the most units left."""
         group = None if replica.group is None else self._groups.get(replica.group)
         if group is None or group.top() is None:
             group = self._next_fresh() or self._fullest()
@@ -286,7 +238,7 @@ class Backlog:
             group.owner = replica.id
         self._took(unit)
         if group.top() is None:
-            # Later units of this key begin a new group; the replica stays warm for them.
+            # Later units of this key begin a new group; the replica's cache stays warm for them.
             del self._groups[group.key]
         return unit
 

@@ -79,7 +79,7 @@ class RewardPool:
     async def rate(self, problem: str, solution: str) -> StepScores:
         """Errors as in `ProcessRewardModel.score` and `Pool.submit`."""
         weight = (len(problem) + len(solution)) / CHARACTERS_PER_TOKEN
-        scores: StepScores = await self._pool.submit("rate", problem, solution, weight=weight)
+        scores = await self._pool.submit(RewardActor.rate, problem, solution, weight=weight)
         self._pool.count_tokens(scores.tokens)
         return scores
 

@@ -1,66 +1,46 @@
-"""A pool of replicas of one role: creates, watches, replaces and retires them, and hands out work.
+"""A pool of replicas of one role: it creates, watches, replaces and retires replicas, and hands out work.
 
 Invariants:
 - Every submitted unit resolves exactly once, with a result or one exception, whatever dies. A unit is in the
-  backlog, or outstanding on one replica, whose call a task awaits to its end; where that call fails or is
-  given up, the unit goes back to the backlog or fails.
-- Every wait is bounded: a unit by its deadline, a start by `start_timeout`, and being without any working
-  replica by `outage_timeout`, after which everything that waits gets an error that says what was missing.
+  backlog, or it is outstanding on one replica and a task awaits the call. When the call fails or is given up,
+  the unit goes back to the backlog or fails.
+- Every wait is bounded: a unit by its deadline, a start by `start_timeout`, and the time without a working
+  replica by `outage_timeout`. After that, every waiting unit gets an error that says what was missing.
 
-All methods belong to one event loop; nothing here blocks it. Where replicas live is the launcher's concern.
+All methods belong to one event loop and never block it. The launcher decides where replicas live.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Hashable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from typing import Any, TypeVar
 
-from pmpo_ray.actors.autoscaling import Bounds, surplus, wanted
+from pmpo_ray.actors.autoscaling import surplus, target_count
 from pmpo_ray.actors.deadlines import Pace
-from pmpo_ray.actors.dispatch import Backlog, Replica, Sent, Unit
-from pmpo_ray.actors.handles import Launcher, ReplicaError, ReplicaLostError, ReplicaUnreachableError
+from pmpo_ray.actors.dispatch import Backlog, Replica, Sent
+from pmpo_ray.actors.handles import ReplicaError, ReplicaLostError
 from pmpo_ray.actors.health import WORKING, ReplicaEvent, ReplicaState
-from pmpo_ray.actors.stats import PoolStats, ReplicaStats
+from pmpo_ray.actors.pool_spec import PoolSpec
+from pmpo_ray.actors.probing import probe
+from pmpo_ray.actors.stats import PoolStats, Totals
+from pmpo_ray.actors.units import Unit
 from pmpo_ray.errors import DataError, EngineError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo
 
-FAULTS_PER_UNIT = 3
-"""Tries that failed while the unit was alone on its replica."""
-MISHAPS_PER_UNIT = 8
-"""Tries that failed because a node or a server went or could not be reached, which is hardly ever a unit's
-fault."""
+T = TypeVar("T")
+
 FAILED_CALLS_PER_REPLICA = 2
-"""Failures in a row, between which it answered pings, after which a replica counts as broken."""
+"""A replica counts as broken after so many failed calls in a row, even if it answers pings in between."""
 FAILED_STARTS = 5
-"""Starts that failed in a row, before any succeeded, after which the pool gives up at once."""
-LONGEST_RELAUNCH_DELAY = 30.0
-PROBE_INTERVAL = 0.5
+"""The pool fails at once after so many failed starts in a row before the first success."""
+MAX_RELAUNCH_DELAY = 30.0
+"""Seconds."""
 TICK = 1.0
+"""Seconds between two looks at deadlines, missing replicas and idle replicas."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSpec:
-    """What a pool is made of.
-
-    `role` is the section of the configuration that it is named by in messages, `slots` how much a replica
-    works on at a time. Times are in seconds: `grace` is allowed to every unit beyond what is usual,
-    `relaunch_delay` doubles with every start that fails.
-    """
-
-    role: str
-    launcher: Launcher
-    bounds: Bounds
-    slots: int
-    start_timeout: float = 300.0
-    outage_timeout: float = 600.0
-    probe_timeout: float = 20.0
-    grace: float = 60.0
-    relaunch_delay: float = 1.0
 
 
 class Pool:
@@ -79,74 +59,61 @@ class Pool:
         self._error: Exception | None = None
         self._ticks: asyncio.TimerHandle | None = None
         self._launched = self._units = self._slots_out = 0
-        self._done = self._failed = self._retries = self._lost = self._tokens = 0
-        self._gone_busy = self._gone_ready = 0.0
+        self._totals = Totals()
         self._failed_starts = 0
         self._last_loss = ""
         self._next_launch = self._working_at = self._loop.time()
 
     async def start(self) -> EngineInfo:
-        """Start the fewest replicas, one at least, and return when the first is ready; others join as they
-        come and as work waits.
+        """Start the minimum number of replicas, at least one, and return when the first is ready. The others
+        join later, and more are started when work waits.
 
-        Raises what a replica's `start` raised, if that is a PmpoError (every replica would fail alike), and
-        ResourceError where none could be started.
+        Raises the PmpoError of a replica's `start`, since every replica would fail alike, and ResourceError
+        if no replica could be started.
         """
         self._tick()
         return await asyncio.shield(self._first_start)
 
     async def submit(
         self,
-        method: str,
+        method: Callable[..., Awaitable[T]],
         *args: object,
         weight: float,
         slots: int = 1,
         group: Hashable = None,
         urgency: int = 0,
-    ) -> Any:
-        """The answer of `method(*args)` on some replica. `weight` is the expected work in tokens; units of
-        one `group` share a prefix; the more urgent of two waiting units goes first.
+    ) -> T:
+        """The answer of `method`, a method of the replicas' actor class, called with `args` on some replica.
 
-        Raises EngineError and DataError as the replica raised them, EngineError where the call failed on
-        several replicas for other reasons, and the pool's own error where no replica is left. A caller
-        that is cancelled takes its unit out of the queue; a unit already sent runs to its end.
+        `weight` is the expected work in tokens; units of one `group` share a prefix; the more urgent of two
+        waiting units goes first. An argument may be a reference that the launcher's replicas resolve.
+
+        Raises the EngineError or DataError of the replica, EngineError if the call failed on several replicas
+        for other reasons, and the pool's error if no replica is left. A caller that is cancelled takes its
+        unit out of the queue; a unit already sent runs to its end.
         """
         if self._error is not None:
             raise self._error
-        unit = Unit(method, args, weight, self._units, self._loop.create_future(), slots, group, urgency)
+        future = self._loop.create_future()
+        unit = Unit(method.__name__, args, weight, self._units, future, slots, group, urgency)
         unit.future.add_done_callback(lambda _: self._backlog.drop(unit))
         self._units += 1
         self._backlog.add(unit)
         self._grow()
         self._dispatch()
-        return await unit.future
+        answer: T = await unit.future
+        return answer
 
     def count_tokens(self, tokens: int) -> None:
         """Add to `PoolStats.tokens`; the pool does not look into answers."""
-        self._tokens += tokens
+        self._totals.tokens += tokens
 
     def stats(self) -> PoolStats:
-        """What the pool is doing now."""
-        now = self._loop.time()
-        live = self._live.values()
-        return PoolStats(
-            queued=len(self._backlog),
-            in_flight=sum(len(replica.outstanding) for replica in live),
-            done=self._done,
-            failed=self._failed,
-            retries=self._retries,
-            lost=self._lost,
-            tokens=self._tokens,
-            busy_seconds=self._gone_busy + sum(replica.busy(now) for replica in live),
-            ready_seconds=self._gone_ready + sum(replica.able(now) for replica in live),
-            replicas=tuple(
-                ReplicaStats(replica.id, replica.state, replica.where, len(replica.outstanding), replica.done)
-                for replica in live
-            ),
-        )
+        """Statistics of the pool at this moment."""
+        return self._totals.snapshot(len(self._backlog), self._live.values(), self._loop.time())
 
     async def close(self) -> None:
-        """End all replicas; whoever still waits gets a ResourceError. May be called again."""
+        """End all replicas; every waiting caller gets a ResourceError. May be called again."""
         self._fail(
             ResourceError(f"the {self._spec.role} pool was closed with work still waiting; start a new one")
         )
@@ -173,7 +140,7 @@ class Pool:
             result = await replica.handle.call(unit.method, *unit.args)
         except (EngineError, DataError) as error:
             self._answered(unit, replica)
-            self._failed += 1
+            self._totals.failed += 1
             unit.fail(error)
         except ReplicaError as error:
             sent = self._release(unit, replica)
@@ -194,37 +161,29 @@ class Pool:
         sent = self._release(unit, replica)
         replica.done += 1
         replica.failures = 0
-        self._done += 1
+        self._totals.done += 1
         return sent
 
     def _requeue(self, unit: Unit, replica: Replica, sent: Sent, error: ReplicaError) -> None:
         """Give the unit another try, or fail it."""
-        unit.tried_on.append(replica.id)
-        if isinstance(error, ReplicaUnreachableError) or (
-            isinstance(error, ReplicaLostError) and error.blameless
-        ):
-            unit.mishaps += 1
-        else:
-            unit.suspected = True
-            # Beside others it may be blameless; the next try, alone, will show.
-            unit.faults += not sent.shared
+        unit.note_failure(replica.id, error, shared=sent.shared)
         if self._error is not None:
             unit.fail(self._error)
-        elif unit.faults >= FAULTS_PER_UNIT or unit.mishaps >= MISHAPS_PER_UNIT:
-            self._failed += 1
+        elif unit.exhausted:
+            self._totals.failed += 1
             tries = len(unit.tried_on)
             self._note(logging.WARNING, "unit failed", replica, tries=tries, reason=str(error))
             unit.fail(
                 EngineError(f"{self._spec.role}: {tries} tries of one request failed, the last one: {error}")
             )
         elif not unit.future.done():
-            self._retries += 1
+            self._totals.retries += 1
             self._backlog.add(unit)
 
     # Replicas
 
     def _suspect(self, replica: Replica, error: ReplicaError) -> None:
-        """A call failed: find out whether the replica is fit for work."""
+        """Handle a failed call: find out if the replica is fit for work."""
         if not replica.live:
             return
         if isinstance(error, ReplicaLostError):
@@ -233,13 +192,13 @@ class Pool:
         first = replica.state is ReplicaState.READY
         replica.advance(ReplicaEvent.CALL_FAILED)
         if first:
-            # What else was in flight fails with it, and counts as the same failure.
+            # Other calls in flight fail with it and count as the same failure.
             replica.failures += 1
             self._spawn(self._probe(replica, error))
 
     async def _probe(self, replica: Replica, error: ReplicaError) -> None:
         """Give a suspect replica work again, or replace it."""
-        loss = await self._unanswered(replica)
+        loss = await probe(replica.handle, self._spec.probe_timeout)
         if not replica.live:
             return
         if loss is None and replica.failures < FAILED_CALLS_PER_REPLICA:
@@ -248,25 +207,8 @@ class Pool:
         else:
             self._lose(replica, loss or ReplicaLostError(str(error)))
 
-    async def _unanswered(self, replica: Replica) -> ReplicaLostError | None:
-        """Why the replica does not answer a ping; None if it does. One that is unreachable is asked again
-        until the timeout: its node may come back, and it takes a while to tell that a node is lost."""
-        try:
-            async with asyncio.timeout(self._spec.probe_timeout):
-                while True:
-                    try:
-                        await replica.handle.ping()
-                    except ReplicaUnreachableError:
-                        await asyncio.sleep(PROBE_INTERVAL)
-                    else:
-                        return None
-        except TimeoutError:
-            return ReplicaLostError(f"no answer for {self._spec.probe_timeout:g} s", blameless=True)
-        except ReplicaError as error:
-            return error if isinstance(error, ReplicaLostError) else ReplicaLostError(str(error))
-
     async def _bring_up(self, replica: Replica) -> None:
-        """Wait for a place, however long that takes, then for the model."""
+        """Wait for a place on a node, however long that takes, then for the model."""
         seconds = self._spec.start_timeout
         try:
             replica.where = await replica.handle.ping()
@@ -302,7 +244,7 @@ class Pool:
         self._starts.pop(replica, None)
         self._failed_starts += 1
         delay = self._spec.relaunch_delay * 2.0 ** (self._failed_starts - 1)
-        self._next_launch = self._loop.time() + min(delay, LONGEST_RELAUNCH_DELAY)
+        self._next_launch = self._loop.time() + min(delay, MAX_RELAUNCH_DELAY)
         if self._failed_starts >= FAILED_STARTS and not self._first_start.done():
             self._fail(
                 ResourceError(
@@ -313,15 +255,15 @@ class Pool:
         self._lose(replica, error)
 
     def _lose(self, replica: Replica, error: ReplicaError) -> None:
-        """Give a replica up; its units go elsewhere, and another one comes in its place."""
+        """Give a replica up: its units go to other replicas, and a new one replaces it."""
         if not replica.live:
             return
-        self._lost += 1
+        self._totals.lost += 1
         self._last_loss = str(error)
         self._note(logging.WARNING, "replica lost", replica, reason=str(error))
         self._end(replica, ReplicaEvent.LOST)
         for unit in [*replica.outstanding]:
-            # Its call may never come to an end now, and the unit must not wait for it.
+            # The call may never end now, and the unit must not wait for it.
             if (call := self._calls.get(unit)) is not None:
                 call.cancel()
             self._requeue(unit, replica, self._release(unit, replica), error)
@@ -329,18 +271,18 @@ class Pool:
         self._dispatch()
 
     def _grow(self) -> None:
-        """Ask for the replicas that are wanted, unless the last ones failed to start just now."""
+        """Launch the missing replicas, unless the last start failed a moment ago."""
         now = self._loop.time()
         if self._error is not None or now < self._next_launch:
             return
-        count = wanted(self._spec.bounds, self._demand(), self._spec.slots)
+        count = target_count(self._spec.bounds, self._demand(), self._spec.slots)
         if not self._first_start.done():
             count = max(count, 1)
         for _ in range(count - len(self._live)):
             replica = Replica(self._launched, self._spec.launcher.launch(), idle_since=now)
             self._launched += 1
             self._live[replica.id] = replica
-            self._note(logging.INFO, "replica asked for", replica)
+            self._note(logging.INFO, "replica requested", replica)
             self._starts[replica] = self._spawn(self._bring_up(replica))
 
     def _shrink(self) -> None:
@@ -352,13 +294,11 @@ class Pool:
             self._end(replica, ReplicaEvent.RETIRE)
 
     def _demand(self) -> int:
-        """Slots of all work that is waiting or outstanding."""
+        """The slots of all waiting and outstanding work."""
         return self._backlog.slots + self._slots_out
 
     def _end(self, replica: Replica, event: ReplicaEvent) -> None:
-        now = self._loop.time()
-        self._gone_busy += replica.busy(now)
-        self._gone_ready += replica.able(now)
+        self._totals.end(replica, self._loop.time())
         replica.advance(event)
         del self._live[replica.id]
         self._backlog.disown(replica.id)
@@ -372,8 +312,7 @@ class Pool:
     # Time
 
     def _tick(self) -> None:
-        """What has to be looked at from time to time: units that are overdue, replicas that are missing or
-        idle, a pool that has been without replicas for too long."""
+        """Look for overdue units, for missing and idle replicas, and for an outage that lasts too long."""
         if self._error is not None:
             return
         self._ticks = self._loop.call_later(TICK, self._tick)
@@ -391,11 +330,11 @@ class Pool:
         spec = self._spec
         placed = any(replica.state is not ReplicaState.PENDING for replica in self._live.values())
         if placed or self._failed_starts or not self._live:
-            missing = f"the last one was lost: {self._last_loss}" if self._last_loss else "none has started"
+            reason = f"the last one was lost: {self._last_loss}" if self._last_loss else "none has started"
         else:
-            missing = f"the cluster had no room for one: {spec.launcher.missing()}"
+            reason = f"the cluster had no room for one: {spec.launcher.missing()}"
         return (
-            f"{spec.role}: no working replica for {spec.outage_timeout:g} s, {missing}; lower "
+            f"{spec.role}: no working replica for {spec.outage_timeout:g} s, {reason}; lower "
             f"{spec.role}.cpus or {spec.role}.gpus, add nodes, or raise ray.outage_timeout"
         )
 
@@ -403,7 +342,7 @@ class Pool:
         now = self._loop.time()
         for replica in [*self._live.values()]:
             for unit, sent in replica.outstanding.items():
-                # Never later than it was, and sooner once something was measured.
+                # A deadline never moves back; it moves forward once something was measured.
                 sent.due = min(sent.due, sent.at + self._pace.allowance(sent.load, len(unit.tried_on)))
             overdue = [sent for sent in replica.outstanding.values() if sent.due < now]
             if overdue:
@@ -417,8 +356,8 @@ class Pool:
     # Ends
 
     def _fail(self, error: Exception) -> None:
-        """From here on nothing is sent; what waits, and what is submitted later, gets `error`. The first
-        error stays."""
+        """End the pool's work: nothing more is sent, and every unit that waits or is submitted later gets
+        `error`. Only the first error counts."""
         if self._error is not None:
             return
         self._error = error
@@ -427,7 +366,7 @@ class Pool:
         self._backlog.fail_all(error)
         if not self._first_start.done():
             self._first_start.set_exception(error)
-            # The error is for whoever awaits `start`; nobody may be doing so.
+            # Mark the error as retrieved: nobody may be awaiting `start`.
             self._first_start.exception()
         for unit in [*self._calls]:
             unit.fail(error)
@@ -442,5 +381,5 @@ class Pool:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
-            # A mistake in the pool or in a launcher: loud, and nobody is left waiting.
+            # A bug in the pool or a launcher: it reaches every caller, and nobody is left waiting.
             self._fail(error)

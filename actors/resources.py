@@ -57,9 +57,9 @@ class ClusterResources:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaPlan:
-    """What each of `replicas` actors gets, of which `fewest` are there all the time. `threads` are those of
-    one forward pass on the CPU. With `tensor_parallel` above 1 each has a placement group of so many GPUs on
-    one node, which its engine's own workers take."""
+    """The resources of each of up to `replicas` actors, of which `min_replicas` always run. `threads` are those
+    of one forward pass on the CPU. With `tensor_parallel` above 1 each actor has a placement group of so many
+    GPUs on one node, for the workers of its engine."""
 
     replicas: int
     num_cpus: float
@@ -67,7 +67,7 @@ class ReplicaPlan:
     memory_bytes: int | None
     threads: int
     device: Literal["cpu", "cuda"]
-    fewest: int = 1
+    min_replicas: int = 1
     tensor_parallel: int = 1
 
     @property
@@ -179,7 +179,7 @@ def plan_roles(
 def check_fits(parts: Mapping[str, ReplicaPlan], cluster: ClusterResources) -> None:
     """Raise ResourceError where the cluster, as it is now, cannot hold the fewest replicas of all roles at
     once, one of each at least. A cluster that grows on demand need not be asked."""
-    roles = [(role, replace(part, replicas=max(1, part.fewest))) for role, part in parts.items()]
+    roles = [(role, replace(part, replicas=max(1, part.min_replicas))) for role, part in parts.items()]
     _check_sum(
         " + ".join(f"{role}.replicas={part.replicas} x {_cpus(part.num_cpus)}" for role, part in roles),
         sum(part.replicas * part.num_cpus for _, part in roles),
@@ -300,7 +300,7 @@ def _draft(config: ReplicaConfig, gpus: float) -> ReplicaPlan:
         memory_bytes=None if config.memory_gb is None else int(config.memory_gb * GIGABYTE),
         threads=config.threads or max(1, int(config.cpus)),
         device="cuda" if gpus > 0 else "cpu",
-        fewest=config.replicas if config.min_replicas is None else config.min_replicas,
+        min_replicas=config.replicas if config.min_replicas is None else config.min_replicas,
         tensor_parallel=config.tensor_parallel,
     )
 

@@ -4,7 +4,7 @@
 
 Invariant: a unit's line is in the file LEDGER before the unit is sent, and its end before the search hears of
 it, so that a kill of this process hides neither. GRACE takes the place of the pools' own (see
-`pmpo_ray.actors.pool.PoolSpec`): a hung replica is found in seconds, not minutes.
+`pmpo_ray.actors.pool_spec.PoolSpec`): a hung replica is found in seconds, not minutes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pmpo_ray.actors import clients
-from pmpo_ray.actors.pool import Pool, PoolSpec
+from pmpo_ray.actors.pool import Pool
+from pmpo_ray.actors.pool_spec import PoolSpec
 from pmpo_ray.cli.main import main as pmpo
+
+T = TypeVar("T")
 
 
 class Ledger:
@@ -45,10 +49,10 @@ def counted_pool(ledger: Ledger, grace: float) -> type[Pool]:
         def __init__(self, spec: PoolSpec) -> None:
             super().__init__(replace(spec, grace=grace))
 
-        async def submit(self, method: str, *args: object, **settings: Any) -> Any:
+        async def submit(self, method: Callable[..., Awaitable[T]], *args: object, **settings: Any) -> T:
             unit = ledger.number()
             what = hashlib.blake2b(repr(args).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-            ledger.write(unit=unit, state="submitted", method=method, what=what)
+            ledger.write(unit=unit, state="submitted", method=method.__name__, what=what)
             state = "failed"
             try:
                 answer = await super().submit(method, *args, **settings)
@@ -57,7 +61,7 @@ def counted_pool(ledger: Ledger, grace: float) -> type[Pool]:
                 state = "cancelled"
                 raise
             finally:
-                ledger.write(unit=unit, state=state, method=method, retries=self.stats().retries)
+                ledger.write(unit=unit, state=state, method=method.__name__, retries=self.stats().retries)
             return answer
 
     return CountedPool
@@ -65,6 +69,6 @@ def counted_pool(ledger: Ledger, grace: float) -> type[Pool]:
 
 if __name__ == "__main__":
     _, path, seconds, *command = sys.argv
-    clients.Pool = counted_pool(Ledger(path), float(seconds))  # type: ignore[attr-defined, misc]
+    clients.Pool = counted_pool(Ledger(path), float(seconds))  # type: ignore[attr-defined]
     sys.argv = ["pmpo", *command]
     pmpo()

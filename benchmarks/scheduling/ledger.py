@@ -7,13 +7,15 @@ no latency, no waiting, no driver.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pmpo_ray.actors.pool import Pool
-from pmpo_ray.types import Progress
+from pmpo_ray.types import GenerateResult, Progress, ScoreResult
+
+T = TypeVar("T")
 
 TASK: ContextVar[str] = ContextVar("task")
 """The task that a piece of work is done for."""
@@ -54,8 +56,9 @@ class RecordedPool(Pool):
 
     ledger: Ledger
 
-    async def submit(self, method: str, *args: object, **how: Any) -> Any:
+    async def submit(self, method: Callable[..., Awaitable[T]], *args: object, **how: Any) -> T:
         result = await super().submit(method, *args, **how)
+        assert isinstance(result, ScoreResult | GenerateResult)
         self.ledger.add(self._spec.role, result.seconds)
         return result
 

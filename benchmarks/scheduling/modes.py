@@ -30,7 +30,7 @@ from pmpo_ray.actors.autoscaling import Bounds
 from pmpo_ray.actors.clients import Examples, RewriterPool, ScorerPool
 from pmpo_ray.actors.handles import Launcher
 from pmpo_ray.actors.launcher import RayLauncher
-from pmpo_ray.actors.pool import PoolSpec
+from pmpo_ray.actors.pool_spec import PoolSpec
 from pmpo_ray.actors.resources import ReplicaPlan
 from pmpo_ray.actors.scorer import ScorerActor
 from pmpo_ray.config.engines import ScorerConfig

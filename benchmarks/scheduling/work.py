@@ -11,14 +11,15 @@ import hashlib
 import os
 import platform
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.engines.simulated.engine import Pace, SimulatedScorer
 from pmpo_ray.protocols import GenerateClient, Observer, ScoreClient
-from pmpo_ray.search.loop import SearchSetup
 from pmpo_ray.search.objectives import make_objective
+from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.types import (
     EngineInfo,
     Example,
@@ -109,7 +110,7 @@ def search_setup(
 ) -> SearchSetup:
     """One task's search: 13 rewriting requests a round, one new candidate each, one shot."""
 
-    async def keep(record: RoundRecord) -> None:
+    async def keep(record: RoundRecord, _rounds: Sequence[RoundRecord]) -> None:
         if len(record.refusals) or (record.round > 0 and len(record.candidates) != CANDIDATES + 1):
             raise RuntimeError(f"{task.name}, round {record.round}: not {CANDIDATES} new candidates")
 

@@ -82,7 +82,7 @@ async def grown_and_shrunk(address: str) -> None:
     ray.init(address=address, log_to_driver=False)
     try:
         assert nodes() == 1
-        plan = ReplicaPlan(3, 1, 1, None, threads=1, device="cuda", fewest=0)
+        plan = ReplicaPlan(3, 1, 1, None, threads=1, device="cuda", min_replicas=0)
         config = ScorerConfig(engine="simulated", min_replicas=0, replicas=3)
         settings = RayConfig(autoscaling=True, idle_timeout=2.0, outage_timeout=100.0)
         pool = await start_scorer_pool(config, model, plan, settings)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_ray.actors.autoscaling import Bounds, surplus, wanted
+from pmpo_ray.actors.autoscaling import Bounds, surplus, target_count
 from pmpo_ray.actors.deadlines import FACTOR, FIRST_DEADLINE, Pace
-from pmpo_ray.actors.dispatch import Backlog, Replica, Unit
+from pmpo_ray.actors.dispatch import Backlog, Replica
 from pmpo_ray.actors.health import ReplicaState
+from pmpo_ray.actors.units import Unit
 
 
 class Nowhere:
@@ -170,7 +171,7 @@ def test_deadlines_follow_what_was_measured() -> None:
 
 @pytest.mark.parametrize(("demand", "count"), [(0, 1), (2, 1), (3, 2), (13, 7), (1000, 8)])
 def test_replicas_follow_the_work_within_their_bounds(demand: int, count: int) -> None:
-    assert wanted(Bounds(1, 8, 60.0), demand, slots=1) == count
+    assert target_count(Bounds(1, 8, 60.0), demand, slots=1) == count
 
 
 def test_idle_replicas_go_after_the_debounce_the_youngest_and_the_unplaced_first() -> None:

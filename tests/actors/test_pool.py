@@ -21,7 +21,8 @@ from pmpo_ray.actors.autoscaling import Bounds
 from pmpo_ray.actors.clients import start_rewriter_pool, start_scorer_pool
 from pmpo_ray.actors.health import ReplicaState
 from pmpo_ray.actors.launcher import RayLauncher, ReplicaActor
-from pmpo_ray.actors.pool import Pool, PoolSpec
+from pmpo_ray.actors.pool import Pool
+from pmpo_ray.actors.pool_spec import PoolSpec
 from pmpo_ray.actors.resources import ReplicaPlan, actor_options
 from pmpo_ray.actors.stats import PoolStats
 from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
@@ -119,7 +120,7 @@ async def pool_of(
     folder: Path,
     count: int = 2,
     *,
-    fewest: int | None = None,
+    minimum: int | None = None,
     slots: int = 1,
     num_cpus: float = 0.1,
     start_timeout: float = 60.0,
@@ -131,7 +132,7 @@ async def pool_of(
     spec = PoolSpec(
         "scorer",
         RayLauncher(actor, (folder,), plan),
-        Bounds(count if fewest is None else fewest, count, idle_seconds),
+        Bounds(count if minimum is None else minimum, count, idle_seconds),
         slots,
         start_timeout=start_timeout,
         outage_timeout=outage_timeout,
@@ -240,9 +241,9 @@ async def test_a_wrong_model_fails_the_start_with_the_engines_own_error() -> Non
 
 async def test_a_wrong_model_fails_waiting_and_later_units_too(tmp_path: Path) -> None:
     async with pool_of(WrongModel, tmp_path) as pool:
-        waiting = asyncio.ensure_future(pool.submit("echo", 1, weight=1))
+        waiting = asyncio.ensure_future(pool.submit(Worker.echo, 1, weight=1))
         await asyncio.sleep(0)
-        for failing in (pool.start(), waiting, pool.submit("echo", 1, weight=1)):
+        for failing in (pool.start(), waiting, pool.submit(Worker.echo, 1, weight=1)):
             with pytest.raises(ModelError, match=r"model 'x' is not there"):
                 await failing
 
@@ -275,7 +276,7 @@ async def test_a_broken_replica_does_not_swallow_the_queue(tmp_path: Path) -> No
         await pool.start()
         await until(pool.stats, all_ready)
         values = range(30)
-        results = await asyncio.gather(*(pool.submit("echo_unless_lemon", v, weight=1) for v in values))
+        results = await asyncio.gather(*(pool.submit(Worker.echo_unless_lemon, v, weight=1) for v in values))
         assert results == list(values)
         assert pool.stats().done == len(values)
 
@@ -285,27 +286,27 @@ async def test_an_error_of_the_request_is_not_tried_again(tmp_path: Path, error:
     async with pool_of(Worker, tmp_path, count=1) as pool:
         await pool.start()
         with pytest.raises(type(error)) as raised:
-            await pool.submit("refuse", error, weight=1)
+            await pool.submit(Worker.refuse, error, weight=1)
         assert (type(raised.value), str(raised.value)) == (type(error), str(error))
         assert pool.stats().retries == 0
-        assert await pool.submit("echo", 7, weight=1) == 7
+        assert await pool.submit(Worker.echo, 7, weight=1) == 7
 
 
 async def test_a_unit_that_fails_everywhere_ends_with_the_last_reason(tmp_path: Path) -> None:
     async with pool_of(Worker, tmp_path, count=2) as pool:
         await pool.start()
         with pytest.raises(EngineError, match=r"3 tries .* RuntimeError: always broken$"):
-            await pool.submit("break_down", weight=1)
+            await pool.submit(Worker.break_down, weight=1)
         assert pool.stats().retries == 2
-        assert await pool.submit("echo", 7, weight=1) == 7
+        assert await pool.submit(Worker.echo, 7, weight=1) == 7
 
 
 async def test_a_unit_that_kills_replicas_fails_alone(tmp_path: Path) -> None:
     async with pool_of(Worker, tmp_path, count=1, slots=2) as pool:
         await pool.start()
         # Two more are sent to the one replica with the poison, which takes it down.
-        poison = asyncio.ensure_future(pool.submit("die", weight=9))
-        blameless = [asyncio.ensure_future(pool.submit("echo", v, 0.3, weight=1)) for v in range(3)]
+        poison = asyncio.ensure_future(pool.submit(Worker.die, weight=9))
+        blameless = [asyncio.ensure_future(pool.submit(Worker.echo, v, 0.3, weight=1)) for v in range(3)]
         # Once beside others, which may have been the cause, and three times alone.
         with pytest.raises(EngineError, match=r"4 tries of one request failed"):
             await poison
@@ -315,10 +316,10 @@ async def test_a_unit_that_kills_replicas_fails_alone(tmp_path: Path) -> None:
 async def test_closing_fails_those_who_wait_and_those_who_come_later(tmp_path: Path) -> None:
     async with pool_of(Worker, tmp_path, count=1) as pool:
         await pool.start()
-        units = [asyncio.ensure_future(pool.submit("echo", 1, 600, weight=1)) for _ in range(5)]
+        units = [asyncio.ensure_future(pool.submit(Worker.echo, 1, 600, weight=1)) for _ in range(5)]
         await until(pool.stats, lambda stats: (stats.in_flight, stats.queued) == (2, 3))
         await pool.close()
-        for unit in (*units, pool.submit("echo", 1, weight=1)):
+        for unit in (*units, pool.submit(Worker.echo, 1, weight=1)):
             with pytest.raises(ResourceError, match=r"the scorer pool was closed"):
                 await unit
         await pool.close()
@@ -328,7 +329,7 @@ async def test_closing_fails_those_who_wait_and_those_who_come_later(tmp_path: P
 async def test_a_cancelled_caller_takes_its_unit_out_of_the_queue(tmp_path: Path) -> None:
     async with pool_of(Worker, tmp_path, count=1) as pool:
         await pool.start()
-        units = [asyncio.ensure_future(pool.submit("log", v, weight=1)) for v in range(4)]
+        units = [asyncio.ensure_future(pool.submit(Worker.log, v, weight=1)) for v in range(4)]
         await until(pool.stats, lambda stats: stats.queued == 2)
         units[2].cancel()
         results = await asyncio.gather(*units, return_exceptions=True)
@@ -341,7 +342,8 @@ async def test_the_longest_unit_goes_first_and_equals_keep_their_order(tmp_path:
     async with pool_of(Worker, tmp_path, count=1) as pool:
         weights = [1, 5, 3, 5, 1]
         units = [
-            asyncio.ensure_future(pool.submit("log", v, weight=weight)) for v, weight in enumerate(weights)
+            asyncio.ensure_future(pool.submit(Worker.log, v, weight=weight))
+            for v, weight in enumerate(weights)
         ]
         await until(pool.stats, lambda stats: stats.queued == len(weights))
         await pool.start()
@@ -420,7 +422,7 @@ async def test_a_broken_engine_fails_its_whole_batch_without_another_try() -> No
 
 async def test_scoring_before_the_start_of_a_pool_waits_for_it(tmp_path: Path) -> None:
     async with pool_of(Worker, tmp_path, count=1) as pool:
-        early = asyncio.ensure_future(pool.submit("echo", 3, weight=1))
+        early = asyncio.ensure_future(pool.submit(Worker.echo, 3, weight=1))
         await pool.start()
         assert await early == 3
         assert pool.stats().busy_seconds > 0
@@ -453,7 +455,7 @@ class BadFirstConstructor(Worker):
 async def test_a_constructor_that_fails_is_tried_again(tmp_path: Path) -> None:
     async with pool_of(BadFirstConstructor, tmp_path, count=1) as pool:
         await pool.start()
-        assert await pool.submit("echo", 3, weight=1) == 3
+        assert await pool.submit(Worker.echo, 3, weight=1) == 3
         assert pool.stats().lost == 1
 
 
@@ -461,22 +463,26 @@ async def test_a_replica_that_stands_still_is_given_up(tmp_path: Path) -> None:
     async with pool_of(Worker, tmp_path, count=2, grace=1.0) as pool:
         await pool.start()
         await until(pool.stats, all_ready)
-        assert await asyncio.gather(*(pool.submit("echo", v, weight=1) for v in range(6))) == list(range(6))
+        assert await asyncio.gather(*(pool.submit(Worker.echo, v, weight=1) for v in range(6))) == list(
+            range(6)
+        )
         victim = pool.stats().replicas[0]
         os.kill(int(victim.where.rpartition(":")[2]), signal.SIGSTOP)
-        assert await asyncio.gather(*(pool.submit("echo", v, weight=1) for v in range(6))) == list(range(6))
+        assert await asyncio.gather(*(pool.submit(Worker.echo, v, weight=1) for v in range(6))) == list(
+            range(6)
+        )
         assert pool.stats().lost == 1
         assert victim.id not in {replica.id for replica in pool.stats().replicas}
         kill(victim.where)
 
 
 async def test_idle_replicas_give_their_place_back(tmp_path: Path) -> None:
-    async with pool_of(Worker, tmp_path, count=3, fewest=0, idle_seconds=0.5) as pool:
+    async with pool_of(Worker, tmp_path, count=3, minimum=0, idle_seconds=0.5) as pool:
         await pool.start()
-        await asyncio.gather(*(pool.submit("echo", v, 0.5, weight=1) for v in range(12)))
+        await asyncio.gather(*(pool.submit(Worker.echo, v, 0.5, weight=1) for v in range(12)))
         await until(pool.stats, lambda stats: not stats.replicas)
         assert pool.stats().lost == 0
-        assert await pool.submit("echo", 3, weight=1) == 3
+        assert await pool.submit(Worker.echo, 3, weight=1) == 3
 
 
 async def test_a_replica_over_several_gpus_has_a_placement_group_of_its_own(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from benchmarks.scheduling.virtual import run_virtual
 from pmpo_ray.actors.autoscaling import Bounds
 from pmpo_ray.actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
-from pmpo_ray.actors.pool import FAULTS_PER_UNIT, Pool, PoolSpec
+from pmpo_ray.actors.pool import Pool
+from pmpo_ray.actors.pool_spec import PoolSpec
+from pmpo_ray.actors.units import FAULTS_PER_UNIT
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo
@@ -45,7 +47,12 @@ class Scripted:
             raise failure
         return INFO
 
+    async def echo(self, value: int) -> int:
+        """The one method that `call` is for."""
+        raise NotImplementedError
+
     async def call(self, method: str, *args: object) -> Any:
+        assert method == "echo"
         [value] = args
         assert isinstance(value, int)
         self.plan.calls[value] += 1
@@ -96,13 +103,13 @@ class Plan:
         return "1 GPU asked for, the 1 nodes have 0 GPU in all"
 
 
-def pool_of(plan: Plan, most: int = 2, fewest: int | None = None, **spec: Any) -> Pool:
-    bounds = Bounds(most if fewest is None else fewest, most, idle_seconds=60.0)
+def pool_of(plan: Plan, maximum: int = 2, minimum: int | None = None, **spec: Any) -> Pool:
+    bounds = Bounds(maximum if minimum is None else minimum, maximum, idle_seconds=60.0)
     return Pool(PoolSpec("scorer", plan, bounds, 1, **spec))
 
 
 async def results(pool: Pool, count: int) -> list[Any]:
-    units = (pool.submit("score", value, weight=10) for value in range(count))
+    units = (pool.submit(Scripted.echo, value, weight=10) for value in range(count))
     return await asyncio.gather(*units, return_exceptions=True)
 
 
@@ -157,7 +164,7 @@ def test_units_that_fall_with_their_neighbours_again_and_again_are_not_blamed() 
         return ReplicaLostError("gone") if next(calls) % 5 == 4 else 1.0
 
     async def work() -> None:
-        pool = pool_of(Plan(behave), most=3)
+        pool = pool_of(Plan(behave), maximum=3)
         await pool.start()
         assert await results(pool, 60) == list(range(60))
         assert pool.stats().failed == 0
@@ -259,7 +266,7 @@ def test_a_pool_without_replicas_for_too_long_says_what_was_missing() -> None:
             return FOREVER if number > 0 else 1.0
 
     async def work() -> None:
-        pool = pool_of(plan, most=1, outage_timeout=100.0)
+        pool = pool_of(plan, maximum=1, outage_timeout=100.0)
         await pool.start()
         assert await results(pool, 3) == [0, 1, 2]
         plan.launched[0].end(ReplicaLostError("the node went", blameless=True))
@@ -272,7 +279,7 @@ def test_a_pool_without_replicas_for_too_long_says_what_was_missing() -> None:
         assert "\n" not in message
         assert asyncio.get_running_loop().time() - began < 150
         with pytest.raises(ResourceError):
-            await pool.submit("score", 1, weight=1)
+            await pool.submit(Scripted.echo, 1, weight=1)
 
     plan = Full()
     run_virtual(work())
@@ -280,7 +287,7 @@ def test_a_pool_without_replicas_for_too_long_says_what_was_missing() -> None:
 
 def test_without_work_there_is_no_outage() -> None:
     async def work() -> None:
-        pool = pool_of(plan, most=1, fewest=0, outage_timeout=100.0)
+        pool = pool_of(plan, maximum=1, minimum=0, outage_timeout=100.0)
         await pool.start()
         await asyncio.sleep(5000)
         assert pool.stats().replicas == ()
@@ -292,7 +299,7 @@ def test_without_work_there_is_no_outage() -> None:
 
 def test_a_pool_grows_with_the_work_and_shrinks_after_the_debounce() -> None:
     async def work() -> None:
-        pool = pool_of(plan, most=8, fewest=1)
+        pool = pool_of(plan, maximum=8, minimum=1)
         await pool.start()
         assert len(plan.launched) == 1
         assert await results(pool, 100) == list(range(100))
@@ -315,7 +322,7 @@ def test_replicas_that_never_get_a_place_are_not_waited_for() -> None:
             return 1.0 if number < 2 else FOREVER
 
     async def work() -> None:
-        pool = pool_of(plan, most=8, fewest=1)
+        pool = pool_of(plan, maximum=8, minimum=1)
         await pool.start()
         assert await results(pool, 100) == list(range(100))
         assert pool.stats().states["pending"] == 6
@@ -328,7 +335,7 @@ def test_replicas_that_never_get_a_place_are_not_waited_for() -> None:
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(0, 3))
-def test_every_unit_resolves_once_whatever_fails(seed: int, most: int, fewest: int) -> None:
+def test_every_unit_resolves_once_whatever_fails(seed: int, maximum: int, minimum: int) -> None:
     """Everything at random: what calls and starts come to, how long they take, when work comes."""
     draw = random.Random(seed)
     poison = draw.randrange(60)
@@ -360,12 +367,14 @@ def test_every_unit_resolves_once_whatever_fails(seed: int, most: int, fewest: i
     async def one(pool: Pool, value: int, seen: Counter[int]) -> Any:
         await asyncio.sleep(draw.uniform(0, 100))
         try:
-            return await pool.submit("score", value, weight=draw.randint(1, 9), group=value % 5)
+            return await pool.submit(Scripted.echo, value, weight=draw.randint(1, 9), group=value % 5)
         finally:
             seen[value] += 1
 
     async def work() -> None:
-        pool = pool_of(Random(behave), most, min(fewest, most), start_timeout=30.0, outage_timeout=FOREVER)
+        pool = pool_of(
+            Random(behave), maximum, min(minimum, maximum), start_timeout=30.0, outage_timeout=FOREVER
+        )
         await pool.start()
         seen: Counter[int] = Counter()
         async with asyncio.timeout(1e6):
@@ -378,7 +387,7 @@ def test_every_unit_resolves_once_whatever_fails(seed: int, most: int, fewest: i
         assert isinstance(outcome[poison], EngineError)
         stats = pool.stats()
         assert (stats.queued, stats.in_flight) == (0, 0)
-        assert len(stats.replicas) <= most
+        assert len(stats.replicas) <= maximum
         await pool.close()
 
     run_virtual(work())

@@ -149,10 +149,10 @@ def test_only_live_nodes_count() -> None:
     assert (there.cpus, there.gpus, there.memory_bytes, len(there.nodes)) == (6, 1, GB, 2)
 
 
-def test_an_elastic_role_needs_room_for_its_fewest_replicas_only() -> None:
+def test_an_elastic_role_needs_room_for_its_minimum_of_replicas_only() -> None:
     there = cluster((4, 0))
     elastic = planned(there, {"replicas": 100, "min_replicas": 0}, {"replicas": 100, "min_replicas": 3})
-    assert (elastic.scorer.fewest, elastic.rewriter.fewest) == (0, 3)
+    assert (elastic.scorer.min_replicas, elastic.rewriter.min_replicas) == (0, 3)
     check_fits(elastic.roles, there)
     with pytest.raises(ResourceError, match=r"ask for 5 CPUs, the cluster has 4; .*ray\.autoscaling=true"):
         check_fits(planned(there, {"replicas": 9, "min_replicas": 0}, {"replicas": 4}).roles, there)
@@ -210,6 +210,6 @@ def test_a_client_of_an_endpoint_needs_no_gpus_named_on_an_autoscaling_cluster()
     assert made.rewriter.num_gpus == 0
 
 
-def test_fewest_replicas_are_not_more_than_the_most() -> None:
+def test_the_minimum_of_replicas_is_not_above_the_maximum() -> None:
     with pytest.raises(ValueError, match="min_replicas=3 is more than replicas=2"):
         ScorerConfig(replicas=2, min_replicas=3)
