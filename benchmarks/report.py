@@ -16,6 +16,7 @@ import random
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -28,8 +29,9 @@ from pmpo_ray.config.loading import config_from_mapping, dump_config
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.engines.simulated.engine import ADDITIONS, HELPFUL, SimulatedScorer
 from pmpo_ray.report import write_report
-from pmpo_ray.search.loop import SearchSetup, search_task
+from pmpo_ray.search.loop import search_task
 from pmpo_ray.search.objectives import make_objective
+from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.store import Manifest, PoolUse, RunStore, installed_versions
 from pmpo_ray.types import (
     Condition,
@@ -118,14 +120,12 @@ def write_run(folder: Path, tasks: int, rounds: int) -> int:
 
 
 async def _searched(store: RunStore, task: Task, rounds: int) -> TaskResult:
-    kept: list[RoundRecord] = []
     start = replace(task, instruction=_text(random.Random(task.name)))
     store.write_training(task.name, task.examples[:TRAIN])
 
-    async def keep(record: RoundRecord) -> None:
+    async def keep(record: RoundRecord, so_far: Sequence[RoundRecord]) -> None:
         store.write_round(record)
-        kept.append(record.slim())
-        store.write_best(task.name, kept)
+        store.write_best(task.name, so_far)
 
     outcome = await search_task(
         SearchSetup(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.evaluation.statistics import wilson_interval
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
-from pmpo_ray.search.loop import SearchSetup, search_task
+from pmpo_ray.search.loop import search_task
+from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.store import ClusterInfo, Manifest, PoolUse, RunStore, data_hash, installed_versions
 from pmpo_ray.types import (
     Condition,
@@ -37,10 +39,12 @@ def write_run(folder: Path, *, evaluated: bool = True, **settings: object) -> Ru
     """A finished run in `folder`, as `pmpo optimize` would leave it."""
     config = simulated_config(**settings)
     store = RunStore.create(str(folder), dump_config(config))
-    jobs = prepare_tasks(config)
+    prepared_tasks = prepare_tasks(config)
     # In a thread of its own: the caller may have an event loop, as tests in a browser do.
     with ThreadPoolExecutor(1) as thread:
-        results = tuple(thread.map(lambda job: asyncio.run(_searched(store, config, job)), jobs))
+        results = tuple(
+            thread.map(lambda prepared: asyncio.run(_searched(store, config, prepared)), prepared_tasks)
+        )
     store.write_summary(results)
     engine = SimulatedScorer("simulated").info()
     store.write_manifest(
@@ -48,7 +52,7 @@ def write_run(folder: Path, *, evaluated: bool = True, **settings: object) -> Ru
             versions=installed_versions(),
             scorer=engine,
             rewriter=engine,
-            data={job.task.name: data_hash(job.task.examples) for job in jobs},
+            data={prepared.task.name: data_hash(prepared.task.examples) for prepared in prepared_tasks},
             seed=config.seed,
             cluster=ClusterInfo("local", 1, 2.0, 0.0),
             started="2026-09-21T14:13:20+00:00",
@@ -79,30 +83,28 @@ def write_run(folder: Path, *, evaluated: bool = True, **settings: object) -> Ru
         store.write_evaluation(
             [
                 one
-                for job, result in zip(jobs, results, strict=True)
-                for one in _condition_results(job, result)
+                for prepared, result in zip(prepared_tasks, results, strict=True)
+                for one in _condition_results(prepared, result)
             ]
         )
     return store
 
 
-async def _searched(store: RunStore, config: RunConfig, job: PreparedTask) -> TaskResult:
-    name = job.task.name
-    kept: list[RoundRecord] = []
-    store.write_training(name, job.split.train)
+async def _searched(store: RunStore, config: RunConfig, prepared: PreparedTask) -> TaskResult:
+    name = prepared.task.name
+    store.write_training(name, prepared.split.train)
 
-    async def keep(record: RoundRecord) -> None:
+    async def keep(record: RoundRecord, rounds: Sequence[RoundRecord]) -> None:
         store.write_round(record)
-        kept.append(record.slim())
-        store.write_best(name, kept)
+        store.write_best(name, rounds)
 
     ticks = iter(range(1_000_000))
     setup = SearchSetup(
-        task=job.task,
-        split=job.split,
-        objective=job.objective,
+        task=prepared.task,
+        split=prepared.split,
+        objective=prepared.objective,
         style="long",
-        settings=job.search,
+        settings=prepared.search,
         sampling=config.rewriter,
         seed=config.seed,
         scorer=InProcessScorer(),
@@ -110,7 +112,7 @@ async def _searched(store: RunStore, config: RunConfig, job: PreparedTask) -> Ta
         keep=keep,
         observer=lambda _: None,
         clock=lambda: float(next(ticks)),
-        proposers=job.proposers,
+        proposers=prepared.proposers,
     )
     outcome = await search_task(setup)
     result = TaskResult(
@@ -132,16 +134,16 @@ async def _searched(store: RunStore, config: RunConfig, job: PreparedTask) -> Ta
     return result
 
 
-def _condition_results(job: PreparedTask, result: TaskResult) -> list[ConditionResult]:
+def _condition_results(prepared: PreparedTask, result: TaskResult) -> list[ConditionResult]:
     """Outcomes whose accuracy rises from the description over the start to the best."""
-    texts = {"start": result.start, "best": result.best, "description": job.task.description}
+    texts = {"start": result.start, "best": result.best, "description": prepared.task.description}
     right = {"start": 3, "best": 5, "description": 2}
     return [
         ConditionResult(
-            Condition(job.task.name, "simulated", name, text, 0, 0, "likelihood"),
+            Condition(prepared.task.name, "simulated", name, text, 0, 0, "likelihood"),
             tuple(
                 Outcome(example.id, number % 8 < right[name], example.target, loss=1.0 - 0.1 * right[name])
-                for number, example in enumerate(job.split.test)
+                for number, example in enumerate(prepared.split.test)
             ),
         )
         for name, text in texts.items()

@@ -40,7 +40,8 @@ from pmpo_ray.runs.replica_log import logging_replicas
 from pmpo_ray.result import RunResult
 from pmpo_ray.search.meta_prompts import choose_style
 from pmpo_ray.runs.score_memory import SCORES_KEPT, RememberingScorer, ScoreMemory, saving
-from pmpo_ray.search.loop import SearchOutcome, SearchSetup, search_task
+from pmpo_ray.search.loop import SearchOutcome, search_task
+from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.store import (
     ClusterInfo,
     Manifest,
@@ -266,16 +267,12 @@ class _Run:
 
     async def _one_task(self, job: PreparedTask, scorer: ScoreClient, rewriter: RewriterPool) -> None:
         name = job.task.name
-        stored = await asyncio.to_thread(self._store.read_rounds, name)
-        kept = [record.slim(record.survivors) for record in stored]
-        if not stored:
+        if not await asyncio.to_thread(self._store.count_rounds, name):
             await asyncio.to_thread(self._store.write_training, name, job.split.train)
-        del stored
 
-        async def keep(record: RoundRecord) -> None:
+        async def keep(record: RoundRecord, rounds: Sequence[RoundRecord]) -> None:
             await asyncio.to_thread(self._store.write_round, record)
-            kept.append(record.slim())
-            await asyncio.to_thread(self._store.write_best, name, kept)
+            await asyncio.to_thread(self._store.write_best, name, rounds)
             self._followed.on_round(record)
 
         setup = SearchSetup(
@@ -293,10 +290,11 @@ class _Run:
             clock=time.monotonic,
             proposers=job.proposers,
         )
-        outcome = await search_task(setup, kept.copy())
+        # Without a reference to the list here: the search drops the scores that it does not need.
+        outcome = await search_task(setup, await asyncio.to_thread(self._store.read_rounds, name))
         picked, tokens = await self._picked(job, outcome, scorer)
         if picked != outcome.best:
-            await asyncio.to_thread(self._store.write_best, name, kept, picked.candidate.id)
+            await asyncio.to_thread(self._store.write_best, name, outcome.records, picked.candidate.id)
         result = _result(name, outcome, picked, tokens)
         earlier = await asyncio.to_thread(self._store.read_task_result, name)
         if earlier is not None and _unevaluated(earlier) == result:

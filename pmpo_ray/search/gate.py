@@ -1,8 +1,8 @@
 """The gate: which texts may become candidates.
 
-Invariants: a text that passes is new, says nothing verbatim about one training example, holds no markup of
-ours or of a chat template, and can be written to any file; the same text always meets the same answer.
-What the current instruction already holds is never held against its rewrite.
+Invariants: a text that passes is new, quotes no single training example, contains no tag of the meta-prompts
+or of a chat template and no character that a reader cannot see, and can be written to any file. The same text
+always gets the same verdict. A rewrite is never refused for a passage of the current instruction.
 """
 
 from __future__ import annotations
@@ -10,11 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-
-import numpy as np
-import numpy.typing as npt
 
 from pmpo_ray.text import is_hidden
 from pmpo_ray.types import Example
@@ -22,7 +18,7 @@ from pmpo_ray.types import Example
 _COPIED_CHARS = 20
 _COPIED_WORDS = 8
 _COMMON = 3
-"""A run of words that stands in this many examples is the task's own wording, not one example's."""
+"""A run of words that occurs in this many examples is the wording of the task, not of one example."""
 
 _REFUSAL = re.compile(
     r"\W*(?:(?:i am|i'm) (?:(?:very |so |really )?sorry|afraid|unable|not able|an? (?:ai|language model)\b)"
@@ -42,7 +38,7 @@ _META_TALK = re.compile(
 
 
 def normalise(text: str) -> str:
-    """The text up to white space and case: equal results mean the same instruction."""
+    """The text with single spaces and without case: equal results mean the same instruction."""
     return " ".join(text.split()).casefold()
 
 
@@ -54,18 +50,18 @@ def refusal_reason(
     max_chars: int,
     allowed: str = "",
 ) -> str | None:
-    """Why this text may not become a candidate, None where it may.
+    """The reason why this text may not become a candidate, a short stable phrase; None if it may.
 
-    `known` holds the normalised texts of every candidate so far (a set, for speed), `examples` are the
-    training examples, `allowed` is the current instruction. A copy is an example's whole input of 20
-    characters or more, or 8 words in a row from its input or target. The reason is a short stable phrase.
+    `known` holds the normalised texts of all candidates so far (a set, for speed), `examples` are the
+    training examples, `allowed` is the current instruction. A copy is the whole input of an example, if it
+    has 20 characters or more, or 8 words in a row from its input or target.
     """
     plain = normalise(text)
     current = normalise(allowed)
     if not any(char.isalnum() for char in plain):
         return "empty"
-    if any(_is_control(char) for char in text):
-        return "control characters"
+    if any(_is_hidden_or_broken(char) for char in text):
+        return "hidden or broken characters"
     if len(text) > max_chars:
         return f"longer than {max_chars} characters"
     if plain in known:
@@ -82,74 +78,51 @@ def refusal_reason(
 
 
 def _adds(pattern: re.Pattern[str], text: str, current: str) -> bool:
+    """True if the pattern matches a passage that is not in the current instruction."""
     return any(match.group() not in current for match in pattern.finditer(text))
 
 
-def _is_control(char: str) -> bool:
+def _is_hidden_or_broken(char: str) -> bool:
     if char in "\n\r\t":
         return False
-    # U+FFFD is what remains of broken bytes.
+    # A decoder writes U+FFFD in place of broken bytes.
     return is_hidden(char) or char == "\ufffd"
 
 
 def _copied_example(plain: str, current: str, examples: Sequence[Example]) -> str | None:
+    """The id of the first example that the text copies from, None for none."""
     runs = _runs(plain) - _runs(current)
-    if not _traces(tuple(examples)).may_be_in(plain, runs):
-        return None
-    holders: Counter[tuple[str, ...]] = Counter()
-    shared: list[tuple[str, set[tuple[str, ...]]]] = []
-    for example in examples:
-        text = normalise(example.input)
+    holders: Counter[str] = Counter()
+    copied: list[tuple[str, list[str]]] = []
+    for example, (text, words) in zip(examples, _wordings(tuple(examples)), strict=True):
         if len(text) >= _COPIED_CHARS and text in plain and text not in current:
             return example.id
-        if runs:
-            found = runs & (_runs(text) | _runs(normalise(example.target)))
-            holders.update(found)
-            shared.append((example.id, found))
-    for name, found in shared:
-        if any(holders[run] < _COMMON for run in found):
+        held = [run for run in runs if run in words]
+        holders.update(held)
+        copied.append((example.id, held))
+    for name, held in copied:
+        if any(holders[run] < _COMMON for run in held):
             return name
     return None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Traces:
-    """What a copy of one of many examples leaves in a text: a run of words (their hashes, sorted), or a short
-    input as it is. 8 bytes for each word of the examples, where their runs would take a hundred."""
-
-    runs: npt.NDArray[np.int64]
-    short: tuple[str, ...]
-
-    def may_be_in(self, plain: str, runs: Collection[tuple[str, ...]]) -> bool:
-        """False only where nothing is copied."""
-        if any(text in plain for text in self.short):
-            return True
-        wanted = _hashes(runs)
-        return bool(
-            len(self.runs) and (self.runs[self.runs.searchsorted(wanted) % len(self.runs)] == wanted).any()
-        )
-
-
 @lru_cache(maxsize=1024)
-def _traces(examples: tuple[Example, ...]) -> _Traces:
-    inputs = [normalise(example.input) for example in examples]
-    targets = [normalise(example.target) for example in examples]
-    runs = set().union(*map(_runs, inputs), *map(_runs, targets))
-    # A longer input that is copied whole leaves a run, even if its first and last word grow together with
-    # their neighbours.
-    short = {text for text in inputs if len(text) >= _COPIED_CHARS and len(_words(text)) < _COPIED_WORDS + 2}
-    return _Traces(np.unique(_hashes(runs)), tuple(sorted(short)))
-
-
-def _hashes(runs: Collection[tuple[str, ...]]) -> npt.NDArray[np.int64]:
-    return np.fromiter(map(hash, runs), np.int64, len(runs))
+def _wordings(examples: tuple[Example, ...]) -> tuple[tuple[str, str], ...]:
+    """For each example its normalised input, and the words of its input and of its target, a line each."""
+    wordings = []
+    for example in examples:
+        text = normalise(example.input)
+        words = f" {' '.join(_words(text))} \n {' '.join(_words(normalise(example.target)))} "
+        wordings.append((text, words))
+    return tuple(wordings)
 
 
 def _words(plain: str) -> list[str]:
     return re.findall(r"\w+", plain)
 
 
-def _runs(plain: str) -> set[tuple[str, ...]]:
-    """Every run of words in a normalised text, punctuation apart."""
+def _runs(plain: str) -> set[str]:
+    """Every run of words in a normalised text, without punctuation, between spaces."""
     words = _words(plain)
-    return set(zip(*(words[start:] for start in range(_COPIED_WORDS)), strict=False))
+    starts = range(len(words) - _COPIED_WORDS + 1)
+    return {f" {' '.join(words[start : start + _COPIED_WORDS])} " for start in starts}

@@ -1,7 +1,7 @@
-"""Operators of the user's own: what proposes instructions beside rewriting.
+"""Custom operators: user-defined proposers of instructions, in addition to rewriting or instead of it.
 
-Invariants: a proposer sees training examples alone; what it proposes goes through the gate and is scored like
-any rewrite; what it asks of the rewriter is counted.
+Invariants: a proposer sees only training examples; its texts pass the gate and are scored like any rewrite;
+the tokens that it makes the rewriter write are counted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from pmpo_ray.config.import_paths import imported
-from pmpo_ray.errors import ConfigError, DataError, EngineError
+from pmpo_ray.errors import ConfigError
 from pmpo_ray.protocols import GenerateClient
 from pmpo_ray.types import OPERATORS, Example, ScoredCandidate, SegmentImportance
 
@@ -22,11 +22,14 @@ _KEY = "search.operators"
 
 @dataclass(frozen=True, slots=True)
 class ProposalContext:
-    """What a proposer may go by. `parent` holds the instruction, `parent.candidate.text`, with its losses on
-    `examples`, the training examples, in their order; `hardest` are those that rewriting would take, the
-    hardest first; `importances` are those of the parent's segments, none without masking. Texts longer than
-    `max_chars` are refused. `seed` differs between rounds, parents and operators: with it alone as the source
-    of chance a run can be continued as if it had never stopped."""
+    """The data that a proposer can use.
+
+    `parent` holds the instruction, `parent.candidate.text`, and its losses on `examples`, the training
+    examples, in their order. `hardest` are the examples that rewriting would choose, the hardest first.
+    `importances` are those of the parent's segments, empty without masking. Texts longer than `max_chars`
+    characters are refused. `seed` differs between rounds, parents and operators: if it is the only source of
+    randomness, a continued run equals an undisturbed one.
+    """
 
     description: str
     parent: ScoredCandidate
@@ -44,16 +47,16 @@ class Proposer(Protocol):
     """Proposes new instructions in place of a parent's, once a round for every parent."""
 
     async def propose(self, context: ProposalContext) -> Sequence[str]:
-        """The texts, at best different from the parent's. An EngineError, which the rewriter raises for a
-        request that it cannot answer, counts as one refused text."""
+        """Return new instructions; one that equals the parent's is refused as a duplicate. An EngineError,
+        which the rewriter raises for a request that it cannot answer, counts as one refused text."""
         ...
 
 
 ProposerFunction: TypeAlias = Callable[[ProposalContext], Sequence[str] | Awaitable[Sequence[str]]]
-"""A Proposer's method alone, which need not be asynchronous."""
+"""The method of a Proposer as a function, asynchronous or not."""
 
 OperatorLike: TypeAlias = str | type[Proposer] | ProposerFunction
-"""What may stand in `operators`: "rewrite", an import path, a class, or a function."""
+"""An entry of `operators`: "rewrite", an import path, a class, or a function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,32 +71,30 @@ class _Function:
 
 
 def load_proposers(paths: Sequence[str]) -> dict[str, Proposer]:
-    """The proposers that import paths name, by the names that their candidates bear as operator: a class is
-    called without arguments, an instance or a function is taken as it is. Raises ConfigError for what is
-    neither, and for names that are taken."""
-    found: dict[str, Proposer] = {}
+    """The proposers at these import paths, each under the last part of its path: the operator name of its
+    candidates.
+
+    A class is called without arguments; an instance or a function is used as it is. Raises ConfigError for
+    anything else and for a name that is taken.
+    """
+    proposers: dict[str, Proposer] = {}
     for path in paths:
         name = path.rpartition(":")[2].rpartition(".")[2]
-        if name in OPERATORS or name in found:
-            raise ConfigError(f"{_KEY}: {path}: the name {name} is taken; give the operator another")
-        thing = imported(path, _KEY)
-        made = thing() if isinstance(thing, type) else thing
-        if isinstance(made, Proposer):
-            found[name] = made
-        elif callable(made):
-            found[name] = _Function(made)
+        if name in OPERATORS or name in proposers:
+            raise ConfigError(f"{_KEY}: {path}: the name {name} is taken; give the operator another name")
+        target = imported(path, _KEY)
+        proposer = target() if isinstance(target, type) else target
+        if isinstance(proposer, Proposer):
+            proposers[name] = proposer
+        elif callable(proposer):
+            proposers[name] = _Function(proposer)
         else:
             raise ConfigError(f"{_KEY}: {path} neither has a method propose nor is a function; see Proposer")
-    return found
+    return proposers
 
 
-async def proposed(name: str, proposer: Proposer, context: ProposalContext) -> list[tuple[str, str]]:
-    """What a proposer proposes, each as (text, ""); where it could not, ("", reason). Raises ConfigError for
-    what is no text."""
-    try:
-        texts = await proposer.propose(context)
-    except (EngineError, DataError) as error:
-        return [("", str(error))]
+def check_texts(texts: Sequence[str], operator: str) -> Sequence[str]:
+    """`texts`, the return value of a user's code. Raises ConfigError if they are not a list of texts."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise ConfigError(f"{_KEY}: {name} gave something else than a list of texts; see Proposer.propose")
-    return [(text, "") for text in texts]
+        raise ConfigError(f"{_KEY}: {operator} did not return a list of texts; see Proposer.propose")
+    return texts

@@ -1,28 +1,45 @@
 """A round in the making.
 
-Invariants: ids are given out in the order of asking; whatever is written for a round is counted in it.
+Invariants: ids are assigned in the order of the requests, not of the replies; every token that the scorer
+reads or the rewriter writes for a round is counted in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pmpo_ray.protocols import GenerateClient
-from pmpo_ray.search.selection import candidate_id
+from pmpo_ray.search.finished_rounds import FinishedRounds
+from pmpo_ray.search.gate import normalise, refusal_reason
+from pmpo_ray.search.selection import candidate_id, hardest
+from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.types import (
     Candidate,
     GenerateRequest,
     GenerateResult,
+    Operator,
     Refusal,
+    RoundRecord,
     ScoredCandidate,
     SegmentImportance,
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A text that an operator proposes. With a `fault` it is refused for that reason before it meets the
+    gate."""
+
+    text: str
+    fault: str = ""
+
+
 @dataclass(slots=True)
 class Round:
-    """A round in the making."""
+    """A round in the making: its parents, and what was made from them so far."""
 
+    setup: SearchSetup
+    finished: FinishedRounds
     number: int
     began: float
     parents: tuple[ScoredCandidate, ...]
@@ -33,33 +50,83 @@ class Round:
     tokens_generated: int = 0
     ids: int = 0
 
+    @property
+    def rounds_left(self) -> int:
+        """The number of rounds that wait for the work of this one, itself included."""
+        return self.setup.settings.rounds - self.number + 1
+
     def next_id(self) -> str:
         self.ids += 1
         return candidate_id(self.number, self.ids - 1)
 
+    def child(self, parent: ScoredCandidate, text: str, operator: Operator) -> Candidate:
+        """A new candidate with the next id."""
+        origin = parent.candidate
+        return Candidate(self.next_id(), text, origin.id, origin.lineage, operator, self.number)
 
-@dataclass(frozen=True, slots=True)
-class CountedRewriter:
-    """The rewriter as a proposer sees it: what it writes is this round's."""
+    def admit(self, parent: ScoredCandidate, proposal: Proposal, operator: Operator) -> Candidate | None:
+        """The proposal as a candidate if it passes the gate; otherwise None, and the refusal is recorded."""
+        child = self.child(parent, proposal.text, operator)
+        reason = proposal.fault or refusal_reason(
+            proposal.text,
+            known=self.finished.known,
+            examples=self.setup.split.train,
+            max_chars=self.setup.settings.max_instruction_chars,
+            allowed=parent.candidate.text,
+        )
+        if reason:
+            self.refuse(child, reason)
+            return None
+        self.finished.known.add(normalise(proposal.text))
+        return child
 
-    rewriter: GenerateClient
-    now: Round
-    rounds_left: int
+    def refuse(self, candidate: Candidate, reason: str, *, failed: bool = False) -> None:
+        """Record a text that was refused, or that could not be scored (`failed`)."""
+        refusal = Refusal(
+            id=candidate.id,
+            text=candidate.text,
+            parent=candidate.parent or candidate.id,
+            lineage=candidate.lineage,
+            operator=candidate.operator,
+            reason=reason,
+            status="failed" if failed else "refused",
+        )
+        self.refusals.append(refusal)
+
+    def hard_cases(self, parent: ScoredCandidate) -> tuple[int, ...]:
+        """Indices of the training examples that the parent is rewritten for, the hardest first."""
+        settings = self.setup.settings
+        return hardest(
+            parent.losses,
+            self.setup.split.train,
+            settings.hard_examples,
+            seed_key=f"{self.setup.seed}/{self.setup.task.name}/{self.number}/{parent.candidate.id}",
+            by_loss=settings.hard_case_selection,
+        )
+
+    def importances(self, parent: ScoredCandidate) -> tuple[SegmentImportance, ...]:
+        """The mask analysis of the parent, from this round or an earlier one; empty without masking."""
+        name = parent.candidate.id
+        return self.finished.importances.get(name) or tuple(
+            row for row in self.segments if row.candidate == name
+        )
 
     async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
-        answer = await self.rewriter.generate(request, rounds_left=rounds_left or self.rounds_left)
-        self.now.tokens_generated += answer.tokens
-        return answer
+        """A reply of the rewriter, counted in this round."""
+        reply = await self.setup.rewriter.generate(request, rounds_left=rounds_left or self.rounds_left)
+        self.tokens_generated += reply.tokens
+        return reply
 
-
-def refusal_of(candidate: Candidate, reason: str, *, failed: bool = False) -> Refusal:
-    """What is kept of a text that was turned down, or could not be scored."""
-    return Refusal(
-        id=candidate.id,
-        text=candidate.text,
-        parent=candidate.parent or candidate.id,
-        lineage=candidate.lineage,
-        operator=candidate.operator,
-        reason=reason,
-        status="failed" if failed else "refused",
-    )
+    def record(self, survivors: Sequence[ScoredCandidate]) -> RoundRecord:
+        """The finished round. Rows are in the order of their ids, whatever order the replies arrived in."""
+        return RoundRecord(
+            task=self.setup.task.name,
+            round=self.number,
+            candidates=(*self.parents, *sorted(self.children, key=lambda scored: scored.candidate.id)),
+            survivors=tuple(scored.candidate.id for scored in survivors),
+            refusals=tuple(sorted(self.refusals, key=lambda refusal: refusal.id)),
+            segments=tuple(self.segments),
+            tokens_scored=self.tokens_scored,
+            tokens_generated=self.tokens_generated,
+            seconds=self.setup.clock() - self.began,
+        )

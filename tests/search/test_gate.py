@@ -115,8 +115,8 @@ def test_what_the_current_instruction_holds_is_not_held_against_its_rewrite() ->
 @pytest.mark.parametrize(
     "char", ["\x00", "\x1b", "\x7f", chr(0xD800), "\ufffd", "\u202e", "\u200e", "\u200f", "\u061c", "\u2028"]
 )
-def test_control_characters_and_broken_text_are_refused(char: str) -> None:
-    assert reason(f"Label{char} it.") == "control characters"
+def test_hidden_characters_and_broken_text_are_refused(char: str) -> None:
+    assert reason(f"Label{char} it.") == "hidden or broken characters"
 
 
 def test_a_whole_input_is_a_copy_up_to_white_space_and_case() -> None:

@@ -14,8 +14,9 @@ from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import EngineError
 from pmpo_ray.search.gate import normalise
-from pmpo_ray.search.loop import SearchOutcome, SearchSetup, search_task
+from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.search.objectives import make_objective
+from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import (
     Example,
@@ -78,7 +79,7 @@ def setup_of(
     task = load_task(TaskConfig(name="tickets"), None, 0)
     ticks = iter(range(10_000_000))
 
-    async def keep(record: RoundRecord) -> None:
+    async def keep(record: RoundRecord, _rounds: Sequence[RoundRecord]) -> None:
         if die_after is not None and record.round > die_after:
             raise DriverDiedError
         if kept is not None:

@@ -1,0 +1,59 @@
+"""The finished rounds of a search and what the next rounds need from them.
+
+Invariants:
+- Every round is held once, here. Only the survivors of the last round keep their scores per example.
+- Everything is derived from the records, so a continued search has the same state as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pmpo_ray.search.gate import normalise
+from pmpo_ray.types import RoundRecord, ScoredCandidate, SegmentImportance
+
+
+class FinishedRounds:
+    """The records of a search, and three indexes over them: `known` holds the normalised texts that may not
+    be proposed again, `losses` the loss of every scored text, and `importances` the mask analysis of every
+    analysed candidate, by its id."""
+
+    def __init__(self, records: Iterable[RoundRecord] = ()) -> None:
+        self.records: list[RoundRecord] = []
+        self.known: set[str] = set()
+        self.losses: dict[str, float] = {}
+        self.importances: dict[str, tuple[SegmentImportance, ...]] = {}
+        for record in records:
+            self.add(record)
+
+    def add(self, record: RoundRecord) -> None:
+        """Append a round; the one before it loses its scores per example."""
+        self.records[-1:] = [earlier.slim() for earlier in self.records[-1:]]
+        self.records.append(record.slim(record.survivors))
+        for scored in record.candidates:
+            self.known.add(normalise(scored.candidate.text))
+            self.losses[scored.candidate.text] = scored.loss
+        for row in record.segments:
+            self.importances[row.candidate] = (*self.importances.get(row.candidate, ()), row)
+
+    @property
+    def survivors(self) -> tuple[ScoredCandidate, ...]:
+        """The survivors of the last round, best first: the parents of the next one."""
+        return self.records[-1].scored_survivors
+
+    @property
+    def best_losses(self) -> tuple[float, ...]:
+        """The best loss after each round."""
+        return tuple(record.scored_survivors[0].loss for record in self.records)
+
+    @property
+    def tokens_scored(self) -> int:
+        return sum(record.tokens_scored for record in self.records)
+
+    @property
+    def tokens_generated(self) -> int:
+        return sum(record.tokens_generated for record in self.records)
+
+    @property
+    def seconds(self) -> float:
+        return sum(record.seconds for record in self.records)

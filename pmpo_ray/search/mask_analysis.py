@@ -1,0 +1,86 @@
+"""Mask analysis: the importance of every segment of an instruction (TIM; paper: Algorithm 1, step 1).
+
+dL_j is the loss without segment j less the loss of the whole instruction: above 0 the segment helps.
+
+Invariants: a candidate is analysed once; a masked text is scored once, and none that a record already holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pmpo_ray.concurrency import gather_or_cancel
+from pmpo_ray.errors import EngineError
+from pmpo_ray.search.gate import normalise
+from pmpo_ray.search.masking import mask_prompt, parse_masked, rule_segments, without
+from pmpo_ray.search.round import Round
+from pmpo_ray.search.scoring import score_all
+from pmpo_ray.types import Candidate, GenerateRequest, ScoredCandidate, Segment, SegmentImportance
+
+_MASK_TOKENS_PER_CHAR = 0.5
+_MASK_TOKENS = 64
+"""Tokens for the tags and a remark in a reply that repeats the instruction."""
+
+
+async def analyse(current: Round) -> None:
+    """Compute dL_j for every segment of every parent that was not analysed in an earlier round. Texts without
+    a segment become children of the round, since they are scored anyway."""
+    setup, finished = current.setup, current.finished
+    parents = [parent for parent in current.parents if parent.candidate.id not in finished.importances]
+    segmented = await gather_or_cancel(_segments(parent, current) for parent in parents)
+    masked = [
+        (parent, index, segment, text)
+        for parent, segments in zip(parents, segmented, strict=True)
+        for index, segment in enumerate(segments)
+        if (text := _without(parent, segment, current)).strip()
+    ]
+    unscored: dict[str, Candidate] = {}
+    for parent, _, _, text in masked:
+        if text not in finished.losses and text not in unscored:
+            unscored[text] = current.child(parent, text, "mask_drop")
+    scored = await score_all(list(unscored.values()), current)
+    # A copy: beyond this round only what its record keeps is remembered, as in a continued search.
+    losses = finished.losses | {one.candidate.text: one.loss for one in scored}
+    current.segments += [
+        SegmentImportance(parent.candidate.id, index, segment, losses[text] - parent.loss)
+        for parent, index, segment, text in masked
+        if text in losses
+    ]
+    if setup.settings.mask_mode == "drop":
+        current.children += _unknown(scored, current)
+
+
+async def _segments(parent: ScoredCandidate, current: Round) -> tuple[Segment, ...]:
+    """The segments that the model marks, or those of the rules if its reply is unusable."""
+    settings, text = current.setup.settings, parent.candidate.text
+    if settings.masking == "model":
+        request = GenerateRequest(
+            prompt=mask_prompt(text, settings.max_segments),
+            max_tokens=_MASK_TOKENS + int(_MASK_TOKENS_PER_CHAR * len(text)),
+            temperature=0.0,
+        )
+        try:
+            reply = await current.generate(request)
+        except EngineError:
+            # The instruction is too long for the rewriter's context; the rules have no such limit.
+            return rule_segments(text, settings.max_segments)
+        segments = parse_masked(reply.samples[0].text, text, settings.max_segments)
+        if segments is not None:
+            return segments
+    return rule_segments(text, settings.max_segments)
+
+
+def _without(parent: ScoredCandidate, segment: Segment, current: Round) -> str:
+    settings = current.setup.settings
+    return without(parent.candidate.text, segment, mode=settings.mask_mode, mask_token=settings.mask_token)
+
+
+def _unknown(masked: Sequence[ScoredCandidate], current: Round) -> list[ScoredCandidate]:
+    """The masked texts that are new as instructions; they are known from now on."""
+    new = []
+    for scored in masked:
+        text = normalise(scored.candidate.text)
+        if text not in current.finished.known:
+            current.finished.known.add(text)
+            new.append(scored)
+    return new

@@ -1,0 +1,72 @@
+"""The new candidates of a round: rewrites and the proposals of custom operators that pass the gate.
+
+Invariant: rewrites are admitted before proposals, and proposals in the order of parents and operators; so ids
+do not depend on which reply arrived first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pmpo_ray.concurrency import gather_or_cancel
+from pmpo_ray.errors import DataError, EngineError
+from pmpo_ray.search.operators import ProposalContext, check_texts
+from pmpo_ray.search.rewrite import rewrite
+from pmpo_ray.search.round import Proposal, Round
+from pmpo_ray.search.seeds import seed_of
+from pmpo_ray.types import Candidate, GenerateRequest, GenerateResult, ScoredCandidate
+
+
+async def new_candidates(current: Round) -> list[Candidate]:
+    """Run rewriting and all custom operators concurrently; return the candidates that passed the gate."""
+    calls = [(parent, name) for parent in current.parents for name in current.setup.proposers]
+    rewrites: list[Candidate] = []
+    replies: list[list[Proposal]] = []
+
+    async def run_rewriting() -> None:
+        rewrites.extend(await rewrite(current))
+
+    async def run_operators() -> None:
+        replies.extend(await gather_or_cancel(_proposals(parent, name, current) for parent, name in calls))
+
+    await gather_or_cancel([run_rewriting(), run_operators()])
+    admitted = [
+        current.admit(parent, proposal, name)
+        for (parent, name), proposals in zip(calls, replies, strict=True)
+        for proposal in proposals
+    ]
+    return [*rewrites, *(candidate for candidate in admitted if candidate is not None)]
+
+
+async def _proposals(parent: ScoredCandidate, name: str, current: Round) -> list[Proposal]:
+    """The proposals of the operator `name`; the reason if it has none."""
+    try:
+        texts = await current.setup.proposers[name].propose(_context(parent, name, current))
+    except (EngineError, DataError) as error:
+        return [Proposal("", str(error))]
+    return [Proposal(text) for text in check_texts(texts, name)]
+
+
+def _context(parent: ScoredCandidate, name: str, current: Round) -> ProposalContext:
+    setup = current.setup
+    return ProposalContext(
+        description=setup.task.description,
+        parent=parent,
+        examples=setup.split.train,
+        hardest=tuple(setup.split.train[index] for index in current.hard_cases(parent)),
+        importances=current.importances(parent),
+        rewriter=_CountedRewriter(current),
+        max_chars=setup.settings.max_instruction_chars,
+        round=current.number,
+        seed=seed_of(setup.seed, setup.task.name, current.number, parent.candidate.id, name),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _CountedRewriter:
+    """The rewriter that a custom operator gets: its tokens are counted in the round."""
+
+    current: Round
+
+    async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
+        return await self.current.generate(request, rounds_left=rounds_left)

@@ -1,0 +1,85 @@
+"""Rewriting for hard cases: the model proposes better instructions (BCA; paper: Algorithm 1, steps 2 and 3).
+
+Invariant: refused texts are requested again at most `search.reasks` times, each time with another seed.
+"""
+
+from __future__ import annotations
+
+from pmpo_ray.concurrency import gather_or_cancel
+from pmpo_ray.errors import EngineError
+from pmpo_ray.search.meta_prompts import parse_rewrite, rewrite_prompt, rewrite_shots
+from pmpo_ray.search.operators import REWRITE
+from pmpo_ray.search.round import Proposal, Round
+from pmpo_ray.search.seeds import seed_of
+from pmpo_ray.types import Candidate, GenerateRequest, ScoredCandidate
+
+
+async def rewrite(current: Round) -> list[Candidate]:
+    """The rewrites of every parent that passed the gate: up to `variants` for each of its hard cases."""
+    settings = current.setup.settings
+    if REWRITE not in settings.operators:
+        return []
+    pending = [
+        (parent, index, settings.variants)
+        for parent in current.parents
+        for index in current.hard_cases(parent)
+    ]
+    accepted: list[Candidate] = []
+    for attempt in range(settings.reasks + 1):
+        replies = await gather_or_cancel(
+            _proposals(parent, index, count, attempt, current) for parent, index, count in pending
+        )
+        refused = []
+        for (parent, index, _), proposals in zip(pending, replies, strict=True):
+            admitted = [current.admit(parent, proposal, REWRITE) for proposal in proposals]
+            accepted += [candidate for candidate in admitted if candidate is not None]
+            if missing := admitted.count(None):
+                refused.append((parent, index, missing))
+        pending = refused
+        if not pending:
+            break
+    return accepted
+
+
+async def _proposals(
+    parent: ScoredCandidate, index: int, count: int, attempt: int, current: Round
+) -> list[Proposal]:
+    """`count` rewrites of the parent for the training example with that index."""
+    request = _request(parent, index, count, attempt, current)
+    try:
+        reply = await current.generate(request)
+    except EngineError as error:
+        return [Proposal("", str(error))] * count
+    style = current.setup.style
+    proposals = []
+    for sample in reply.samples:
+        parsed = parse_rewrite(sample.text, finished=sample.finished, style=style)
+        proposals.append(
+            Proposal(sample.text, parsed.reason) if parsed.text is None else Proposal(parsed.text)
+        )
+    return proposals
+
+
+def _request(
+    parent: ScoredCandidate, index: int, count: int, attempt: int, current: Round
+) -> GenerateRequest:
+    setup, example = current.setup, current.setup.split.train[index]
+    prompt = rewrite_prompt(
+        setup.style,
+        description=setup.task.description,
+        instruction=parent.candidate.text,
+        example=example,
+        importances=current.importances(parent),
+        max_chars=setup.settings.max_instruction_chars,
+    )
+    return GenerateRequest(
+        prompt=prompt,
+        n=count,
+        max_tokens=setup.sampling.max_tokens,
+        temperature=setup.sampling.temperature,
+        top_p=setup.sampling.top_p,
+        seed=seed_of(setup.seed, setup.task.name, current.number, parent.candidate.id, example.id, attempt),
+        # A model that diagnoses first may mention the tag before it gives its answer.
+        stop=("</prompt>",) if setup.style == "short" else (),
+        shots=rewrite_shots(setup.style),
+    )
