@@ -1,4 +1,4 @@
-"""The Python entry points: what the command line does, for scripts and notebooks."""
+"""The Python functions that correspond to the commands, for scripts and notebooks."""
 
 from __future__ import annotations
 
@@ -38,32 +38,28 @@ def optimize(
     callbacks: Sequence[Callback] = (),
     **settings: object,
 ) -> RunResult:
-    """Optimise instructions; the same run as `pmpo optimize`.
+    """Optimise instructions, as `pmpo optimize` does.
 
-    `source` is what to optimise for: data (a DataFrame, a datasets.Dataset, a list of dicts, or the path of
-    a .csv, .jsonl, .json or .parquet file), a Task, a function that makes a Task or rows, the name of a
-    registered task, or a list of several:
+    `source` is one of: data (a DataFrame, a datasets.Dataset, a list of dicts, or the path of a .csv, .jsonl,
+    .json or .parquet file), a Task, a function that returns a Task or rows, the name of a registered task, a
+    list of several tasks, or a whole configuration (a RunConfig, or the path of a YAML file, which
+    `overrides` such as "search.rounds=3" change). Without `source`, the run in `run_dir` is continued.
 
         optimize(frame, model="HuggingFaceTB/SmolLM2-135M-Instruct", columns={"input": "question"}, rounds=5)
 
-    or a whole configuration: a RunConfig, or the path of a YAML file, which `overrides` ("search.rounds=3")
-    may change. Without it, the run kept in `run_dir` goes on.
+    `name`, `columns` (from input, target, negatives and weight to the columns of the data), `labels`,
+    `instruction` (the first one) and `description` describe one task. `rounds`, `max_tokens` and
+    `max_seconds` limit its search. `objective` is the name of a loss, or a function from an ExampleScore to a
+    loss. `operators` propose instructions: "rewrite", classes or functions (see pmpo_ray.Proposer). All other
+    keywords are top-level keys of the configuration: `seed=1`, `scorer={"replicas": 2, "engine": MyScorer}`.
 
-    `name`, `columns` (from input, target, negatives and weight to the data's own), `labels`, `instruction`
-    (the one to start from) and `description` say more of one task; `rounds`, `max_tokens` and `max_seconds`
-    bound its search. All other keywords are the configuration's top-level keys: `model="..."`, `seed=1`,
-    `scorer={"replicas": 2}`. Data from Python are kept in the run folder, so that the run can be continued
-    and evaluated without them. `observer` is told of every change; by default progress is shown. `callbacks`
-    are told of rounds and results, in a thread of their own.
+    The run folder keeps data passed in Python, so that the run can be continued and evaluated without them.
+    The configuration names functions and classes by import path: define them at the top level of a module, a
+    script or a notebook. `observer` receives every change of progress; by default progress is displayed.
+    `callbacks` receive rounds and results, in a separate thread.
 
-    Parts of your own: `objective` is the name of a loss or a function from an ExampleScore to one;
-    `operators` are what proposes instructions, "rewrite" and classes or functions (see pmpo_ray.Proposer);
-    `scorer={"engine": MyScorer}` is a class or function that makes an engine from a ScorerConfig and a model.
-    The configuration names each by its import path, so each has to stand at the top level of a module, a
-    script or a notebook.
-
-    Raises a PmpoError, whose text is one line, for everything that a caller can mend, and TypeError for
-    arguments that do not go together.
+    Raises a PmpoError of one line for every mistake that a caller can correct, and TypeError for arguments
+    that exclude each other.
     """
     from pmpo_ray.config.overrides import parse_overrides
     from pmpo_ray.display.progress import progress_display
@@ -98,11 +94,12 @@ def evaluate(
     observer: Observer | None = None,
     **settings: object,
 ) -> EvaluationResult:
-    """Measure held-out accuracy; the same as `pmpo evaluate`.
+    """Measure held-out accuracy, as `pmpo evaluate` does.
 
-    `source` is a run folder, or a YAML file whose instructions are measured and kept in `run_dir`. The
-    keywords are keys of `evaluation`: `evaluate("runs/x", baselines=["answer_only"], limit=100)`; `overrides`
-    ("ray.address=auto") reach any other key. Raises a PmpoError for everything that a caller can mend.
+    `source` is a run folder, or a YAML file whose instructions are evaluated, with the result in `run_dir`.
+    The keywords are keys of `evaluation`: `evaluate("runs/x", baselines=["answer_only"], limit=100)`;
+    `overrides` such as "ray.address=auto" set any other key. Raises a PmpoError for every mistake that a
+    caller can correct.
     """
     from pmpo_ray.config.import_paths import with_paths
     from pmpo_ray.config.overrides import parse_overrides, run_dir_override, section_overrides
@@ -120,11 +117,11 @@ def evaluate(
 
 
 def load_run(run_dir: str | Path, /) -> RunResult:
-    """The result of the run in a folder (a path or s3://...), finished or not: of the tasks that came to one
-    so far. Raises RunFolderError where there is no run, or for a damaged file."""
+    """The result of the run in a folder (a path or s3://...), with the tasks that are finished so far. Raises
+    RunFolderError if there is no run, or for a damaged file."""
     from pmpo_ray.store import RunStore
     from pmpo_ray.store.kept_config import kept_config
 
     store = RunStore.open(str(run_dir))
-    found = map(store.read_task_result, kept_config(str(run_dir)).named_searches())
-    return RunResult(tuple(result for result in found if result is not None), store.location)
+    results = map(store.read_task_result, kept_config(str(run_dir)).named_searches())
+    return RunResult(tuple(result for result in results if result is not None), store.location)
