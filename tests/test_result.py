@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -42,6 +44,19 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 def test_a_run_of_one_task_has_a_best_instruction(one: RunResult) -> None:
     assert one.best == one["tickets"].best == one.tasks[0].best
     assert one.best != one["tickets"].start
+
+
+def test_json_needs_no_terminal_library(one: RunResult) -> None:
+    script = """
+import sys
+import pmpo_ray.display.comparison_json, pmpo_ray.display.run_json, pmpo_ray.display.summary_json
+from pmpo_ray import load_run
+print(load_run(sys.argv[1]).to_dict()["tasks"][0]["task"], "rich" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, one.run_dir], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["tickets", "False"]
 
 
 def test_a_run_of_several_tasks_asks_which(two: RunResult) -> None:

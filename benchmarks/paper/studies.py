@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.paper import figures
 from pmpo_ray import evaluate, optimize
-from pmpo_ray.evaluation.summary_json import summary_json
+from pmpo_ray.display.summary_json import summary_json
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks.bbh import DESCRIPTIONS
 

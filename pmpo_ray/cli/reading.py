@@ -24,17 +24,19 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a run's tasks, or the history of one task's best instruction. The run need not be finished."""
-    from pmpo_ray.display.run_json import overview_json, task_json
-    from pmpo_ray.display.run_pages import show_overview, show_task
     from pmpo_ray.history.run_history import load_history
 
     history = load_history(run, task)
     chosen = None if task is None and history.has_many_tasks else history.task(task)
     if as_json:
+        from pmpo_ray.display.run_json import overview_json, task_json
+
         document = overview_json(history) if chosen is None else task_json(history, chosen)
         print(json.dumps(document, allow_nan=False))
         return
     from rich.console import Console
+
+    from pmpo_ray.display.run_pages import show_overview, show_task
 
     if chosen is None:
         show_overview(history, Console())

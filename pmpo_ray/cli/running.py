@@ -189,7 +189,7 @@ def _evaluated(source: str, overrides: list[Override], log_format: LogFormat) ->
 
 def _show_evaluation(result: EvaluationResult, form: TableFormat) -> None:
     from pmpo_ray.display.evaluation_tables import latex, markdown, show, tables
-    from pmpo_ray.evaluation.summary_json import summary_json
+    from pmpo_ray.display.summary_json import summary_json
 
     if form == "json":
         print(json.dumps(summary_json(result.summary, result.run_dir), allow_nan=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from pmpo_ray.display.result_json import json_number
+from pmpo_ray.display.numbers import json_number
 from pmpo_ray.history.comparison import RunComparison, Side, TaskComparison
 from pmpo_ray.history.task_facts import word_diff
 

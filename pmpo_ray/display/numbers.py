@@ -54,6 +54,11 @@ def accuracy_text(interval: Interval | None) -> str:
     return f"{interval.value * 100:.1f}% [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
 
 
+def json_number(value: float) -> float | None:
+    """The number as JSON can hold it: None if it is not finite."""
+    return value if math.isfinite(value) else None
+
+
 def percent_text(interval: Interval | None) -> str:
     if interval is None:
         return "–"

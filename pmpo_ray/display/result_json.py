@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from pmpo_ray.display.numbers import json_number
 from pmpo_ray.types import TaskFailure, TaskResult
 
 
@@ -37,8 +37,3 @@ def _task_json(result: TaskResult) -> dict[str, object]:
         "seconds": result.seconds,
         "best": result.best,
     }
-
-
-def json_number(value: float) -> float | None:
-    """A number for JSON, which has none that is not finite."""
-    return value if math.isfinite(value) else None

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from pmpo_ray.display.result_json import json_number
-from pmpo_ray.display.run_pages import HARD_EXAMPLES
-from pmpo_ray.evaluation.summary_json import summary_json
+from pmpo_ray.display.numbers import json_number
+from pmpo_ray.display.summary_json import summary_json
 from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results, task_summary
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import (
@@ -26,6 +25,8 @@ from pmpo_ray.history.task_facts import (
 )
 from pmpo_ray.types import Interval
 
+HARD_EXAMPLES = 3
+"""Hardest training examples, each before and after."""
 Document = dict[str, object]
 
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from pmpo_ray.display.evaluation_tables import show as show_tables
 from pmpo_ray.display.evaluation_tables import tables
 from pmpo_ray.display.numbers import accuracy_text, amount, loss_text, p_value_text, percent_text, spark
+from pmpo_ray.display.run_json import HARD_EXAMPLES
 from pmpo_ray.evaluation.conditions import BEST
 from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results, task_summary
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
@@ -37,7 +38,6 @@ from pmpo_ray.history.task_facts import (
 from pmpo_ray.store import Manifest
 from pmpo_ray.text import excerpt, in_line, shortened_name, visible
 
-HARD_EXAMPLES = 3
 _STATES: Mapping[TaskState, str] = {
     "done": "green",
     "running": "cyan",

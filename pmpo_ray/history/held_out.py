@@ -1,8 +1,8 @@
 """Results on held-out examples by task: from the run's evaluation, else from the end of its search.
 
-Invariant: a verdict compares the instruction that is the best now with the start, on the same examples, with a
-p-value that is corrected for the number of tasks. Intervals, which take a bootstrap each, are computed for
-what is requested; p-values, which are cheap, for all tasks.
+Invariant: a verdict compares the instruction that is the best now with the start, on the same examples, by a
+p-value that is corrected for the number of tasks. Intervals take a bootstrap each and are computed only for
+requested tasks; p-values are cheap and computed for all.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedTask:
-    """One task of an evaluation: every instruction under every condition, and, of the main condition, the best
-    against the start and against the strongest free instruction. There are no contrasts if the run went on to
-    another best since."""
+    """One task of an evaluation: a row for every instruction and condition, and, for the main condition, the
+    best against the start and against the strongest free instruction. There are no contrasts if the run has
+    found another best since."""
 
     rows: tuple[Row, ...]
     start: Contrast | None = None
@@ -79,14 +79,14 @@ def held_out_results(history: RunHistory, only: str | None = None) -> Mapping[st
             found.setdefault(task, NOTHING)
             continue
         before, after = named.get(START), named.get(BEST, named.get(START))
-        p_value = p_values.get(task)
+        p_value, difference = p_values.get(task), 0.0
+        if p_value is not None:
+            difference = math.fsum(_differences(named, START))
         found[task] = HeldOut(
             before=None if before is None else bootstrap_interval(before),
             after=None if after is None else bootstrap_interval(after),
             p_value=p_value,
-            verdict="not evaluated"
-            if p_value is None
-            else _verdict(p_value, math.fsum(_differences(named, START))),
+            verdict="not evaluated" if p_value is None else _verdict(p_value, difference),
         )
     return found
 

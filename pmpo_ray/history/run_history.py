@@ -29,9 +29,8 @@ from pmpo_ray.types import (
 @dataclass(frozen=True)
 class TaskHistory:
     """One task's rounds. Scores and losses by example are kept for the first and the best instruction alone.
-    `examples` are the training examples in the order of those losses, empty if the folder comes from a version
-    that did not keep them; `result` is None unless the task is finished, and also if it was finished and then
-    continued for more rounds."""
+    `examples` are the training examples in the order of those losses, empty in a folder of a version that did
+    not keep them; `result` is None until the task is finished, and again if it continues for more rounds."""
 
     task: str
     records: tuple[RoundRecord, ...]
@@ -91,9 +90,9 @@ class TaskHistory:
 
 @dataclass(frozen=True)
 class RunHistory:
-    """A run as values. `at_work`: a driver holds the folder. `waiting` are the tasks without a finished round;
-    `results` are those of the finished tasks; `evaluation` is empty if there was none; `replicas` holds the
-    counts of each driver that worked on the run."""
+    """A run as values. `at_work`: a driver holds the folder. `waiting`: the tasks without a finished round;
+    `results` are those of the finished tasks; `evaluation` is empty without one; `replicas` holds the counts of
+    each driver that worked on the run."""
 
     location: str
     config: RunConfig

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from pmpo_ray.display.evaluation_tables import latex, markdown, show, tables
+from pmpo_ray.display.summary_json import summary_json
 from pmpo_ray.evaluation.statistics import compare
 from pmpo_ray.evaluation.summary import Summary, summarise
-from pmpo_ray.evaluation.summary_json import summary_json
 from pmpo_ray.store.evaluations import (
     decode_evaluation,
     decode_outcomes,

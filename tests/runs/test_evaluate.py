@@ -14,7 +14,7 @@ import pytest
 from pmpo_ray import evaluate, optimize
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tasks import SplitConfig, TaskConfig
-from pmpo_ray.evaluation.summary_json import summary_json
+from pmpo_ray.display.summary_json import summary_json
 from pmpo_ray.errors import ConfigError, RunFolderError
 from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory
 from pmpo_ray.store import RunStore
@@ -217,7 +217,7 @@ def test_data_that_changed_are_refused(tmp_path: Path) -> None:
     config = simulated(tasks=[{"name": "own", "path": str(data)}], search={"rounds": 1})
     optimize(config, run_dir=tmp_path / "run", observer=quiet)
     data.write_text("\n".join(["input,target", *rows[::-1], "one more,yes"]), encoding="utf-8")
-    with pytest.raises(RunFolderError, match="may hold what was trained on"):
+    with pytest.raises(RunFolderError, match="may contain training examples"):
         evaluate(str(tmp_path / "run"), observer=quiet)
 
 
@@ -231,7 +231,7 @@ def test_data_that_changed_are_refused(tmp_path: Path) -> None:
             "evaluation.instructions.nowhere: nowhere.txt cannot be read",
         ),
         (["RUN", "--limit", "0"], "evaluation.limit"),
-        (["RUN", "--shots", "4000"], "evaluation.shots: 4000 are asked for"),
+        (["RUN", "--shots", "4000"], "evaluation.shots: 4000 requested"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], complaint: str, run: Path) -> None:
