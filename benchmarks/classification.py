@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.packaged_models import available_model
 from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.config.loading import load_config
 from pmpo_ray.config.overrides import parse_overrides
@@ -63,7 +64,7 @@ def measured(model: str, seed: int, runs: Path, settings: Sequence[str]) -> list
     """One row a task of a run."""
     name = Path(model).stem if model.endswith(".gguf") else model.rpartition("/")[2]
     folder = runs / f"{name}-{seed}"
-    settings = [*settings, f"model={json.dumps(model)}", f"seed={seed}"]
+    settings = [*settings, f"model={json.dumps(available_model(model))}", f"seed={seed}"]
     sets = [part for setting in settings for part in ("--set", setting)]
     run("optimize", str(CONFIG), "--run-dir", str(folder), *sets, "--json")
     baselines = [part for baseline in BASELINES for part in ("--baseline", baseline)]

@@ -37,7 +37,8 @@ from pmpo_ray.engines.hf.devices import choose_device
 from pmpo_ray.engines.hf.likelihood import LikelihoodEngine
 from pmpo_ray.engines.hf.tree_attention import Kernel
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
-from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.loading import load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import PmpoError, ResourceError
 from pmpo_ray.search.masking import rule_segments, without
 

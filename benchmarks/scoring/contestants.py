@@ -219,7 +219,8 @@ def _answer_sum(output: Any, length: int) -> float:
 def _loaded(model: str, device: str, dtype: str) -> tuple[Any, Any]:
     import torch
 
-    from pmpo_ray.engines.weights.resolve import load_model, load_tokenizer, resolve_model
+    from pmpo_ray.engines.weights.loading import load_model, load_tokenizer
+    from pmpo_ray.engines.weights.resolve import resolve_model
 
     torch.set_num_threads(os.cpu_count() or 1)
     resolved = resolve_model(model, progress=False)

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from benchmarks.packaged_models import available_model
 from benchmarks.scoring.actor import time_actor
 from benchmarks.scoring.children import ContestantLostError, Roster, Setting, fit_together, roster
 from benchmarks.scoring.measuring import (
@@ -36,7 +37,8 @@ from benchmarks.scoring.work import (
 from benchmarks.scoring.workloads import Workload, encode, workload_texts
 from pmpo_ray.engines.hf.devices import choose_device, choose_dtype
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
-from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.loading import load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 
 # The reference is itself checked, against one triple at a time, where the result is worth the time.
 _CHECKED = ("small", "window_small", "window_long")
@@ -127,7 +129,7 @@ class Session:
 
     def _workload(self, name: str) -> Workload:
         texts = workload_texts(name, self.data_dir)
-        tokenizer = load_tokenizer(resolve_model(texts.model), trust_remote_code=False)
+        tokenizer = load_tokenizer(resolve_model(available_model(texts.model)), trust_remote_code=False)
         workload = encode(name, texts, PromptEncoder(tokenizer, texts.layout))
         if not self.quick:
             return workload
@@ -136,13 +138,13 @@ class Session:
 
     def _setting(self, workload: Workload) -> Setting:
         dtype = choose_dtype("auto", self.device)
-        return Setting(workload.model, self.device, str(dtype).removeprefix("torch."))
+        return Setting(available_model(workload.model), self.device, str(dtype).removeprefix("torch."))
 
     def _announce(self, workload: Workload) -> tuple[LeastWork, float]:
         """Print what the workload is; its least work, and the matmul rate at its model's shapes. Measured
         before any contestant runs."""
         if workload.model not in self._shapes:
-            shape = model_shape(resolve_model(workload.model).path)
+            shape = model_shape(resolve_model(available_model(workload.model)).path)
             rates = matmul_rates(shape, choose_dtype("auto", self.device), self.device)
             self._shapes[workload.model] = shape, rates
         shape, rates = self._shapes[workload.model]

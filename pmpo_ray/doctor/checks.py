@@ -21,7 +21,7 @@ from pmpo_ray.doctor.models import HubReport, ModelReport, inspect_hub
 from pmpo_ray.doctor.storage import inspect_storage
 from pmpo_ray.doctor.tasks import inspect_tasks
 from pmpo_ray.engines.hf.gpus import GpuReport, inspect_gpus
-from pmpo_ray.engines.weights.gguf import cache_root
+from pmpo_ray.engines.weights.cache import cache_root
 from pmpo_ray.store import installed_versions
 from pmpo_ray.store.folder import Folder
 from pmpo_ray.tasks.http_status import status_or_reason

@@ -52,9 +52,10 @@ def _fits_one_gpu(config: ReplicaConfig, model: str, placement: Placement) -> bo
     import torch
 
     from pmpo_ray.engines.hf.devices import choose_dtype
-    from pmpo_ray.engines.weights.resolve import estimate_bytes, resolve_model
+    from pmpo_ray.engines.weights.folder import estimate_bytes
+    from pmpo_ray.engines.weights.resolve import resolve_model
 
     resolved = resolve_model(model, revision=config.revision, code=config.trust_remote_code, progress=False)
-    weights = estimate_bytes(resolved, choose_dtype(config.dtype, "cuda").itemsize)
+    weights = estimate_bytes(resolved.path, choose_dtype(config.dtype, "cuda").itemsize)
     _, total = torch.cuda.mem_get_info()
     return weights <= LARGEST_SHARE * total * min(1.0, placement.gpus or 1.0)

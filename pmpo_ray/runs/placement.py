@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pmpo_ray.config.run import RayConfig, RunConfig
 from pmpo_ray.config.engines import ReplicaConfig
-from pmpo_ray.engines.weights.resolve import estimate_bytes, resolve_model
+from pmpo_ray.config.run import RayConfig, RunConfig
+from pmpo_ray.engines.weights.folder import estimate_bytes
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _bring_models(roles: Mapping[str, Replica], memory: int) -> None:
         if replica.has_custom_engine or replica.engine in ("simulated", "openai"):
             continue
         resolved = resolve_model(model, revision=replica.revision, code=replica.trust_remote_code)
-        needed += replica.replicas * estimate_bytes(resolved, 4 if replica.dtype == "float32" else 2)
+        needed += replica.replicas * estimate_bytes(resolved.path, 4 if replica.dtype == "float32" else 2)
     if needed > memory:
         counted = " and ".join(f"{replica.replicas} {role}" for role, (replica, _) in roles.items())
         raise ResourceError(

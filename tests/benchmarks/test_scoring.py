@@ -23,7 +23,8 @@ from benchmarks.scoring.workloads import NAMES, Workload, encode, workload_texts
 from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.answer_tree import Item
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
-from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.loading import load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ConfigError
 
 ROW_KEYS = {

@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
-from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.loading import load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ModelError
 from pmpo_ray.types import Example
 

@@ -21,7 +21,8 @@ from pyarrow import fs
 
 from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.prompt_encoder import Layout, PromptEncoder
-from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.loading import load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import DataError, RunFolderError
 from pmpo_ray.exporting import Form, export
 from pmpo_ray.exporting.prompts import prompts_of

@@ -15,10 +15,11 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from pmpo_ray.actors import cluster
 from pmpo_ray import PmpoError, RunConfig, optimize
+from pmpo_ray.actors import cluster
 from pmpo_ray.config.engines import DEFAULT_MODEL
-from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.loading import load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import DataError, EngineError, ResourceError, RunFolderError
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Progress

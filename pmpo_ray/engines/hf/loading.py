@@ -10,7 +10,9 @@ import torch
 from pmpo_ray.config.engines import ReplicaConfig
 from pmpo_ray.engines.hf.devices import choose_device, choose_dtype, context_length
 from pmpo_ray.engines.placement import Placement
-from pmpo_ray.engines.weights.resolve import ResolvedModel, load_model, load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.folder import ResolvedModel
+from pmpo_ray.engines.weights.loading import load_model, load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.types import EngineInfo
 
 if TYPE_CHECKING:

@@ -25,8 +25,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from pmpo_ray.engines.prompt_encoder import PromptEncoder, Tokens
-from pmpo_ray.engines.weights.gguf import quiet_transformers
-from pmpo_ray.engines.weights.resolve import ResolvedModel, load_tokenizer, placed_on, resolve_model
+from pmpo_ray.engines.weights.folder import ResolvedModel
+from pmpo_ray.engines.weights.loading import load_tokenizer, placed_on
+from pmpo_ray.engines.weights.quiet import quiet_transformers
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ConfigError, DataError, EngineError, ModelError
 from pmpo_ray.text import error_line
 

@@ -25,7 +25,9 @@ from pmpo_ray.engines.answer_tree import Item
 from pmpo_ray.engines.items import ItemBuilder, example_name, example_score
 from pmpo_ray.engines.openai.client import Endpoint, ServedModel
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
-from pmpo_ray.engines.weights.resolve import ResolvedModel, load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.folder import ResolvedModel
+from pmpo_ray.engines.weights.loading import load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ConfigError, EngineError, ModelError
 from pmpo_ray.types import EngineInfo, Example, ExampleScore, ScoreRequest, ScoreResult
 

@@ -29,7 +29,9 @@ from typing import TYPE_CHECKING, Any
 from pmpo_ray.config.engines import ReplicaConfig, ScorerConfig
 from pmpo_ray.engines.auto import vllm_installed
 from pmpo_ray.engines.placement import Placement
-from pmpo_ray.engines.weights.resolve import ResolvedModel, estimate_bytes, load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.folder import ResolvedModel, estimate_bytes
+from pmpo_ray.engines.weights.loading import load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ConfigError, EngineError, EngineLostError, ModelError, ResourceError
 from pmpo_ray.text import error_line
 from pmpo_ray.types import EngineInfo
@@ -117,7 +119,7 @@ class VllmEngine:
             engine="vllm",
             model=self._resolved.name,
             revision=self._resolved.revision,
-            parameters=estimate_bytes(self._resolved, 1),
+            parameters=estimate_bytes(self._resolved.path, 1),
             context_length=self.context_length,
             layout=layout,
             dtype=self._dtype,

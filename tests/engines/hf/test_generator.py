@@ -12,7 +12,9 @@ from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig
 from pmpo_ray.engines.hf.generator import TransformersGenerator
 from pmpo_ray.engines.hf.loading import LoadedModel
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
-from pmpo_ray.engines.weights.resolve import ResolvedModel, load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.folder import ResolvedModel
+from pmpo_ray.engines.weights.loading import load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import EngineError
 from pmpo_ray.types import Example, GenerateRequest
 

@@ -24,7 +24,8 @@ from transformers import (
 
 from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.hf.process_reward import ProcessRewardModel, StepScores, split_steps
-from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.loading import load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ConfigError, DataError, EngineError, ModelError
 
 MARKER = "<extra_0>"

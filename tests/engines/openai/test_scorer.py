@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from pmpo_ray.config.engines import DEFAULT_MODEL, EndpointConfig, ScorerConfig
 from pmpo_ray.engines.openai.scorer import OpenAIScorer
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
-from pmpo_ray.engines.weights.resolve import load_tokenizer, resolve_model
+from pmpo_ray.engines.weights.loading import load_tokenizer
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ConfigError, EndpointError, EngineError, ModelError
 from pmpo_ray.types import Example, ScoreRequest
 from tests.engines.openai.test_generator import Post, Reply, Server, failure, in_turn, one_line, running

