@@ -1,5 +1,4 @@
-"""Data that are passed to `optimize` from Python: tables, lists of rows, tasks; and the run folder that keeps
-them."""
+"""Data passed to `optimize` in Python (tables, lists of rows, tasks), and the run folder that keeps them."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from pmpo_ray.config.loading import dump_config, load_config
 from pmpo_ray.config.overrides import parse_overrides
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.errors import ConfigError, DataError, RunFolderError
-from pmpo_ray.prepared_task import given_tasks, prepare_tasks
+from pmpo_ray.prepared_task import prepare_tasks, tasks_from_python
 from pmpo_ray.sources import TaskKeywords, requested
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task
@@ -45,16 +44,18 @@ TASK = Task(
 
 
 def quiet(progress: Progress) -> None:
-    """An observer that keeps nothing."""
+    """An observer that ignores progress."""
 
 
-def asked(source: Any, /, run_dir: str | None = None, **given: Any) -> tuple[RunConfig, dict[str, Task]]:
-    """The configuration and the tasks that a call of `optimize` with these arguments would run."""
+def requested_by(
+    source: Any, /, run_dir: str | None = None, **given: Any
+) -> tuple[RunConfig, dict[str, Task]]:
+    """The configuration and the tasks of a call of `optimize` with these arguments."""
     named = ("name", "columns", "labels", "instruction", "description")
-    words = TaskKeywords(**{key: given.pop(key) for key in named if key in given})
+    keywords = TaskKeywords(**{key: given.pop(key) for key in named if key in given})
     search = {key: given.pop(key) for key in ("rounds", "max_tokens", "max_seconds") if key in given}
     overrides = parse_overrides(given.pop("overrides", ()))
-    return requested(source, words, search, settings=given, overrides=overrides, run_dir=run_dir)
+    return requested(source, keywords, search, settings=given, overrides=overrides, run_dir=run_dir)
 
 
 def rows_as(kind: str, rows: Iterable[Mapping[str, object]]) -> Any:
@@ -68,7 +69,7 @@ def rows_as(kind: str, rows: Iterable[Mapping[str, object]]) -> Any:
 def test_rows_in_python_are_the_task_that_the_same_file_is(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
-    config, given = asked(rows_as(kind, ROWS), columns=COLUMNS, instruction="Add them.", seed=3)
+    config, given = requested_by(rows_as(kind, ROWS), columns=COLUMNS, instruction="Add them.", seed=3)
     [task] = config.tasks
     assert task.model_dump(exclude_defaults=True) == {
         "name": "mine",
@@ -84,13 +85,13 @@ def test_rows_in_python_are_the_task_that_the_same_file_is(kind: str, tmp_path: 
 @pytest.mark.parametrize("kind", ["list", "frame", "dataset"])
 def test_negatives_weights_and_labels_are_columns_as_in_files(kind: str) -> None:
     rows = [{"input": f"ask {n}", "target": "good", "worse": ["bad", "evil"], "r": n} for n in range(1, 9)]
-    _, given = asked(rows_as(kind, rows), columns={"negatives": "worse", "weight": "r"}, name="pairs")
+    _, given = requested_by(rows_as(kind, rows), columns={"negatives": "worse", "weight": "r"}, name="pairs")
     task = given["pairs"]
     assert task.kind == "pairs"
     assert [example.negatives for example in task.examples] == [("bad", "evil")] * 8
     assert [example.weight for example in task.examples] == [float(n) for n in range(1, 9)]
     plain = rows_as(kind, [{"input": f"ask {n}", "target": "yes"} for n in range(5)])
-    _, given = asked(plain, labels=["no", "yes"])
+    _, given = requested_by(plain, labels=["no", "yes"])
     assert given["mine"].labels == ("no", "yes")
     assert given["mine"].examples[0].negatives == ("no",)
 
@@ -118,18 +119,18 @@ def test_class_labels_of_a_data_set_come_as_their_names() -> None:
     table = datasets.Dataset.from_dict(
         {"input": [f"i{n}" for n in range(20)], "target": [n % 2 for n in range(20)]}, features=features
     )
-    _, given = asked(table)
+    _, given = requested_by(table)
     assert given["mine"].labels == ("n", "y")
 
 
 @pytest.mark.parametrize(
     ("rows", "words", "expected"),
     [
-        ([], {}, r"mine: the data hold no rows"),
+        ([], {}, r"mine: the data have no rows"),
         (
             ROWS,
             {},
-            r"mine row 1: there is no column 'input'; columns there: question, answer; set columns\.input",
+            r"mine row 1: there is no column 'input', only question, answer; set columns\.input",
         ),
         (
             [*ROWS, {"question": "x", "answer": " "}],
@@ -141,34 +142,34 @@ def test_class_labels_of_a_data_set_come_as_their_names() -> None:
             {"columns": COLUMNS, "name": "sums"},
             r"sums row 21: column 'answer' is empty",
         ),
-        ([{"input": {}, "target": "x"}], {}, r"mine row 1: column 'input' holds a dict"),
+        ([{"input": {}, "target": "x"}], {}, r"mine row 1: column 'input' is a dict"),
     ],
 )
 @pytest.mark.parametrize("kind", ["list", "frame"])
-def test_what_is_wrong_with_a_row_is_said_with_its_place(
+def test_an_error_in_a_row_names_its_place(
     kind: str, rows: list[dict[str, object]], words: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(DataError, match=expected):
-        asked(rows_as(kind, rows), **words)
+        requested_by(rows_as(kind, rows), **words)
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT])
 def test_what_a_table_calls_missing_is_missing(missing: object) -> None:
     frame = pd.DataFrame({"input": pd.Series(["a", missing], dtype=object), "target": ["x", "y"]})
     with pytest.raises(DataError, match="mine row 2: column 'input' is empty"):
-        asked(frame)
+        requested_by(frame)
     with pytest.raises(DataError, match="mine row 2: no negative that differs"):
-        asked(frame, columns={"input": "target", "negatives": "input"})
+        requested_by(frame, columns={"input": "target", "negatives": "input"})
 
 
 def test_a_task_is_taken_whole() -> None:
-    config, given = asked(TASK, rounds=2)
+    config, given = requested_by(TASK, rounds=2)
     assert config.tasks == (TaskConfig(name="own task", given=True),)
     assert config.search.rounds == 2
     assert given == {"own task": TASK}
-    [job] = prepare_tasks(config, given)
-    assert job.task == TASK
-    assert job.split.test == TASK.test_examples
+    [prepared] = prepare_tasks(config, given)
+    assert prepared.task == TASK
+    assert prepared.split.test == TASK.test_examples
 
 
 @pytest.mark.parametrize(
@@ -176,14 +177,14 @@ def test_a_task_is_taken_whole() -> None:
     [
         ({"examples": ()}, "has no name, no examples or no instruction"),
         ({"kind": "label"}, "kind is 'label'; use one of options, labels, text, pairs"),
-        ({"labels": ()}, "a task of kind 'labels' has labels"),
+        ({"labels": ()}, "a task has labels if and only if"),
         ({"labels": ("yes", "maybe")}, "example 'e0': its target 'no' is none of the task's labels"),
         ({"test_examples": TASK.examples[:1]}, "two examples have the id 'e0'"),
         (
             {"examples": (Example("a", " ", "yes"),)},
             "example 'a': its id, input, target and negatives must be",
         ),
-        ({"examples": (Example("a", "\ud83d", "yes"),)}, "half a surrogate pair"),
+        ({"examples": (Example("a", "\ud83d", "yes"),)}, "has a lone surrogate"),
         (
             {"kind": "pairs", "labels": (), "examples": (Example("a", "x", "y"),)},
             "example 'a': has no negatives",
@@ -192,34 +193,34 @@ def test_a_task_is_taken_whole() -> None:
 )
 def test_a_task_that_cannot_be_used_is_refused(changed: dict[str, Any], expected: str) -> None:
     with pytest.raises(DataError, match=expected):
-        asked(replace(TASK, **changed))
+        requested_by(replace(TASK, **changed))
 
 
 def test_names_files_and_tasks_may_be_the_first_argument(tmp_path: Path) -> None:
-    config, given = asked("bbh/navigate", instruction="Navigate.", seed=4, max_seconds=60.0)
+    config, given = requested_by("bbh/navigate", instruction="Navigate.", seed=4, max_seconds=60.0)
     assert config.tasks == (TaskConfig(name="bbh/navigate", instruction="Navigate."),)
     assert (config.seed, config.search.max_seconds, given) == (4, 60.0, {})
-    config, given = asked(["tickets", "bbh/snarks", TASK])
+    config, given = requested_by(["tickets", "bbh/snarks", TASK])
     assert [task.name for task in config.tasks] == ["tickets", "bbh/snarks", "own task"]
     assert list(given) == ["own task"]
     for path in ("data/rows.csv", Path("data/rows.csv")):
-        assert asked(path)[0].tasks == (TaskConfig(name="rows", path="data/rows.csv"),)
-    assert asked("rows.parquet", name="own")[0].tasks == (TaskConfig(name="own", path="rows.parquet"),)
+        assert requested_by(path)[0].tasks == (TaskConfig(name="rows", path="data/rows.csv"),)
+    assert requested_by("rows.parquet", name="own")[0].tasks == (TaskConfig(name="own", path="rows.parquet"),)
 
 
 def test_configurations_are_taken_as_before(tmp_path: Path) -> None:
     config = RunConfig(seed=7)
-    assert asked(config) == (config, {})
+    assert requested_by(config) == (config, {})
     file, other = tmp_path / "run.yaml", tmp_path / "run.conf"
     for path in (file, other):
         path.write_text("seed: 5\n", encoding="utf-8")
-    assert asked(str(file), overrides=["search.rounds=3"])[0] == load_config(
+    assert requested_by(str(file), overrides=["search.rounds=3"])[0] == load_config(
         str(file), parse_overrides(["search.rounds=3"])
     )
-    assert asked(other, rounds=4)[0].search.rounds == 4
-    assert asked(None, tasks=["bbh/snarks"], search={"beta": 2.0}, rounds=4)[0].search.rounds == 4
+    assert requested_by(other, rounds=4)[0].search.rounds == 4
+    assert requested_by(None, tasks=["bbh/snarks"], search={"beta": 2.0}, rounds=4)[0].search.rounds == 4
     RunStore.create(str(tmp_path / "run"), dump_config(config))
-    assert asked(None, run_dir=str(tmp_path / "run"), rounds=9)[0].search.rounds == 9
+    assert requested_by(None, run_dir=str(tmp_path / "run"), rounds=9)[0].search.rounds == 9
 
 
 @pytest.mark.parametrize(
@@ -242,12 +243,12 @@ def test_arguments_that_do_not_go_together_are_a_mistake_in_the_script(
     source: object, given: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(TypeError, match=expected):
-        asked(source, **given)
+        requested_by(source, **given)
 
 
 def test_given_data_leave_no_room_for_others() -> None:
     with pytest.raises(ConfigError, match="leave out path, hub, function and test_path"):
-        asked(None, tasks=[{"name": "x", "given": True, "path": "a.csv"}])
+        requested_by(None, tasks=[{"name": "x", "given": True, "path": "a.csv"}])
 
 
 @pytest.fixture
@@ -274,20 +275,22 @@ def test_a_damaged_task_is_named(kept: RunStore) -> None:
 def test_a_task_comes_back_from_object_storage(s3: str) -> None:
     store = RunStore.create(f"s3://runs/given?{s3}", "seed: 0\n")
     store.write_task(TASK)
-    config, _ = asked(TASK)
-    assert given_tasks(config, store.location, {}) == {TASK.name: TASK}
+    config, _ = requested_by(TASK)
+    assert tasks_from_python(config, store.location, {}) == {TASK.name: TASK}
 
 
-def test_what_is_handed_over_wins_and_what_nobody_has_is_said(kept: RunStore, tmp_path: Path) -> None:
-    config, given = asked(TASK, instruction="Start here.")
-    with pytest.raises(DataError, match=r"task own task: its data were given in Python and .* does not keep"):
-        given_tasks(config, kept.location, {})
+def test_passed_data_win_over_kept_data_and_missing_data_are_reported(kept: RunStore, tmp_path: Path) -> None:
+    config, given = requested_by(TASK, instruction="Start here.")
+    with pytest.raises(DataError, match=r"task own task: its data were passed in Python and .* not keep"):
+        tasks_from_python(config, kept.location, {})
     with pytest.raises(DataError, match="does not keep them"):
-        given_tasks(config, str(tmp_path / "absent"), {})
+        tasks_from_python(config, str(tmp_path / "absent"), {})
     other = replace(TASK, description="Another.")
     kept.write_task(other)
-    assert given_tasks(config, kept.location, given)[TASK.name] == replace(TASK, instruction="Start here.")
-    assert given_tasks(config, kept.location, {})[TASK.name].description == "Another."
+    assert tasks_from_python(config, kept.location, given)[TASK.name] == replace(
+        TASK, instruction="Start here."
+    )
+    assert tasks_from_python(config, kept.location, {})[TASK.name].description == "Another."
 
 
 @pytest.mark.usefixtures("running_ray")

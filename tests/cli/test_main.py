@@ -1,4 +1,4 @@
-"""The `pmpo` command, run as a user runs it: in a process of its own."""
+"""The `pmpo` command in its own process, as a user runs it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def pmpo(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """As a user has it: with Ray's own choice of authentication."""
+    """Run the command as a user does: with Ray's default authentication."""
     inherited = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_MODE"}
     return subprocess.run(
         command(*arguments),
@@ -220,7 +220,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_json_is_all_that_stands_on_standard_output(tmp_path: Path) -> None:
+def test_json_is_all_of_standard_output(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     done = pmpo(
         "optimize",
@@ -304,12 +304,12 @@ def test_ctrl_c_or_a_scheduler_leaves_a_run_that_continues(
         start_new_session=True,
     )
     assert running.stderr is not None
-    said = []
+    lines = []
     for line in running.stderr:
-        said.append(line)
+        lines.append(line)
         if "round 1/2" in line:
             break
-    assert running.poll() is None, said
+    assert running.poll() is None, lines
     if how is signal.SIGINT:
         os.killpg(running.pid, how)  # as a terminal does: to every process of the command
     else:

@@ -1,5 +1,5 @@
-"""Standard error of the command: its lines alone, and as a process that logs, prints, warns and fails leaves
-them. The command itself is in test_main.py."""
+"""Standard error of the command: single lines, and the output of a process that logs, prints and fails.
+The command itself is tested in test_main.py."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_credentials_in_urls_are_hidden(text: str, shown: str) -> None:
 
 @given(st.text(st.characters(), min_size=8), st.text(st.characters()), st.integers(0, 3 * LIMIT))
 def test_no_secret_shows_in_any_line(secret: str, around: str, padding: int) -> None:
-    """Also where a cut would leave a part of it."""
+    """Not even a part of it, if the text is cut there."""
     redact = Redaction({"SOME_TOKEN": f"\n{secret}marker4711{secret}"})
     text = f"{'x' * padding}{around}{secret}marker4711{secret}{around}"
     made = record(text, reason=text)

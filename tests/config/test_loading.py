@@ -1,4 +1,4 @@
-"""Configurations: reading, overriding, complaining, writing back, and their documentation."""
+"""Configurations: loading, overrides, errors, dumping, and their documentation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load(folder: Path, text: str, *overrides: str) -> RunConfig:
 
 
 def complaint(folder: Path, text: str, *overrides: str) -> str:
-    """The error for a configuration, without the folder; one line, as every error for a user."""
+    """The error for a configuration, without the folder. It has to be one line."""
     with pytest.raises(ConfigError) as caught:
         load(folder, text, *overrides)
     message = str(caught.value)
@@ -216,17 +216,17 @@ KEYS_IN_WRONG_PLACES = [
     ("parameters", KEY, "parameters: should be a dictionary, not a text"),
     (f"api_key_env:{KEY}", None, "api_key_env…: unknown key"),
 ]
-"""What stands where in an endpoint section, and what is said of it."""
+"""Keys and values in an endpoint section, and the errors about them."""
 
 
 def secrets_in(error: BaseException) -> list[str]:
-    """What a traceback of the error shows of the values above."""
-    told = "".join(traceback.format_exception(error)) + repr(error)
-    return [secret for secret in ("recognisable", "87654321") if secret in told]
+    """The secrets above that a traceback of the error shows."""
+    shown = "".join(traceback.format_exception(error)) + repr(error)
+    return [secret for secret in ("recognisable", "87654321") if secret in shown]
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), KEYS_IN_WRONG_PLACES)
-def test_nothing_of_an_endpoint_section_stands_in_an_error(
+def test_an_error_shows_nothing_of_an_endpoint_section(
     tmp_path: Path, name: str, value: object, expected: str
 ) -> None:
     rewriter = {"endpoint": {name: value}}
@@ -485,7 +485,7 @@ def test_the_bbh_configuration_names_every_file_with_the_papers_settings(data_di
 
 
 def documented() -> dict[str, str]:
-    """The default that configs/README.md gives for each key."""
+    """The default of each key in configs/README.md."""
     rows = re.findall(
         r"^\| `([^`|]+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$",
         (CONFIGS / "README.md").read_text(encoding="utf-8"),
