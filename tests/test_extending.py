@@ -275,7 +275,7 @@ def test_a_function_may_make_the_whole_task_which_takes_the_configured_name() ->
     ("name", "expected"),
     [
         ("unusable", "has no name, no examples or no instruction"),
-        ("nothing", "function gave a NoneType; return a Task or rows, or yield dicts"),
+        ("nothing", "function returned a NoneType; return a Task or rows, or yield dicts"),
     ],
 )
 def test_what_a_function_makes_is_checked(name: str, expected: str) -> None:
@@ -296,7 +296,7 @@ def test_a_registered_function_is_a_task_by_name() -> None:
 def test_a_name_is_never_registered_for_something_else() -> None:
     task("parity")(parity)
     for name in ("parity", "tickets", "bbh/navigate"):
-        with pytest.raises(ConfigError, match=f"task '{name}' is registered already"):
+        with pytest.raises(ConfigError, match=f"task '{name}' is already registered"):
             task(name)(rows)
 
 
@@ -414,9 +414,7 @@ def test_a_proposer_that_cannot_answer_leaves_a_reason(tmp_path: Path) -> None:
 
 
 def test_a_proposer_that_gives_no_list_of_texts_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"search\.operators: Wrong did not return a list of texts"
-    ):
+    with pytest.raises(ConfigError, match=r"search\.operators: Wrong did not return a list of texts"):
         run_with(tmp_path / "run", "Wrong")
 
 

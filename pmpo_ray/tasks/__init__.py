@@ -1,7 +1,7 @@
-"""Tasks: where examples, their negatives and their parts come from.
+"""Tasks: their examples, negatives and splits.
 
-Invariant: a loaded `Task` is complete and immutable. Its ids are unique, its texts are not empty, and
-equal data and an equal seed give an equal task and an equal split on every machine.
+Invariants: a loaded `Task` is complete and immutable. Its ids are unique and its texts are not empty. Equal
+data and equal seeds result in equal tasks and equal splits on every machine.
 """
 
 from pmpo_ray.tasks.registry import TaskListing, list_tasks, load_task, task

@@ -1,7 +1,7 @@
-"""BIG-Bench Hard: the 27 subtasks, what each is, and how its files are read.
+"""BIG-Bench Hard: the 27 subtasks, their descriptions, and the format of their files.
 
-Invariant: the descriptions are worded here and say what comes in and what must come out, never how to
-solve it; the published files are read as they are.
+Invariants: the descriptions, written for this project, state the input and the expected output, never how to
+solve the task. The published files are read without changes.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ DESCRIPTIONS: dict[str, str] = {
 
 
 def _convert(record: Record) -> Row:
-    advice = "give the file in its published form"
+    advice = "use the file in its published form"
     return Row(text_of(record, "input", advice), text_of(record, "target", advice), record.where)
 
 

@@ -1,7 +1,7 @@
-"""The published benchmarks other than BIG-Bench Hard, and what any of them consists of.
+"""The parts of a benchmark, and the published benchmarks other than BIG-Bench Hard.
 
-Invariant: a benchmark gives the same rows from a local folder and from the public hub, up to which rows
-of the data set each of the two holds.
+Invariant: a row of a benchmark is the same from a local folder and from the public hub, although one of the
+two may contain fewer rows.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from pmpo_ray.types import Kind
 STEP_BY_STEP = "Let's think step by step."
 """The start instruction of the paper, section 4."""
 
-_ADVICE = "give the file in its published form"
+_ADVICE = "use the file in its published form"
 _CLEAR_MARGIN = 0.5
 _EASY_SUBSET = "alpacaeval-easy"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a benchmark: its file in a data folder, its split on the hub, and how a record of either
-    becomes a row (None: the record is left out)."""
+    """A part of a benchmark: its file in a data folder, its split on the hub, and a function that makes a row
+    of a record of either (None: the record is skipped)."""
 
     file: str
     hub: HubSource
     convert: Callable[[Record], Row | None]
 
     def read(self, data_dir: str | None) -> tuple[Row, ...]:
-        """All rows. Raises DataError where the file, the hub or a row cannot be used."""
+        """All rows. Raises DataError if the file, the hub or a row cannot be used."""
         if data_dir is None:
-            advice = "check the network, or set data_dir to a folder that holds " + self.file
+            advice = f"check the network, or set data_dir to a folder that contains {self.file}"
             records = read_hub(self.hub, advice)
         else:
             path = Path(data_dir) / self.file
             if not path.is_file():
                 raise DataError(
-                    f"{path}: no such file; put it there, or leave data_dir out to read from the hub"
+                    f"{path}: no such file; put it there, or remove data_dir to read from the hub"
                 )
             records = read_records(path)
         rows = tuple(row for record in records if (row := self.convert(record)) is not None)
         if not rows:
-            raise DataError(f"{self.hub if data_dir is None else path}: holds no usable row; check the data")
+            raise DataError(f"{self.hub if data_dir is None else path}: no usable row; check the data")
         return rows
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A registered task. `published` is the number of rows of its `examples` part on the hub."""
+    """A registered task. `published` is the number of rows that its `examples` part has on the hub."""
 
     name: str
     kind: Kind
@@ -86,8 +86,8 @@ def _aqua(record: Record) -> Row:
 
 
 def _without_answer(rationale: str, letter: str) -> str:
-    """The rationale without the answer that it may close with: a letter after any of the usual phrases (a
-    few rows name a letter there that their `correct` contradicts), or the right letter on its own line."""
+    """The rationale without an answer at its end: a letter after one of the usual phrases (in a few rows
+    it contradicts their `correct`), or the right letter on a line of its own."""
     phrase = (
         r"(?:\b(?:so|hence|thus|therefore),?\s+)?(?:\b(?:the|correct|final)\s+)*"
         r"\b(?:answer|ans|option|choice)\b(?:\s+is|\s*[:=-])*\s*(?:(?:option|choice)\b\s*:?\s*)?"
@@ -97,8 +97,8 @@ def _without_answer(rationale: str, letter: str) -> str:
 
 
 def _alpaca(record: Record) -> Row | None:
-    """A pair with a clear margin: the paper leaves out those whose preference is in doubt. Of the hub set,
-    which mixes sources, only the subset that pairs a strong model with a weak one."""
+    """A pair with a clear margin: the paper excludes pairs whose preference is in doubt. The data set on the
+    hub mixes sources; only its subset that pairs a strong model with a weak one is used."""
     if record.values.get("subset", _EASY_SUBSET) != _EASY_SUBSET:
         return None
     preferred = "selected" if "selected" in record.values else "chosen"
@@ -121,7 +121,7 @@ _TREC_CODES = {
 
 
 def _classified(record: Record) -> Row:
-    """A text and its class, under whichever column names the local file or the hub set has."""
+    """A text and its class, from the columns of a local file or of a data set on the hub."""
     for text, label in (
         ("input", "target"),
         ("sentence", "label"),

@@ -1,7 +1,7 @@
-"""Small changes that make a right answer wrong.
+"""Small changes that turn a right answer into a wrong one.
 
-Invariant: a changed answer keeps the form of the one it was made from (a number stays a number, a bracket
-sequence a bracket sequence), and what is decided by chance comes from the generator given.
+Invariants: a changed answer has the form of the original (a number stays a number, a bracket sequence a
+bracket sequence); all randomness comes from the generator that the caller passes.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _OPPOSITES = (("true", "false"), ("yes", "no"), ("valid", "invalid"))
 
 
 def shuffled(items: Sequence[Item], rng: Random) -> list[Item]:
-    """The items in random order. Built on `Random.random` alone, whose values never change between
-    Python versions."""
+    """The items in random order. It uses only `Random.random`, whose values are the same in all Python
+    versions."""
     return sorted(items, key=lambda _: rng.random())
 
 
 def form_of(target: str) -> Form:
-    """Whether a target is a number, a sequence of brackets, or any other text."""
+    """The form of a target: a number, a sequence of brackets, or any other text."""
     if _NUMBER.fullmatch(target):
         return "number"
     return "brackets" if target.strip(_BRACKETS + " ") == "" else "text"
 
 
 def answer_key(text: str) -> str:
-    """Equal for two texts that are the same answer: the same number, or the same text up to white
-    space and case."""
+    """A key that is equal for two texts with the same answer: the same number, or the same text apart from
+    white space and case."""
     match = _NUMBER.fullmatch(text.strip())
     if match is None:
         return condensed(text)
@@ -53,7 +53,7 @@ def answer_key(text: str) -> str:
 
 
 def final_answer(text: str) -> str | None:
-    """What a worked solution comes to, from its "#### N" or its closing "(X)"; None for other texts."""
+    """The final answer of a worked solution, from its "#### N" or its last "(X)"; None for other texts."""
     if number := _FINAL_NUMBER.search(text):
         return answer_key(number.group(1))
     letter = _FINAL_LETTER.search(text)
@@ -63,7 +63,7 @@ def final_answer(text: str) -> str | None:
 def corrupted(target: str, letters: Sequence[str], rng: Random) -> Iterator[str]:
     """Wrong answers made from a right one, in random order; `letters` are those of the input's options.
 
-    Not all differ from the target or from each other: a caller takes as many distinct ones as it needs.
+    They may be equal to the target or to each other: the caller takes as many distinct ones as it needs.
     """
     form = form_of(target)
     final = _FINAL_LETTER.search(target)
@@ -83,7 +83,8 @@ def corrupted(target: str, letters: Sequence[str], rng: Random) -> Iterator[str]
 
 
 def changed_numbers(target: str, rng: Random) -> list[str]:
-    """Numbers a few steps of the last place away, written alike. A number that is not negative stays so."""
+    """Numbers a few units of the last place away, in the same notation. A number that is not negative does
+    not become negative."""
     match = _NUMBER.fullmatch(target)
     if match is None:
         return []
@@ -107,7 +108,7 @@ def changed_numbers(target: str, rng: Random) -> list[str]:
 
 
 def changed_brackets(target: str, rng: Random) -> list[str]:
-    """The sequence with one bracket of a wrong type, with two swapped, and with one dropped."""
+    """Sequences with one bracket of another type, with two brackets swapped, or with one dropped."""
     separator = " " if " " in target else ""
     brackets = [character for character in target if character in _BRACKETS]
     changed: list[list[str]] = []
@@ -125,7 +126,7 @@ def changed_brackets(target: str, rng: Random) -> list[str]:
 
 
 def _renumbered(target: str, rng: Random) -> Iterator[str]:
-    """The text with its last number changed, wherever that number stands."""
+    """The text with its last number changed wherever it occurs."""
     numbers = _NUMBER_IN_TEXT.findall(target)
     for other in changed_numbers(numbers[-1], rng) if numbers else ():
         pieces = _NUMBER_IN_TEXT.split(target)
@@ -134,7 +135,7 @@ def _renumbered(target: str, rng: Random) -> Iterator[str]:
 
 
 def _swapped_words(target: str, rng: Random) -> Iterator[str]:
-    """The text with two different words swapped: eight pairs drawn by chance, then the first and the last."""
+    """The text with two different words swapped: eight random pairs, then the first and the last word."""
     words = list(re.finditer(r"\S+", target))
     pairs = [sorted(int(rng.random() * len(words)) for _ in range(2)) for _ in range(8)]
     for first, second in [*pairs, [0, -1]]:
@@ -145,7 +146,8 @@ def _swapped_words(target: str, rng: Random) -> Iterator[str]:
 
 
 def _opposite(target: str) -> str | None:
-    """The other of true/false, yes/no, valid/invalid, in the target's own case; None for other texts."""
+    """The opposite of true, false, yes, no, valid or invalid, in the case of the target; None for other
+    texts."""
     for pair in _OPPOSITES:
         if target.lower() in pair:
             other = pair[1 - pair.index(target.lower())]

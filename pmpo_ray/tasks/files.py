@@ -1,7 +1,6 @@
 """Reading rows from data files: JSON Lines, JSON, CSV, Parquet.
 
-Invariant: every record says where it stands (file and line, counted from 1), so that whatever is wrong
-with it later can be reported with its place.
+Invariant: every record has its place (file and line, counted from 1), so that later errors can report it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pmpo_ray.text import error_line
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row as it was read: values by column name, and its place for messages."""
+    """A row as it was read: its values by column name, and its place for error texts."""
 
     values: Mapping[str, object]
     where: str
@@ -27,7 +26,7 @@ class Record:
 def read_records(path: Path) -> tuple[Record, ...]:
     """All rows of a .jsonl, .json, .csv or .parquet file, in file order.
 
-    A .json file holds a list of objects, an object with such a list under "examples" (the form of the
+    A .json file contains a list of objects, an object with such a list under "examples" (the format of the
     BIG-Bench Hard files), or one object per line.
 
     Raises DataError, with file and line, for a file that is missing, unreadable, empty or of another type.
@@ -35,10 +34,10 @@ def read_records(path: Path) -> tuple[Record, ...]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(sorted(_READERS))
-        raise DataError(f"{path}: unknown file type {path.suffix!r}; give a file that ends in one of {known}")
+        raise DataError(f"{path}: unknown file type {path.suffix!r}; use a file that ends in one of {known}")
     if not path.is_file():
         raise DataError(
-            f"{path}: no such file; check the path (relative ones start at the working directory)"
+            f"{path}: no such file; check the path (a relative one starts at the working directory)"
         )
     try:
         records = tuple(reader(path))
@@ -47,7 +46,7 @@ def read_records(path: Path) -> tuple[Record, ...]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     if not records:
-        raise DataError(f"{path}: holds no rows; give a file with at least one row")
+        raise DataError(f"{path}: has no rows; use a file with at least one row")
     return records
 
 
@@ -64,17 +63,17 @@ def _read_json(path: Path) -> Iterator[Record]:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        if error.msg != "Extra data":  # what the second line of a JSON Lines file is to a JSON parser
+        if error.msg != "Extra data":  # the parser's error for the second line of a JSON Lines file
             raise DataError(
-                f"{path} line {error.lineno}: malformed JSON ({error.msg}); mend the file"
+                f"{path} line {error.lineno}: malformed JSON ({error.msg}); fix the file"
             ) from error
         yield from _read_lines(path)
         return
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: malformed JSON ({error_line(error)}); mend the file") from error
+        raise DataError(f"{path}: malformed JSON ({error_line(error)}); fix the file") from error
     rows = content.get("examples") if isinstance(content, dict) else content
     if not isinstance(rows, list):
-        raise DataError(f"{path}: holds no list of rows; give a JSON list of objects, or one object per line")
+        raise DataError(f"{path}: has no list of rows; write a JSON list of objects, or one object per line")
     for number, row in enumerate(rows, start=1):
         where = f"{path} row {number}"
         yield _record(row, where)
@@ -85,15 +84,15 @@ def _parse(line: str, where: str) -> object:
         return json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{where}: malformed JSON ({error.msg}, column {error.colno}); mend the line"
+            f"{where}: malformed JSON ({error.msg}, column {error.colno}); fix the line"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: malformed JSON ({error_line(error)}); mend the line") from error
+        raise DataError(f"{where}: malformed JSON ({error_line(error)}); fix the line") from error
 
 
 def _record(row: object, where: str) -> Record:
     if not isinstance(row, dict):
-        raise DataError(f"{where}: is a {type(row).__name__}, not an object; give one JSON object per row")
+        raise DataError(f"{where}: is a {type(row).__name__}, not an object; write one JSON object per row")
     return Record(values=row, where=where)
 
 
@@ -108,14 +107,14 @@ def _read_csv(path: Path) -> Iterator[Record]:
                 where = f"{path} line {number}"
                 if None in row or None in row.values():
                     raise DataError(
-                        f"{where}: does not have the {len(header)} fields of the header; quote fields "
-                        "with commas"
+                        f"{where}: does not have the {len(header)} fields of the header; quote fields that "
+                        "contain commas"
                     )
                 yield Record(values=row, where=where)
                 number = reader.line_num + 1
         except csv.Error as error:
             raise DataError(
-                f"{path} line {number}: malformed CSV ({error_line(error)}); mend the line"
+                f"{path} line {number}: malformed CSV ({error_line(error)}); fix the line"
             ) from error
 
 
@@ -127,7 +126,7 @@ def _read_parquet(path: Path) -> Iterator[Record]:
         rows = parquet.read_table(path).to_pylist()
     except pyarrow.ArrowException as error:
         raise DataError(
-            f"{path}: is no readable Parquet file ({error_line(error)}); write it anew"
+            f"{path}: is not a readable Parquet file ({error_line(error)}); write it again"
         ) from error
     for number, row in enumerate(rows, start=1):
         yield Record(values=row, where=f"{path} row {number}")
@@ -141,4 +140,4 @@ _READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
 }
 
 SUFFIXES = frozenset(_READERS)
-"""How the names of data files end, in small letters."""
+"""The suffixes of data files, in lower case."""

@@ -1,8 +1,8 @@
 """Reading rows from data sets on the public hub.
 
-Invariant: a hub that cannot be reached is reported within seconds. The client library itself would
-retry for almost half a minute per file, so the hub is asked for a sign of life first. Where the user has
-chosen offline mode (HF_HUB_OFFLINE=1), only the local cache is read.
+Invariants: a hub that cannot be reached is reported within seconds: the client library would retry for almost
+half a minute per file, so a request to the hub comes first. In offline mode (HF_HUB_OFFLINE=1) only the local
+cache is read.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class HubSource:
 
 
 def read_hub(source: HubSource, advice: str) -> tuple[Record, ...]:
-    """All rows of a hub split; class labels come as their names.
+    """All rows of a hub split, with class labels as their names.
 
-    Raises DataError, ending in `advice`, where the hub cannot be reached or does not have the data.
+    Raises DataError, ending in `advice`, if the hub cannot be reached or does not have the data.
     """
     import datasets
 
@@ -56,7 +56,7 @@ def read_hub(source: HubSource, advice: str) -> tuple[Record, ...]:
 
 
 def named_rows(table: Dataset) -> Iterator[dict[str, object]]:
-    """The rows of a data set, class labels as their names."""
+    """The rows of a data set, with class labels as their names."""
     import datasets
 
     names = {
@@ -69,7 +69,7 @@ def named_rows(table: Dataset) -> Iterator[dict[str, object]]:
 
 def _require_reachable(endpoint: str, source: HubSource, advice: str) -> None:
     try:
-        http_status(endpoint)  # an answer, even if not a welcome one: the hub is there
+        http_status(endpoint)  # any status will do: the hub can be reached
     except OSError as error:
         raise DataError(
             f"hub data set {source}: {endpoint} cannot be reached ({error_line(error)}); {advice}"
@@ -77,7 +77,7 @@ def _require_reachable(endpoint: str, source: HubSource, advice: str) -> None:
 
 
 def _named(row: Mapping[str, Any], names: Mapping[str, list[str]]) -> dict[str, object]:
-    """The row with class numbers replaced by names. An unlabelled row (-1) keeps no label."""
+    """The row with class numbers replaced by names; None replaces the number of an unlabelled row (-1)."""
     return {
         column: (names[column][value] if value is not None and value >= 0 else None)
         if column in names

@@ -1,8 +1,8 @@
-"""The unwanted outputs y- of every row.
+"""The negatives y- of every row.
 
-Invariant: negatives are not empty, differ from the target and from each other as answers (white space,
-case and the way a number is written do not count), and depend on the seed, the task's name, the row
-itself and the set of the other rows, not on the order of the rows.
+Invariants: negatives are not empty, and differ from the target and from each other as answers (white space,
+case and the notation of a number do not count). They depend on the seed, the task's name, the row itself and
+the set of the other rows, not on the order of the rows.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pmpo_ray.types import Kind
 
 HARD_NEGATIVES = 4
 _WINDOW = 16
-"""How many targets of the next shorter and the next longer lengths a hard negative is drawn from."""
+"""The number of shorter and of longer targets, nearest in length, from which hard negatives are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the rows of a task know of each other: the closed label set, the letters that occur as
+class TaskAnswers:
+    """The answers of a task, from which negatives are drawn: the closed label set, the letters that occur as
     targets, and the distinct targets of each form, by length."""
 
     labels: tuple[str, ...]
@@ -33,21 +33,21 @@ class Surroundings:
     targets: Mapping[Form, tuple[tuple[int, str], ...]]
 
 
-def surroundings(rows: Iterable[Row], labels: tuple[str, ...]) -> Surroundings:
+def task_answers(rows: Iterable[Row], labels: tuple[str, ...]) -> TaskAnswers:
     targets = {row.target for row in rows}
     by_form: dict[Form, list[tuple[int, str]]] = {"number": [], "brackets": [], "text": []}
     for target in targets:
         by_form[form_of(target)].append((len(target), target))
-    return Surroundings(
+    return TaskAnswers(
         labels=labels,
         letters=tuple(sorted({letter for target in targets if (letter := letter_of(target)) is not None})),
-        targets={form: tuple(sorted(found)) for form, found in by_form.items()},
+        targets={form: tuple(sorted(members)) for form, members in by_form.items()},
     )
 
 
-def negatives_of(row: Row, kind: Kind, around: Surroundings, rng: Random) -> tuple[str, ...]:
-    """The negatives of one row: the data's own for pairs, the wrong options, the other labels, or
-    `HARD_NEGATIVES` hard ones for free text (fewer where the task offers no more).
+def negatives_of(row: Row, kind: Kind, answers: TaskAnswers, rng: Random) -> tuple[str, ...]:
+    """The negatives of one row: those in the data for pairs, the wrong options, the other labels, or
+    `HARD_NEGATIVES` hard ones for free text (fewer if the task has no more).
 
     Raises DataError for a pair without a usable negative, and for a target outside the label set.
     """
@@ -59,33 +59,35 @@ def negatives_of(row: Row, kind: Kind, around: Surroundings, rng: Random) -> tup
             )
         return usable
     if kind == "labels":
-        if row.target not in around.labels:
-            known = ", ".join(around.labels)
+        if row.target not in answers.labels:
+            known = ", ".join(answers.labels)
             raise DataError(
-                f"{row.where}: target {row.target[:60]!r} is none of the labels {known}; mend one of them"
+                f"{row.where}: target {row.target[:60]!r} is none of the labels {known}; fix the target or "
+                "the labels"
             )
-        return distinct(row.target, around.labels)
+        return distinct(row.target, answers.labels)
     if kind == "options":
-        wrong = distinct(row.target, wrong_options(row.input, row.target, around.letters))
+        wrong = distinct(row.target, wrong_options(row.input, row.target, answers.letters))
         if wrong:
             return wrong
-    return hard_negatives(row, around, rng)
+    return hard_negatives(row, answers, rng)
 
 
-def hard_negatives(row: Row, around: Surroundings, rng: Random) -> tuple[str, ...]:
-    """Half corruptions of the row's own target, half targets of other rows that are as long; each
-    half makes up for what the other lacks."""
+def hard_negatives(row: Row, answers: TaskAnswers, rng: Random) -> tuple[str, ...]:
+    """One half corruptions of the row's target, the other half targets of other rows that are about as long.
+    If one half has too few, the other half has more."""
     options = parse_options(row.input)
     changed = corrupted(row.target, options.letters if options else (), rng)
-    own = distinct(row.target, changed, HARD_NEGATIVES)
-    others = distinct(row.target, _neighbours(row.target, around, rng), HARD_NEGATIVES)
+    corruptions = distinct(row.target, changed, HARD_NEGATIVES)
+    others = distinct(row.target, _neighbours(row.target, answers, rng), HARD_NEGATIVES)
     half = HARD_NEGATIVES // 2
-    return distinct(row.target, (*own[:half], *others[:half], *own[half:], *others[half:]), HARD_NEGATIVES)
+    ordered = (*corruptions[:half], *others[:half], *corruptions[half:], *others[half:])
+    return distinct(row.target, ordered, HARD_NEGATIVES)
 
 
 def distinct(target: str, candidates: Iterable[str], limit: int | None = None) -> tuple[str, ...]:
-    """The first `limit` candidates (None: all) that are not empty, not the target, and not the same as
-    an earlier one."""
+    """The first `limit` candidates (None: all) that are not empty, and as answers equal neither the target
+    nor an earlier candidate."""
     seen = {answer_key(target)}
     kept: list[str] = []
     for candidate in candidates:
@@ -98,10 +100,10 @@ def distinct(target: str, candidates: Iterable[str], limit: int | None = None) -
     return tuple(kept)
 
 
-def _neighbours(target: str, around: Surroundings, rng: Random) -> Iterator[str]:
-    """Targets of other rows of the same form and nearest in length, in random order, without those
-    that come to the same final answer."""
-    pool = around.targets[form_of(target)]
+def _neighbours(target: str, answers: TaskAnswers, rng: Random) -> Iterator[str]:
+    """Targets of other rows with the same form and nearest in length, in random order, without those that
+    have the same final answer."""
+    pool = answers.targets[form_of(target)]
     place = bisect_left(pool, (len(target), target))
     nearest = pool[max(0, place - _WINDOW) : place + _WINDOW + 1]
     final = final_answer(target)

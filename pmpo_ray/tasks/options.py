@@ -1,7 +1,7 @@
 """Answer options listed in an input, and the wrong ones among them.
 
-Invariant: a wrong option is never the right one under another letter, and has the target's form: a letter
-for a letter, the option's text for a text.
+Invariants: a wrong option never has the text of the right one under another letter. It has the target's form:
+a letter if the target is a letter, the option's text if it is a text.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ _HEADING = re.compile(r"\boptions:", re.IGNORECASE)
 _LETTERED = re.compile(r"\(?([A-Z])[).]\s*(.*)")
 _BULLETED = re.compile(r"[-*]\s+(.*)")
 _LETTER_TARGET = re.compile(r"(\(?)([A-Z])([).]?)")
-_ALIKE = 0.6
-"""How similar (0 to 1) a run of option pieces must be to a target that was itself cut into pieces."""
+_SIMILAR = 0.6
+"""The minimum similarity (0 to 1) of joined pieces of options to a target that was itself cut into pieces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one input in order. `letters` is empty for a bulleted list."""
+    """The options of one input, in order. `letters` is empty for a bulleted list."""
 
     letters: tuple[str, ...]
     texts: tuple[str, ...]
 
     def hold(self, target: str) -> bool:
-        """Whether the target is one of these options, by letter or by text."""
+        """True if the target is one of these options, by letter or by text."""
         letter = letter_of(target)
         return letter in self.letters or condensed(target) in {condensed(text) for text in self.texts}
 
 
 def condensed(text: str) -> str:
-    """The text without white space and case: what decides whether two answers are the same."""
+    """The text without white space and case, by which answers are compared."""
     return "".join(text.split()).casefold()
 
 
@@ -68,16 +68,16 @@ def parse_options(text: str) -> Options | None:
 def wrong_options(text: str, target: str, letters: Sequence[str]) -> tuple[str, ...]:
     """The options of an input that are not its target, in the target's form.
 
-    `letters` are the letters that occur as targets anywhere in the task: they stand in where the input
-    lists no second option. Empty if nothing can be said.
+    `letters` are those that occur as targets anywhere in the task; they are used if the input lists no second
+    option. The result is empty if there are neither.
     """
     options = parse_options(text)
     letter = letter_of(target)
     if letter is not None and (options is None or options.letters):
-        own = _wrong_letters(options, letter) if options is not None else ()
         listed = options.letters if options is not None else ()
+        wrong = _wrong_letters(options, letter) if options is not None else ()
+        wrong = wrong or tuple(other for other in letters if other != letter and other not in listed)
         before, after = target.split(letter)
-        wrong = own or tuple(other for other in letters if other != letter and other not in listed)
         return tuple(before + other + after for other in wrong)
     if options is None:
         return ()
@@ -100,8 +100,8 @@ def _wrong_letters(options: Options, letter: str) -> tuple[str, ...]:
 def _regrouped(pieces: Sequence[str], target: str) -> tuple[str, ...]:
     """The wrong options of a list that was cut at the commas inside its options.
 
-    The pieces that make up the target are taken out. Runs of the remaining pieces that read much like
-    the target are options joined again; if there are none, the pieces stand for themselves.
+    The pieces of the target are removed. Runs of the remaining pieces that are similar to the target are
+    joined to options again; if there are none, each piece is an option.
     """
     key = condensed(target)
     longest = target.count(",") + 1
@@ -110,15 +110,15 @@ def _regrouped(pieces: Sequence[str], target: str) -> tuple[str, ...]:
         for start in range(len(pieces))
         for end in range(start + 1, min(start + longest, len(pieces)) + 1)
     ]
-    own = next(((start, end) for start, end, text in runs if condensed(text) == key), (0, 0))
-    free = set(range(len(pieces))) - set(range(*own))
+    target_span = next(((start, end) for start, end, text in runs if condensed(text) == key), (0, 0))
+    free = set(range(len(pieces))) - set(range(*target_span))
     joined: list[tuple[int, str]] = []
-    by_likeness = sorted(
-        ((_likeness(text, target), -start, end, text) for start, end, text in runs), reverse=True
+    by_similarity = sorted(
+        ((_similarity(text, target), -start, end, text) for start, end, text in runs), reverse=True
     )
-    for likeness, minus_start, end, text in by_likeness:
+    for similarity, minus_start, end, text in by_similarity:
         span = set(range(-minus_start, end))
-        if likeness >= _ALIKE and span <= free and condensed(text) != key:
+        if similarity >= _SIMILAR and span <= free and condensed(text) != key:
             free -= span
             joined.append((-minus_start, text))
     if joined:
@@ -126,5 +126,5 @@ def _regrouped(pieces: Sequence[str], target: str) -> tuple[str, ...]:
     return tuple(pieces[index] for index in sorted(free) if condensed(pieces[index]) != key)
 
 
-def _likeness(text: str, target: str) -> float:
+def _similarity(text: str, target: str) -> float:
     return SequenceMatcher(None, text, target, autojunk=False).ratio()

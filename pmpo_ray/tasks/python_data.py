@@ -1,7 +1,7 @@
-"""Data that are given in Python: tables, lists of rows, whole tasks, and functions that make either.
+"""Data passed in Python: tables, lists of rows, whole tasks, and functions that return them.
 
-Invariant: rows become examples as those of a data file do, with the same errors, which name the row (counted
-from 1); what a table calls missing is missing.
+Invariants: rows become examples in the same way as those of a data file, with the same errors, which name the
+row (counted from 1). A missing value of a table is a missing value here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.tasks.files import Record
 from pmpo_ray.tasks.hub import named_rows
-from pmpo_ray.tasks.user_data import task_from
+from pmpo_ray.tasks.user_data import task_of_records
 from pmpo_ray.types import Example, Kind, Task
 
 if TYPE_CHECKING:
@@ -29,70 +29,77 @@ Rows: TypeAlias = Union["pd.DataFrame", "datasets.Dataset", Sequence[Mapping[str
 
 
 def is_rows(data: object) -> bool:
-    """Whether these are `Rows`."""
+    """True if `data` are `Rows`."""
     if isinstance(data, list | tuple):
         return all(isinstance(row, Mapping) for row in data)
     return _is(data, "pandas", "DataFrame") or _is(data, "datasets", "Dataset")
 
 
 def task_of_rows(config: TaskConfig, data: Rows, seed: int) -> Task:
-    """The task that rows make, as rows of a file would. Raises DataError for data that cannot be used, and
-    ConfigError for labels that cannot."""
-    return task_from(config, records_of(config.name, data), (), seed)
+    """Make a task of rows, as of those of a file. Raises DataError for data that cannot be used, and
+    ConfigError for labels that cannot be used."""
+    return task_of_records(config, records_of(config.name, data), (), seed)
 
 
 def task_of_function(config: TaskConfig, function: object, seed: int) -> Task:
-    """The task that a function of the user's makes: a Task, which takes the name from the configuration and
-    the instruction and description where it has some, or `Rows`, or dicts one after the other. Errors as in
-    `task_of_rows`; what the function raises is let through."""
+    """Make a task of what a user's function returns: `Rows`, an iterator of dicts, or a Task, whose name, and
+    instruction and description if set, are replaced by those of the configuration.
+
+    Raises the errors of `task_of_rows`; errors of the function itself propagate.
+    """
     where = f"task {config.name!r}: function"
     if not callable(function):
-        raise ConfigError(f"{where}: {config.function} is no function; name one that returns a Task or rows")
-    made = function()
-    if isinstance(made, Task):
-        if config.labels is not None or config.columns != ColumnsConfig():
-            raise ConfigError(f"{where} returns a whole Task, which labels and columns say nothing of")
-        said = replace(
-            made,
-            name=config.name,
-            instruction=config.instruction or made.instruction,
-            description=config.description or made.description,
+        raise ConfigError(
+            f"{where}: {config.function} is not a function; name one that returns a Task or rows"
         )
-        return checked(said)
-    if not is_rows(made) and not isinstance(made, Iterator):
-        raise DataError(f"{where} gave a {type(made).__name__}; return a Task or rows, or yield dicts")
-    return task_of_rows(config, list(made) if isinstance(made, Iterator) else made, seed)
+    result = function()
+    if isinstance(result, Task):
+        if config.labels is not None or config.columns != ColumnsConfig():
+            raise ConfigError(
+                f"{where} returns a whole Task, to which labels and columns do not apply; remove them"
+            )
+        task = replace(
+            result,
+            name=config.name,
+            instruction=config.instruction or result.instruction,
+            description=config.description or result.description,
+        )
+        return checked(task)
+    if not is_rows(result) and not isinstance(result, Iterator):
+        raise DataError(f"{where} returned a {type(result).__name__}; return a Task or rows, or yield dicts")
+    return task_of_rows(config, list(result) if isinstance(result, Iterator) else result, seed)
 
 
 def records_of(name: str, rows: Rows) -> tuple[Record, ...]:
-    """The rows of the data called `name`. Raises DataError where there are none, or one has no columns."""
-    found = []
+    """The rows of the data called `name`. Raises DataError if there are none, or if one has no columns."""
+    records = []
     for number, row in enumerate(_plain_rows(rows), start=1):
         where = f"{name} row {number}"
         if not isinstance(row, Mapping):
-            raise DataError(f"{where}: is a {type(row).__name__}; give each row as a dict of columns")
-        found.append(Record({key: _plain(value) for key, value in row.items()}, where))
-    if not found:
-        raise DataError(f"{name}: the data hold no rows; give at least one")
-    return tuple(found)
+            raise DataError(f"{where}: is a {type(row).__name__}; pass each row as a dict of columns")
+        records.append(Record({key: _plain(value) for key, value in row.items()}, where))
+    if not records:
+        raise DataError(f"{name}: the data have no rows; pass at least one")
+    return tuple(records)
 
 
 def checked(task: Task) -> Task:
-    """`task`, if it can be used. Raises DataError where it breaks what every loaded task keeps to."""
+    """Return `task` if it can be used. Raises DataError if it breaks an invariant of loaded tasks."""
     where = f"task {task.name!r}"
     if not task.name or not task.examples or not task.instruction.strip():
-        raise DataError(f"{where}: has no name, no examples or no instruction; give it all three")
+        raise DataError(f"{where}: has no name, no examples or no instruction; set all three")
     if task.kind not in get_args(Kind):
         raise DataError(f"{where}: kind is {task.kind!r}; use one of {', '.join(get_args(Kind))}")
     if bool(task.labels) != (task.kind == "labels"):
         raise DataError(
-            f"{where}: a task of kind 'labels' has labels, and no other; its kind is {task.kind!r}"
+            f"{where}: its kind is {task.kind!r}, but a task has labels if and only if its kind is 'labels'; "
+            "correct one of them"
         )
     seen: set[str] = set()
     for example in (*task.examples, *task.test_examples):
         _check(example, task, f"{where}: example {example.id!r}")
         if example.id in seen:
-            raise DataError(f"{where}: two examples have the id {example.id!r}; give each its own")
+            raise DataError(f"{where}: two examples have the id {example.id!r}; use unique ids")
         seen.add(example.id)
     return task
 
@@ -100,15 +107,17 @@ def checked(task: Task) -> Task:
 def _check(example: Example, task: Task, where: str) -> None:
     texts = (example.id, example.input, example.target, *example.negatives)
     if not all(isinstance(text, str) and text.strip() for text in texts):
-        raise DataError(f"{where}: its id, input, target and negatives must be texts that are not empty")
+        raise DataError(f"{where}: its id, input, target and negatives must be non-empty strings; fix them")
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{where} holds half a surrogate pair; write it as valid Unicode") from error
+        raise DataError(f"{where} has a lone surrogate; write it as valid Unicode") from error
     if task.labels and example.target not in task.labels:
-        raise DataError(f"{where}: its target {example.target!r:.40} is none of the task's labels")
+        raise DataError(
+            f"{where}: its target {example.target!r:.40} is none of the task's labels; fix one of them"
+        )
     if task.kind == "pairs" and not example.negatives:
-        raise DataError(f"{where}: has no negatives, which a task of kind 'pairs' consists of")
+        raise DataError(f"{where}: has no negatives, which a task of kind 'pairs' needs; add one")
 
 
 def _plain_rows(rows: Rows) -> Iterable[object]:
@@ -121,12 +130,12 @@ def _plain_rows(rows: Rows) -> Iterable[object]:
 
 
 def _is(data: object, library: str, kind: str) -> bool:
-    """Whether `data` is of a class of a library, which has been imported if it is."""
+    """True if `data` is an instance of a library's class. If it is, the library has been imported."""
     return library in sys.modules and isinstance(data, getattr(sys.modules[library], kind))
 
 
 def _plain(value: object) -> object:
-    """A value as a file would give it: lists for arrays, None for what is missing."""
+    """A value as it would be read from a file: lists for arrays, None for missing values."""
     if _is(value, "numpy", "ndarray") or _is(value, "numpy", "generic"):
         value = cast("np.ndarray[Any, Any]", value).tolist()
     if isinstance(value, tuple):

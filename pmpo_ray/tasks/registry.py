@@ -1,7 +1,7 @@
-"""Which tasks there are, and loading one by name.
+"""The registered tasks, and loading a task by name.
 
-Invariant: every registered name loads from a data folder or from the hub with the same settings; a name
-that is not registered loads only with data of its own.
+Invariants: every registered name loads from a data folder or from the hub with the same settings; a name that
+is not registered loads only with the user's data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pmpo_ray.tasks.bbh import BBH
 from pmpo_ray.tasks.benchmarks import BENCHMARKS, Benchmark
 from pmpo_ray.tasks.python_data import task_of_function
 from pmpo_ray.tasks.rows import Row
-from pmpo_ray.tasks.user_data import load_own
+from pmpo_ray.tasks.user_data import load_user_data
 from pmpo_ray.types import Kind, Task
 
 Made = TypeVar("Made", bound=FunctionType)
@@ -34,8 +34,8 @@ _functions: dict[str, FunctionType] = {}
 
 @dataclass(frozen=True, slots=True)
 class TaskListing:
-    """A registered task. `rows` counts the examples that training and test are drawn from, without the
-    test part that some data sets bring along."""
+    """A registered task. `rows` counts the examples that training and test parts are drawn from, without the
+    test part that some data sets define."""
 
     task: str
     rows: int
@@ -43,17 +43,17 @@ class TaskListing:
 
 
 def task(name: str) -> Callable[[Made], Made]:
-    """Register a function as the task `name`, for `optimize(name)`: it takes no argument and returns a Task,
-    or rows as dicts (or yields them). Decorate it at the top level of a module, script or notebook.
+    """Register a function as the task `name`, for `optimize(name)`. It takes no arguments, and returns a Task
+    or rows as dicts, or yields such rows. Decorate it at the top level of a module, script or notebook.
 
-    Raises ConfigError for a name that is taken by another.
+    Raises ConfigError if the name is already registered.
     """
 
     def register(function: Made) -> Made:
         earlier = _functions.get(name, function)
         same = (earlier.__module__, earlier.__qualname__) == (function.__module__, function.__qualname__)
         if not same or name == TICKETS or name in _REGISTERED:
-            raise ConfigError(f"task {name!r} is registered already; choose another name")
+            raise ConfigError(f"task {name!r} is already registered; choose another name")
         _functions[name] = function
         return function
 
@@ -61,7 +61,7 @@ def task(name: str) -> Callable[[Made], Made]:
 
 
 def with_functions(config: RunConfig) -> RunConfig:
-    """`config` with the import paths of registered functions, so that it says all by itself."""
+    """`config` with the import paths of registered functions, so that it is complete without the registry."""
     tasks = tuple(
         settings.model_copy(
             update={"function": path_of(_functions[settings.name], f"task {settings.name!r}")}
@@ -78,14 +78,14 @@ def _has_data(config: TaskConfig) -> bool:
 
 
 def load_task(config: TaskConfig, data_dir: str | None, seed: int) -> Task:
-    """Load a task with its negatives: own data where `path` or `hub` is set, else a registered benchmark,
-    from files under `data_dir` or, where that is None, from the public hub.
+    """Load a task with its negatives: the user's data if `path` or `hub` is set, else the rows of a function,
+    else a registered benchmark, from files in `data_dir` or, if that is None, from the public hub.
 
-    Raises ConfigError for an unknown name or settings that do not go with it, DataError for data that is
+    Raises ConfigError for an unknown name or settings that do not apply to it, DataError for data that are
     missing or cannot be used.
     """
     if config.path is not None or config.hub is not None:
-        return load_own(config, seed)
+        return load_user_data(config, seed)
     function = _function(config)
     if function is not None:
         return task_of_function(config, function, seed)
@@ -98,24 +98,22 @@ def load_task(config: TaskConfig, data_dir: str | None, seed: int) -> Task:
 
 
 def needs_hub(config: TaskConfig, data_dir: str | None) -> bool:
-    """Whether a task's data come from the public hub."""
+    """True if a task's data come from the public hub."""
     return config.hub is not None or (config.path is None and data_dir is None and config.name != TICKETS)
 
 
 def list_tasks(data_dir: str | None) -> list[TaskListing]:
-    """Every registered task, counted in the files under `data_dir` (a benchmark without its file there is
-    left out), or with its published size where `data_dir` is None.
+    """Every registered task, with the number of its rows in `data_dir` (benchmarks without a file there are
+    left out), or with its published size if `data_dir` is None.
 
-    Raises DataError where the folder does not exist or a file in it cannot be used.
+    Raises DataError if the folder does not exist or a file in it cannot be used.
     """
     listings = [TaskListing(TICKETS, len(_tickets(TaskConfig(name=TICKETS)).rows), "labels")]
     if data_dir is None:
         return listings + [TaskListing(b.name, b.published, b.kind) for b in _REGISTERED.values()]
     folder = Path(data_dir)
     if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder; set data_dir to the folder that holds the benchmark files"
-        )
+        raise DataError(f"{folder}: no such folder; set data_dir to the folder with the benchmark files")
     present = [b for b in _REGISTERED.values() if (folder / b.examples.file).is_file()]
     return listings + [TaskListing(b.name, len(b.examples.read(data_dir)), b.kind) for b in present]
 
@@ -159,23 +157,23 @@ def _refuse_data_settings(config: TaskConfig) -> None:
         "columns": config.columns != ColumnsConfig(),
         "hub_config": config.hub_config is not None,
     }
-    given = [name for name, is_given in settings.items() if is_given]
-    if given:
+    refused = [name for name, is_set in settings.items() if is_set]
+    if refused:
         raise ConfigError(
-            f"task {config.name!r} is registered and brings its own data, so {given[0]} cannot be set; "
-            f"remove {given[0]}, or add path or hub for data of your own"
+            f"task {config.name!r} is registered with its data, so {refused[0]} cannot be set; "
+            f"remove {refused[0]}, or add path or hub to use your own data"
         )
 
 
 def _unknown(name: str) -> str:
     known = [TICKETS, *_REGISTERED, *_functions]
-    # A subtask is often named without its folder.
+    # Users often name a subtask without its folder.
     by_last_part = {task.rpartition("/")[2]: task for task in known}
     close = [
         by_last_part[part] for part in difflib.get_close_matches(name.rpartition("/")[2], by_last_part, n=3)
     ]
-    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    suggestion = f"did you mean {' or '.join(close)}? " if close else ""
     return (
-        f"task {name!r} is not registered; {meant}"
-        "run `pmpo tasks` for all names, or add path, hub or function for data of your own"
+        f"task {name!r} is not registered; {suggestion}"
+        "run `pmpo tasks` for all names, or add path, hub or function to use your own data"
     )

@@ -1,6 +1,6 @@
-"""From records to rows: which column is what, and whether its value can be used.
+"""Make rows from records: map their columns and check their values.
 
-Invariant: the texts of a `Row` are stripped, not empty, and can be written as UTF-8; its weight is finite.
+Invariant: the texts of a `Row` are stripped, not empty, and can be encoded as UTF-8; its weight is finite.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pmpo_ray.tasks.files import Record
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a task before it becomes an example. `negatives` are the data's own."""
+    """A row of a task before it becomes an example. `negatives` are those in the data."""
 
     input: str
     target: str
@@ -26,10 +26,10 @@ class Row:
 
 
 def row_from(record: Record, columns: ColumnsConfig) -> Row:
-    """Map the columns of own data. Raises DataError for a missing or unusable value."""
+    """Map the columns of the user's data. Raises DataError for a missing or unusable value."""
     return Row(
-        input=text_of(record, columns.input, "set columns.input to the one that holds the input"),
-        target=text_of(record, columns.target, "set columns.target to the one that holds the wanted output"),
+        input=text_of(record, columns.input, "set columns.input to the column with the input"),
+        target=text_of(record, columns.target, "set columns.target to the column with the target"),
         where=record.where,
         negatives=_negatives(record, columns.negatives) if columns.negatives is not None else (),
         weight=_weight(record, columns.weight) if columns.weight is not None else 1.0,
@@ -39,7 +39,7 @@ def row_from(record: Record, columns: ColumnsConfig) -> Row:
 def text_of(record: Record, column: str, advice: str) -> str:
     """The value of a column as stripped text; numbers and truth values are converted.
 
-    Raises DataError where the column is missing (with `advice`), or its value is empty or no text.
+    Raises DataError if the column is missing (with `advice`), or if its value is empty or not a text.
     """
     return _text(_value(record, column, advice), f"{record.where}: column {column!r}")
 
@@ -47,7 +47,7 @@ def text_of(record: Record, column: str, advice: str) -> str:
 def _value(record: Record, column: str, advice: str) -> object:
     if column not in record.values:
         existing = ", ".join(str(name) for name in record.values) or "none"
-        raise DataError(f"{record.where}: there is no column {column!r}; columns there: {existing}; {advice}")
+        raise DataError(f"{record.where}: there is no column {column!r}, only {existing}; {advice}")
     return record.values[column]
 
 
@@ -55,41 +55,41 @@ def _text(value: object, where: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         value = ""
     if not isinstance(value, str | int | float):
-        raise DataError(f"{where} holds a {type(value).__name__}; give text, a number or a truth value")
+        raise DataError(f"{where} is a {type(value).__name__}; use text, a number or a truth value")
     text = str(value).strip()
     if not text:
         raise DataError(f"{where} is empty; fill it or remove the row")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{where} holds half a surrogate pair; write it as valid Unicode") from error
+        raise DataError(f"{where} has a lone surrogate; write it as valid Unicode") from error
     return text
 
 
 def _negatives(record: Record, column: str) -> tuple[str, ...]:
-    """A list, a JSON list in a string, or one text. Nothing at all gives no negatives."""
-    value = _value(record, column, "set columns.negatives to the one that holds the unwanted outputs")
+    """The negatives in a list, a JSON list in a string, or a single text; none if the value is missing."""
+    value = _value(record, column, "set columns.negatives to the column with the negatives")
     if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _list_in(value)
+        value = _parsed_list(value)
     entries = value if isinstance(value, list) else [value]
     where = f"{record.where}: column {column!r}"
     return tuple(_text(entry, where) for entry in entries if entry is not None and entry != "")
 
 
-def _list_in(text: str) -> object:
+def _parsed_list(text: str) -> object:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return text  # an answer may well begin with a bracket
+        return text  # an answer that begins with a bracket
     return value
 
 
 def _weight(record: Record, column: str) -> float:
-    value = _value(record, column, "set columns.weight to the one that holds the weight")
+    value = _value(record, column, "set columns.weight to the column with the weight")
     try:
         weight = float(value) if isinstance(value, str | int | float) else math.nan
     except (ValueError, OverflowError):
         weight = math.nan
     if isinstance(value, bool) or not math.isfinite(weight):
-        raise DataError(f"{record.where}: column {column!r} holds {value!r:.40}; a weight is a finite number")
+        raise DataError(f"{record.where}: column {column!r} is {value!r:.40}; use a finite number as weight")
     return weight

@@ -1,8 +1,8 @@
-"""Parting a task's examples into shots, training part, validation part and test part.
+"""Split a task's examples into shots, training part, validation part and test part.
 
-Invariants: no input stands in more than one part, white space and case apart; training has at least 3
-examples; equal tasks and seeds give equal splits whatever the order of the examples, the machine or the
-Python version.
+Invariants: no input is in more than one part, even with other white space or case; the training part has at
+least 3 examples; equal tasks and seeds result in equal splits, whatever the order of the examples, the
+machine or the Python version.
 """
 
 from __future__ import annotations
@@ -18,32 +18,31 @@ from pmpo_ray.tasks.corruptions import shuffled
 from pmpo_ray.types import Example, Split, Task
 
 MIN_TRAIN = 3
-"""The paper's limit: with fewer examples the search fits them and nothing else."""
+"""The limit of the paper: with fewer examples the search overfits to them."""
 _MAX_STRATA = 20
 
 Group = tuple[Example, ...]
-"""The examples of one input; they stay together."""
+"""The examples of one input, which stay in one part."""
 
 
 def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
-    """Draw the shots, then min(train_max, train_fraction * n) training examples but at least 3, then those of
-    the validation part; the rest is the test part, unless the data set has a test part itself (paper,
-    section 4.1).
+    """Draw the shots, then min(train_max, train_fraction * n) training examples, but at least 3, then the
+    validation part. The rest is the test part, unless the data set defines one (paper, section 4.1).
 
-    With a closed set of targets every part that is drawn has each target in proportion. Examples
-    whose input is in the data set's own test part are left out; n counts the others. Where several
-    examples have one input and do not all fit into a part, the ones left over are left out too.
+    With a closed set of targets, every drawn part has each target in proportion. Examples whose input is in
+    a test part that the data set defines are left out; n counts the others. If several examples share an
+    input and do not all fit into a part, the remaining ones are left out too.
 
-    Raises DataError where fewer than 3 examples are left for training, or too few for validation.
+    Raises DataError if fewer than 3 examples are left for training, or too few for validation.
     """
     rng = Random(f"split:{seed}:{task.name}")
     held_out = {_content(example) for example in task.test_examples}
     usable = [example for example in task.examples if _content(example) not in held_out]
-    wanted = _train_size(task.name, len(usable), config)
+    train_size = _train_size(task.name, len(usable), config)
     groups = shuffled(_groups(usable), rng)
     stratified = task.kind in ("labels", "options") and _is_closed(usable)
     shots, groups = _draw(groups, config.shots, stratified)
-    train, groups = _draw(groups, wanted, stratified)
+    train, groups = _draw(groups, train_size, stratified)
     if len(train) < MIN_TRAIN:
         raise DataError(
             f"task {task.name!r}: {len(train)} of {len(usable)} examples are left for training and at least "
@@ -52,8 +51,8 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
     validation, groups = _draw(groups, config.validation, stratified)
     if len(validation) < config.validation:
         raise DataError(
-            f"task {task.name!r}: {len(validation)} examples are left for validation and "
-            f"split.validation={config.validation}; add rows, or lower it"
+            f"task {task.name!r}: {len(validation)} examples are left for validation, but "
+            f"split.validation={config.validation}; add rows, or lower split.validation"
         )
     if task.test_examples:
         test = tuple(shuffled(sorted(task.test_examples, key=_by_id), rng))
@@ -65,30 +64,31 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
 
 
 def _check_disjoint(name: str, split: Split) -> None:
-    """A last look at what every result rests on. Raises DataError where a test input was seen before."""
+    """Check what the validity of every result depends on. Raises DataError if a test input is in another
+    part."""
     seen = {_content(example) for example in (*split.train, *split.shots, *split.validation)}
     for example in split.test:
         if _content(example) in seen:
             raise DataError(
-                f"task {name!r}: test example {example.id} ({example.input[:40]!r}...) stands in another "
-                "part, too; remove one of the two"
+                f"task {name!r}: the input of test example {example.id} ({example.input[:40]!r}...) is also "
+                "in another part; remove one of the two examples"
             )
 
 
 def _train_size(name: str, examples: int, config: SplitConfig) -> int:
-    # The small term mends products such as 0.29 * 100 = 28.999999999999996.
+    # The small term corrects products such as 0.29 * 100 = 28.999999999999996.
     share = math.floor(config.train_fraction * examples + 1e-9)
-    wanted = min(config.train_max, max(MIN_TRAIN, share))
-    if wanted < MIN_TRAIN:
+    size = min(config.train_max, max(MIN_TRAIN, share))
+    if size < MIN_TRAIN:
         raise DataError(
-            f"task {name!r}: split.train_max allows {wanted} of {examples} examples for training and "
+            f"task {name!r}: split.train_max allows {size} of {examples} examples for training and "
             f"at least {MIN_TRAIN} are needed; raise split.train_max"
         )
-    return wanted
+    return size
 
 
 def _content(example: Example) -> str:
-    """What makes two inputs the same for a reader."""
+    """The input in a form that is equal for two inputs that a reader would call the same."""
     return " ".join(example.input.split()).casefold()
 
 
@@ -97,7 +97,7 @@ def _by_id(example: Example) -> str:
 
 
 def _groups(examples: Iterable[Example]) -> list[Group]:
-    """Examples of equal input together, in an order that depends on their ids alone."""
+    """The examples grouped by input, in an order that depends only on their ids."""
     by_input: dict[str, list[Example]] = defaultdict(list)
     for example in sorted(examples, key=_by_id):
         by_input[_content(example)].append(example)
@@ -109,8 +109,8 @@ def _is_closed(examples: Sequence[Example]) -> bool:
 
 
 def _draw(groups: Sequence[Group], size: int, stratified: bool) -> tuple[tuple[Example, ...], list[Group]]:
-    """Take `size` examples (all, if there are no more) from shuffled groups; return them and the groups that
-    were not touched, both in the groups' order."""
+    """Take `size` examples, or all if there are fewer, from shuffled groups. Return them and the groups from
+    which none was taken, both in the order of the groups."""
     quotas = _quotas(groups, size) if stratified else {}
     taken: dict[int, Group] = {}
     left = size
@@ -136,7 +136,8 @@ def _draw(groups: Sequence[Group], size: int, stratified: bool) -> tuple[tuple[E
 
 
 def _quotas(groups: Sequence[Group], size: int) -> dict[str, int]:
-    """How many of `size` examples each target gets: proportional, the remainder to the largest fractions."""
+    """The number of each target among `size` examples: proportional, with the remainder assigned to the
+    largest fractions."""
     counts: dict[str, int] = defaultdict(int)
     for group in groups:
         counts[group[0].target] += len(group)

@@ -1,8 +1,8 @@
-"""The built-in task: sort a customer's support message into one of six classes.
+"""The built-in task: classify a customer's support message into one of six classes.
 
-Invariant: the packaged rows are balanced over `LABELS`, in a fixed order that never depends on a seed, and
-every target is one of `LABELS`, letter by letter. The messages were written for this project; they name no
-real person or company.
+Invariants: the packaged rows are balanced over `LABELS`, in a fixed order that does not depend on a seed, and
+every target is exactly one of `LABELS`. The messages were written for this project; they name no real person
+or company.
 """
 
 from __future__ import annotations

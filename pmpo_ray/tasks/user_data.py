@@ -1,7 +1,7 @@
-"""The user's own data: a file or a hub data set, its columns, and what kind of task it is.
+"""The user's data: a file or a hub data set, its columns, and its kind of task.
 
-Invariant: the kind follows from the configuration and the rows alone; whatever is wrong with a row is
-reported with the row's place.
+Invariants: the kind depends only on the configuration and the rows; an error of a row is reported with the
+row's place.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from pmpo_ray.tasks.options import condensed, parse_options
 from pmpo_ray.tasks.rows import Row, row_from
 from pmpo_ray.types import Kind, Task
 
-MAX_LABELS = 20
-"""A closed set of labels has at most this many members,"""
-MAX_LABEL_CHARS = 40
-"""each this short,"""
-MIN_SEEN = 3
-"""each seen at least so often,"""
-MEAN_SEEN = 5
-"""and on average so often."""
+_MAX_LABELS = 20
+"""The maximum number of inferred labels."""
+_MAX_LABEL_CHARS = 40
+"""The maximum length of an inferred label."""
+_MIN_COUNT = 3
+"""The minimum number of rows with each inferred label."""
+_MEAN_COUNT = 5
+"""The minimum number of rows per inferred label, on average."""
 
 
-def load_own(config: TaskConfig, seed: int) -> Task:
-    """Load own data as a task. Raises DataError for data that cannot be used, ConfigError for labels that
-    cannot."""
+def load_user_data(config: TaskConfig, seed: int) -> Task:
+    """Load the user's data as a task. Raises DataError for data that cannot be used, ConfigError for labels
+    that cannot be used."""
     test_records = () if config.test_path is None else read_records(Path(config.test_path))
-    return task_from(config, _records(config), test_records, seed)
+    return task_of_records(config, _records(config), test_records, seed)
 
 
-def task_from(
+def task_of_records(
     config: TaskConfig, records: Sequence[Record], test_records: Sequence[Record], seed: int
 ) -> Task:
-    """The task that these records make. Errors as in `load_own`."""
+    """Make a task of records. Raises the errors of `load_user_data`."""
     rows = tuple(row_from(record, config.columns) for record in records)
     test_rows = tuple(row_from(record, config.columns) for record in test_records)
-    every = (*rows, *test_rows)
-    kind = kind_of(config, every)
-    labels = _labels(config, every) if kind == "labels" else ()
+    all_rows = (*rows, *test_rows)
+    kind = _kind_of(config, all_rows)
+    labels = _labels(config, all_rows) if kind == "labels" else ()
     draft = Draft(
         name=config.name,
         kind=kind,
@@ -57,12 +57,12 @@ def task_from(
     return assemble(draft, seed)
 
 
-def kind_of(config: TaskConfig, rows: Sequence[Row]) -> Kind:
-    """Pairs where negatives are mapped; labels where they are given; options where most inputs list the
-    target among options; labels where the targets are a closed set; else text.
+def _kind_of(config: TaskConfig, rows: Sequence[Row]) -> Kind:
+    """Pairs if a column of negatives is set; labels if labels are set; options if most inputs list the target
+    among their options; labels if the targets are a closed set; otherwise text.
 
-    Options come before inferred labels: letters such as "(A)" are a closed set too, but which of them are
-    wrong depends on the input.
+    Options come before inferred labels: letters such as "(A)" are a closed set too, but their meaning depends
+    on the input.
     """
     if config.columns.negatives is not None:
         return "pairs"
@@ -77,12 +77,12 @@ def kind_of(config: TaskConfig, rows: Sequence[Row]) -> Kind:
 
 
 def _is_closed_set(targets: Sequence[str]) -> bool:
-    seen = Counter(targets)
+    counts = Counter(targets)
     return (
-        2 <= len(seen) <= MAX_LABELS
-        and min(seen.values()) >= MIN_SEEN
-        and len(targets) >= MEAN_SEEN * len(seen)
-        and max(map(len, seen)) <= MAX_LABEL_CHARS
+        2 <= len(counts) <= _MAX_LABELS
+        and min(counts.values()) >= _MIN_COUNT
+        and len(targets) >= _MEAN_COUNT * len(counts)
+        and max(map(len, counts)) <= _MAX_LABEL_CHARS
     )
 
 
@@ -90,7 +90,7 @@ def _records(config: TaskConfig) -> tuple[Record, ...]:
     if config.path is not None:
         return read_records(Path(config.path))
     source = HubSource(config.hub or "", config.hub_split, config.hub_config)
-    return read_hub(source, "check the name and the network, or give a local file as path")
+    return read_hub(source, "check the name and the network, or set path to a local file")
 
 
 def _labels(config: TaskConfig, rows: Sequence[Row]) -> tuple[str, ...]:
@@ -99,7 +99,9 @@ def _labels(config: TaskConfig, rows: Sequence[Row]) -> tuple[str, ...]:
         return tuple(sorted({row.target for row in rows}))
     labels = tuple(label.strip() for label in config.labels)
     if len({condensed(label) for label in labels} - {""}) < max(2, len(labels)):
-        raise ConfigError(f"task {config.name!r}: labels must be two or more different, non-empty texts")
+        raise ConfigError(
+            f"task {config.name!r}: labels must be two or more different, non-empty texts; correct labels"
+        )
     return labels
 
 

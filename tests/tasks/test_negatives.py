@@ -16,7 +16,7 @@ from pmpo_ray.errors import DataError
 from pmpo_ray.tasks import load_task
 from pmpo_ray.tasks.bbh import DESCRIPTIONS
 from pmpo_ray.tasks.corruptions import answer_key, changed_brackets, changed_numbers, final_answer, form_of
-from pmpo_ray.tasks.negatives import HARD_NEGATIVES, negatives_of, surroundings
+from pmpo_ray.tasks.negatives import HARD_NEGATIVES, negatives_of, task_answers
 from pmpo_ray.tasks.rows import Row
 from pmpo_ray.types import Example
 
@@ -146,10 +146,10 @@ def test_negatives_depend_on_the_seed_but_not_on_the_order_of_the_rows(tmp_path:
 )
 def test_hard_negatives_are_distinct_answers_for_any_texts(targets: list[str], seed: int) -> None:
     rows = [Row(input=str(n), target=target, where="here") for n, target in enumerate(targets)]
-    around = surroundings(rows, ())
+    answers = task_answers(rows, ())
     for row in rows:
-        found = negatives_of(row, "text", around, Random(seed))
-        assert found == negatives_of(row, "text", around, Random(seed))
+        found = negatives_of(row, "text", answers, Random(seed))
+        assert found == negatives_of(row, "text", answers, Random(seed))
         keys = [answer_key(text) for text in (row.target, *found)]
         assert len(found) <= HARD_NEGATIVES
         assert len(set(keys)) == len(keys)
@@ -202,19 +202,19 @@ def test_answers_are_compared_as_numbers_and_without_spaces_and_case() -> None:
 )
 def test_a_truth_value_on_its_own_gets_its_opposite_in_the_same_case(target: str, other: str) -> None:
     row = Row(input="x", target=target, where="here")
-    assert negatives_of(row, "text", surroundings([row], ()), Random(0)) == (other,)
+    assert negatives_of(row, "text", task_answers([row], ()), Random(0)) == (other,)
 
 
 def test_labels_get_the_other_labels_in_the_order_of_the_set() -> None:
-    around = surroundings([], ("low", "mid", "high"))
-    assert negatives_of(Row("x", "mid", "here"), "labels", around, Random(0)) == ("low", "high")
+    answers = task_answers([], ("low", "mid", "high"))
+    assert negatives_of(Row("x", "mid", "here"), "labels", answers, Random(0)) == ("low", "high")
     with pytest.raises(DataError, match=r"^here: target 'top' is none of the labels low, mid, high;"):
-        negatives_of(Row("x", "top", "here"), "labels", around, Random(0))
+        negatives_of(Row("x", "top", "here"), "labels", answers, Random(0))
 
 
 def test_a_pair_keeps_its_own_negatives_and_needs_one() -> None:
-    around = surroundings([], ())
+    answers = task_answers([], ())
     row = Row("x", "good", "here", negatives=("bad", "Good ", "bad", "worse"))
-    assert negatives_of(row, "pairs", around, Random(0)) == ("bad", "worse")
+    assert negatives_of(row, "pairs", answers, Random(0)) == ("bad", "worse")
     with pytest.raises(DataError, match=r"^data line 7: no negative that differs"):
-        negatives_of(Row("x", "good", "data line 7", negatives=("GOOD",)), "pairs", around, Random(0))
+        negatives_of(Row("x", "good", "data line 7", negatives=("GOOD",)), "pairs", answers, Random(0))

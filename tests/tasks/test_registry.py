@@ -154,14 +154,12 @@ def test_settings_for_own_data_do_not_go_with_a_registered_name() -> None:
 
 
 def test_a_missing_or_broken_benchmark_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"navigate\.json: no such file; put it there, or leave data_dir out"):
+    with pytest.raises(DataError, match=r"navigate\.json: no such file; put it there, or remove data_dir"):
         _load("bbh/navigate", tmp_path)
     folder = tmp_path / "bbh"
     folder.mkdir()
     (folder / "navigate.json").write_text('{"examples": [{"input": "a"}]}')
-    with pytest.raises(
-        DataError, match=r"navigate\.json row 1: there is no column 'target'; columns there: input"
-    ):
+    with pytest.raises(DataError, match=r"navigate\.json row 1: there is no column 'target', only input"):
         _load("bbh/navigate", tmp_path)
     (folder / "web_of_lies.json").write_text('{"examples": [{"input": "a", "target": "Maybe"}]}')
     with pytest.raises(DataError, match=r"row 1: target 'Maybe' is none of the labels Yes, No"):
@@ -203,8 +201,8 @@ def test_a_hub_that_cannot_be_read_is_one_line_that_says_what_to_do(setting: str
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first.startswith("hub data set openai/gsm8k/main[train]: ")
-    assert first.endswith("check the network, or set data_dir to a folder that holds gsm8k/train.jsonl")
-    assert second.endswith("set data_dir to a folder that holds bbh/navigate.json")
+    assert first.endswith("check the network, or set data_dir to a folder that contains gsm8k/train.jsonl")
+    assert second.endswith("set data_dir to a folder that contains bbh/navigate.json")
 
 
 _LOAD_HUB_FOLDER = """
@@ -238,7 +236,5 @@ def test_a_hub_data_set_of_ones_own_loads_with_label_names(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     loaded, wrong_split, wrong_column = done.stdout.splitlines()
     assert loaded == "labels ('cold', 'warm') cold warm"
-    assert wrong_split.endswith("; check the name and the network, or give a local file as path")
-    assert (
-        "row 1: there is no column 'input'; columns there: sentence, label; set columns.input" in wrong_column
-    )
+    assert wrong_split.endswith("; check the name and the network, or set path to a local file")
+    assert "row 1: there is no column 'input', only sentence, label; set columns.input" in wrong_column

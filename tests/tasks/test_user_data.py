@@ -141,30 +141,30 @@ _GOOD = '{"input": "a", "target": "b"}\n'
         (
             "a.jsonl",
             '{"question": "a", "target": "b"}\n',
-            "no column 'input'; columns there: question, target; set",
+            "no column 'input', only question, target; set",
         ),
         ("a.jsonl", _GOOD + '{"input": " ", "target": "b"}\n', "a.jsonl line 2: column 'input' is empty"),
         ("a.jsonl", '{"input": "a", "target": null}\n', "a.jsonl line 1: column 'target' is empty"),
         (
             "a.jsonl",
             '{"input": "a", "target": {"x": 1}}\n',
-            "line 1: column 'target' holds a dict; give text",
+            "line 1: column 'target' is a dict; use text",
         ),
         (
             "a.jsonl",
             '{"input": "a", "target": "\\ud800"}\n',
-            "line 1: column 'target' holds half a surrogate",
+            "line 1: column 'target' has a lone surrogate",
         ),
-        ("a.jsonl", "\n", "a.jsonl: holds no rows"),
+        ("a.jsonl", "\n", "a.jsonl: has no rows"),
         ("a.jsonl", "[" * 100_000, "a.jsonl line 1: malformed JSON"),
         ("a.json", '[{"input": "a"},\n oops]', "a.json line 2: malformed JSON"),
-        ("a.json", '{"input": "a", "target": "b"}', "a.json: holds no list of rows"),
+        ("a.json", '{"input": "a", "target": "b"}', "a.json: has no list of rows"),
         ("a.json", '[{"input": "a", "target": "b"}, 3]', "a.json row 2: is a int, not an object"),
         ("a.csv", 'input,target\n"a\nb",c\nd,e,f\n', "a.csv line 4: does not have the 2 fields"),
         ("a.csv", 'input,target\na,b\nc,"d\n', "a.csv line 3: malformed CSV"),
-        ("a.csv", "input,target\n", "a.csv: holds no rows"),
-        ("a.parquet", "no parquet at all", "a.parquet: is no readable Parquet file"),
-        ("a.txt", "a b", "a.txt: unknown file type '.txt'; give a file that ends in one of .csv, .json"),
+        ("a.csv", "input,target\n", "a.csv: has no rows"),
+        ("a.parquet", "no parquet at all", "a.parquet: is not a readable Parquet file"),
+        ("a.txt", "a b", "a.txt: unknown file type '.txt'; use a file that ends in one of .csv, .json"),
     ],
 )
 def test_a_bad_file_is_one_line_with_its_place(name: str, content: str, message: str, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_weight_is_a_finite_number(weight: object, tmp_path: Path) -> None:
         {"input": "a", "target": "b", "w": "1.5"},
         {"input": "c", "target": "d", "w": weight},
     ]
-    with pytest.raises(DataError, match=r"a\.jsonl line 2: column 'w' holds .* a weight is a finite number"):
+    with pytest.raises(DataError, match=r"a\.jsonl line 2: column 'w' is .* use a finite number as weight"):
         _load(_lines(tmp_path / "a.jsonl", rows), columns={"weight": "w"})
 
 
