@@ -1,7 +1,7 @@
-"""The Ray that a run works on: connecting to it, what it offers, and leaving it.
+"""The connection to Ray and the resources of the connected cluster.
 
-Invariants: a cluster that was there is left running, a Ray of this process's own is ended; a cluster that
-does not answer is told within seconds.
+Invariants: an existing cluster is left running, and a Ray started by this process is ended; a cluster that
+does not answer raises an error within seconds.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from contextlib import contextmanager
 
 import ray
 
-from pmpo_ray.actors.resources import ClusterResources, cluster_resources
+from pmpo_ray.actors.resources import ClusterResources
 from pmpo_ray.config.run import RayConfig
 from pmpo_ray.errors import ResourceError
 
 LOCAL = "local"
-"""The address of a Ray of this process's own."""
+"""The address of a Ray that this process starts."""
 _CONNECT_SECONDS = 10.0
 _AUTH_MODE = "RAY_AUTH_MODE"
 _log = logging.getLogger(__name__)
 _turned_on_by_ray = False
-"""Whether a Ray of this process's own turned token authentication on, which lasts as long as the process."""
+"""True once a Ray started by this process has turned token authentication on, until the process ends."""
 
 
 @contextmanager
 def connected(settings: RayConfig) -> Iterator[str]:
-    """A connection to Ray, and its address. Raises ResourceError where no cluster answers."""
+    """Connect to Ray and yield the address. Raises ResourceError if no cluster answers."""
     # A worker that reserves no GPU must see none; later Ray versions would show it all of them.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     address = settings.address or os.environ.get("RAY_ADDRESS") or LOCAL
@@ -38,8 +38,8 @@ def connected(settings: RayConfig) -> Iterator[str]:
         _check_reachable(address)
         if _turned_on_by_ray:
             _log.warning(
-                "this process had a Ray of its own before, and gives every cluster a token since; one that "
-                "asks for none starts no replica then: use a new process, or set %s=disabled from the start",
+                "this process started a Ray before and has sent a token to every cluster since; a cluster "
+                "without tokens then starts no replica: use a new process, or set %s=disabled from the start",
                 _AUTH_MODE,
             )
     chosen = os.environ.get(_AUTH_MODE)
@@ -55,7 +55,7 @@ def connected(settings: RayConfig) -> Iterator[str]:
     except (ConnectionError, ValueError) as error:
         why = str(error).splitlines()[0]
         if chosen is None and not local:
-            why += f"; if it asks for a token, set {_AUTH_MODE}=token"
+            why += f"; if it requires a token, set {_AUTH_MODE}=token"
         raise _no_cluster(address, why) from None
     _note_auth_mode(chosen)
     try:
@@ -69,13 +69,13 @@ def _note_auth_mode(chosen: str | None) -> None:
     _turned_on_by_ray |= chosen is None and os.environ.get(_AUTH_MODE) == "token"
 
 
-def offered_resources() -> ClusterResources:
-    """What the connected cluster's live nodes offer."""
-    return cluster_resources(ray.nodes())
+def connected_cluster() -> ClusterResources:
+    """The resources of the connected cluster's live nodes."""
+    return ClusterResources.of_nodes(ray.nodes())
 
 
 def _check_reachable(address: str) -> None:
-    """Raise ResourceError where nothing listens: Ray itself would wait for minutes."""
+    """Raise ResourceError if nothing listens there: Ray itself would wait for minutes."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if not port.isdigit():
         return
@@ -87,6 +87,6 @@ def _check_reachable(address: str) -> None:
 
 def _no_cluster(address: str, why: str) -> ResourceError:
     return ResourceError(
-        f"no Ray cluster answers at {address} ({why}); check ray.address, or leave it out to use this "
+        f"no Ray cluster answers at {address} ({why}); check ray.address, or remove it to use this "
         "machine alone"
     )

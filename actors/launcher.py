@@ -21,9 +21,9 @@ from ray.exceptions import (
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from pmpo_ray.actors.cluster import offered_resources
+from pmpo_ray.actors.cluster import connected_cluster
 from pmpo_ray.actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
-from pmpo_ray.actors.resources import ReplicaPlan, actor_options, asked_for, bundles, offered
+from pmpo_ray.actors.resources import ReplicaPlan, actor_options, bundles
 from pmpo_ray.errors import EndpointError, PmpoError
 from pmpo_ray.types import EngineInfo
 
@@ -85,7 +85,7 @@ class RayLauncher:
         return RayReplica(self._class.options(**options).remote(*self._args), group)
 
     def missing(self) -> str:
-        return f"{asked_for(self._plan)} asked for, {offered(offered_resources())}"
+        return f"each needs {self._plan.summary}, {connected_cluster().summary}"
 
 
 async def _answer(call: Awaitable[Any]) -> Any:

@@ -26,10 +26,10 @@ def inspect_local_ray() -> str:
 def inspect_cluster(address: str) -> ClusterResources | str:
     """The resources of the cluster at `address`, or the reason why it cannot be used."""
     try:
-        from pmpo_ray.actors.cluster import connected, offered_resources
+        from pmpo_ray.actors.cluster import connected, connected_cluster
 
         with connected(RayConfig(address=address)):
-            return offered_resources()
+            return connected_cluster()
     except ResourceError as error:
         return str(error)
     except (ImportError, OSError, RuntimeError) as error:  # such as a cluster of another version of Ray

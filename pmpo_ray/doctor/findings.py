@@ -104,7 +104,8 @@ def of_cluster(address: str | None, cluster: ClusterResources | str) -> Finding:
 
 def of_replicas(config: RunConfig, cluster: ClusterResources) -> Finding:
     """The replicas, and if the cluster has room for them."""
-    from pmpo_ray.actors.resources import asked_for, check_fits, plan
+    from pmpo_ray.actors.packing import check_fits
+    from pmpo_ray.actors.planning import plan
 
     try:
         roles = plan(config.scorer, config.rewriter, cluster, autoscaling=config.ray.autoscaling).roles
@@ -112,7 +113,7 @@ def of_replicas(config: RunConfig, cluster: ClusterResources) -> Finding:
             check_fits(roles, cluster)
     except (ConfigError, ResourceError) as error:
         return from_error("replicas", str(error))
-    needs = (f"{part.replicas} {role} with {asked_for(part)} each" for role, part in roles.items())
+    needs = (f"{part.replicas} {role} with {part.summary} each" for role, part in roles.items())
     return Finding("replicas", "ok", f"there is room for {' and '.join(needs)}")
 
 

@@ -66,7 +66,7 @@ def run_evaluation(source: str, overrides: Sequence[Override] = (), *, observer:
 
     Raises a PmpoError for everything a user can mend, and KeyboardInterrupt after a clean end on Ctrl-C.
     """
-    from pmpo_ray.actors.cluster import LOCAL, connected, offered_resources
+    from pmpo_ray.actors.cluster import LOCAL, connected, connected_cluster
 
     is_run = not Path(source).is_file() and RunStore.exists(source)
     config = _config(source, overrides, is_run=is_run)
@@ -76,10 +76,10 @@ def run_evaluation(source: str, overrides: Sequence[Override] = (), *, observer:
         store = _store(config, location, lease)
         plans = _plans(config, jobs, store, is_run=is_run)
         with connected(config.ray) as address, ending_on_sigterm():
-            there = offered_resources()
+            there = connected_cluster()
 
             def place(roles: Mapping[str, Replica]) -> dict[str, ReplicaPlan]:
-                return place_roles(roles, config.ray, there, own_machine=address == LOCAL)
+                return place_roles(roles, config.ray, there, local=address == LOCAL)
 
             try:
                 results = run_to_end(_Evaluation(config, store, plans, observer, place).run())

@@ -85,7 +85,7 @@ def run_optimization(
     Raises a PmpoError for everything a user can mend, also where every task failed, and KeyboardInterrupt
     after a clean end on Ctrl-C.
     """
-    from pmpo_ray.actors.cluster import LOCAL, connected, offered_resources
+    from pmpo_ray.actors.cluster import LOCAL, connected, connected_cluster
 
     location = config.run_dir or fresh_run_dir(config)
     given = given_tasks(config, location, given)
@@ -106,7 +106,7 @@ def run_optimization(
                     "may go, name one on s3:// or gs:// with --run-dir",
                     store.location,
                 )
-            there = offered_resources()
+            there = connected_cluster()
             cluster = ClusterInfo(address, len(there.nodes), there.cpus, there.gpus)
             placed = place(config, there, own_machine=own_machine)
             try:

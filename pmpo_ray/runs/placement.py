@@ -1,6 +1,6 @@
-"""Where the replicas of a run go, and whether their models fit there.
+"""The placement of a run's replicas, and a check that their models fit.
 
-Invariant: what a cluster that does not grow can never hold is said before any replica is asked for.
+Invariant: a request that a cluster of fixed size can never meet raises an error before any replica starts.
 """
 
 from __future__ import annotations
@@ -19,54 +19,57 @@ if TYPE_CHECKING:
 
 
 Replica = tuple[ReplicaConfig, str]
-"""How a role's replicas are set up, and their model."""
+"""The configuration of a role's replicas, and their model."""
 
 
-def place(config: RunConfig, there: ClusterResources, *, own_machine: bool) -> Plan:
-    """What each replica of a run asks for. Errors as in `place_roles`."""
-    from pmpo_ray.actors.resources import plan
+def place(config: RunConfig, cluster: ClusterResources, *, local: bool) -> Plan:
+    """The resources of each replica of a run. `local` and errors as in `place_roles`."""
+    from pmpo_ray.actors.planning import plan
 
     roles: dict[str, Replica] = {"scorer": (config.scorer, config.scorer_model)}
     if config.scorer.role != "both":
         roles["rewriter"] = (config.rewriter, config.rewriter_model)
-    placed = plan(config.scorer, config.rewriter, there, autoscaling=config.ray.autoscaling)
-    _check(placed.roles, roles, config.ray, there, own_machine=own_machine)
-    return placed
+    run_plan = plan(config.scorer, config.rewriter, cluster, autoscaling=config.ray.autoscaling)
+    _check(run_plan.roles, roles, config.ray, cluster, local=local)
+    return run_plan
 
 
 def place_roles(
-    roles: Mapping[str, Replica], settings: RayConfig, there: ClusterResources, *, own_machine: bool
+    roles: Mapping[str, Replica], settings: RayConfig, cluster: ClusterResources, *, local: bool
 ) -> dict[str, ReplicaPlan]:
-    """What the replicas of each role ask for. Raises ResourceError for more than there is, where that cannot
-    grow, and ConfigError for settings that contradict each other. On a machine of the run's own the models
-    are brought here, too."""
-    from pmpo_ray.actors.resources import plan_roles
+    """The resources of each role's replicas. With `local` the replicas run on this machine, and their models
+    are downloaded here.
+
+    Raises ResourceError if the replicas do not fit on a cluster of fixed size, and ConfigError if settings
+    contradict each other.
+    """
+    from pmpo_ray.actors.planning import plan_roles
 
     configs = {role: config for role, (config, _) in roles.items()}
-    placed = plan_roles(configs, there, autoscaling=settings.autoscaling)
-    _check(placed, roles, settings, there, own_machine=own_machine)
-    return placed
+    plans = plan_roles(configs, cluster, autoscaling=settings.autoscaling)
+    _check(plans, roles, settings, cluster, local=local)
+    return plans
 
 
 def _check(
-    placed: Mapping[str, ReplicaPlan],
+    plans: Mapping[str, ReplicaPlan],
     roles: Mapping[str, Replica],
     settings: RayConfig,
-    there: ClusterResources,
+    cluster: ClusterResources,
     *,
-    own_machine: bool,
+    local: bool,
 ) -> None:
-    from pmpo_ray.actors.resources import check_fits
+    from pmpo_ray.actors.packing import check_fits
 
     if not settings.autoscaling:
-        check_fits(placed, there)
-    if own_machine:
-        _bring_models(roles, there.memory_bytes)
+        check_fits(plans, cluster)
+    if local:
+        _download_models(roles, cluster.memory_bytes)
 
 
-def _bring_models(roles: Mapping[str, Replica], memory: int) -> None:
-    """Download and convert the models here, where the user sees the progress, and check that the replicas'
-    weights fit into `memory` bytes. Replicas of this machine then find them in the cache."""
+def _download_models(roles: Mapping[str, Replica], memory: int) -> None:
+    """Download and convert the models in this process, where the user sees the progress, and check that the
+    replicas' weights fit into `memory` bytes. The replicas then find the models in the cache."""
     needed = 0
     for replica, model in roles.values():
         if replica.has_custom_engine or replica.engine in ("simulated", "openai"):

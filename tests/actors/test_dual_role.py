@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import pytest
 
 from pmpo_ray.actors.dual_role import BothActor
-from pmpo_ray.actors.resources import ClusterResources, NodeResources, check_fits, plan
+from pmpo_ray.actors.packing import check_fits
+from pmpo_ray.actors.planning import plan
+from pmpo_ray.actors.resources import ClusterResources, NodeResources
 from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
 from pmpo_ray.config.loading import config_from_mapping
 from pmpo_ray.config.run import RunConfig

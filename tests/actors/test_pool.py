@@ -259,7 +259,7 @@ async def test_replicas_that_cannot_live_fail_the_pool_with_what_was_missing(tmp
 async def test_a_replica_without_room_in_the_cluster_is_told_after_the_timeout(tmp_path: Path) -> None:
     async with pool_of(Worker, tmp_path, count=1, num_cpus=64, outage_timeout=0.5) as pool:
         message = (
-            r"no working replica for 0.5 s, the cluster had no room for one: 64 CPUs asked for, .* 4 CPUs"
+            r"no working replica for 0.5 s, the cluster had no room for one: each needs 64 CPUs, .* 4 CPUs"
         )
         with pytest.raises(ResourceError, match=message):
             await pool.start()

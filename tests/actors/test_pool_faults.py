@@ -100,7 +100,7 @@ class Plan:
         return self.launched[-1]
 
     def missing(self) -> str:
-        return "1 GPU asked for, the 1 nodes have 0 GPU in all"
+        return "each needs 1 GPU, the 1 nodes have 0 GPU in all"
 
 
 def pool_of(plan: Plan, maximum: int = 2, minimum: int | None = None, **spec: Any) -> Pool:
@@ -275,7 +275,7 @@ def test_a_pool_without_replicas_for_too_long_says_what_was_missing() -> None:
         assert {type(error) for error in outcome} == {ResourceError}
         message = str(outcome[0])
         assert message.startswith("scorer: no working replica for 100 s, ")
-        assert "1 GPU asked for" in message
+        assert "each needs 1 GPU" in message
         assert "\n" not in message
         assert asyncio.get_running_loop().time() - began < 150
         with pytest.raises(ResourceError):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from pmpo_ray.actors.packing import check_fits
+from pmpo_ray.actors.planning import plan
 from pmpo_ray.actors.resources import (
     ClusterResources,
     NodeResources,
     Plan,
     actor_options,
     bundles,
-    check_fits,
-    cluster_resources,
-    plan,
 )
 from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.errors import ConfigError, ResourceError
@@ -25,12 +24,12 @@ def cluster(*nodes: tuple[float, float]) -> ClusterResources:
 
 
 def planned(
-    there: ClusterResources,
+    available: ClusterResources,
     scorer: dict[str, object] | None = None,
     rewriter: dict[str, object] | None = None,
 ) -> Plan:
     return plan(
-        ScorerConfig.model_validate(scorer or {}), RewriterConfig.model_validate(rewriter or {}), there
+        ScorerConfig.model_validate(scorer or {}), RewriterConfig.model_validate(rewriter or {}), available
     )
 
 
@@ -67,11 +66,11 @@ def test_threads_that_are_asked_for_are_kept() -> None:
 def test_gpus_are_whole_if_enough_and_shared_equally_if_not(
     gpus: int, scorers: int, rewriters: int, share: float
 ) -> None:
-    there = cluster((64, gpus))
-    result = planned(there, {"replicas": scorers}, {"replicas": rewriters})
+    available = cluster((64, gpus))
+    result = planned(available, {"replicas": scorers}, {"replicas": rewriters})
     assert (result.scorer.num_gpus, result.rewriter.num_gpus) == (share, share)
     assert (result.scorer.device, result.rewriter.device) == ("cuda", "cuda")
-    check_fits(result.roles, there)
+    check_fits(result.roles, available)
 
 
 def test_gpus_asked_for_by_one_role_leave_the_rest_to_the_other() -> None:
@@ -108,27 +107,27 @@ def test_contradicting_settings_are_refused(scorer: dict[str, object]) -> None:
     [
         (
             {"replicas": 8},
-            r"scorer\.replicas=8 x 1 CPU \+ rewriter\.replicas=1 x 1 CPU ask for 9 CPUs, the cluster has 4;",
+            r"scorer\.replicas=8 x 1 CPU \+ rewriter\.replicas=1 x 1 CPU need 9 CPUs, the cluster has 4;",
         ),
-        ({"gpus": 3}, r"scorer\.replicas=1 x 3 GPU .* ask for 3 GPUs, the cluster has 0;"),
-        ({"memory_gb": 40}, r"scorer\.replicas=1 x 40 GB .* ask for 40 GB of memory, the cluster has 32;"),
+        ({"gpus": 3}, r"scorer\.replicas=1 x 3 GPU .* need 3 GPUs, the cluster has 0;"),
+        ({"memory_gb": 40}, r"scorer\.replicas=1 x 40 GB .* need 40 GB of memory, the cluster has 32;"),
         ({"cpus": 3}, r"scorer with 3 CPUs fits on no single node; lower scorer\.cpus"),
         ({"memory_gb": 20}, r"scorer with 1 CPU, 20 GB fits on no single node"),
-        ({"cpus": 1.5, "replicas": 2}, r"do not fit on the cluster's 2 nodes together"),
+        ({"cpus": 1.5, "replicas": 2}, r"do not fit on the cluster's 2 nodes at the same time"),
     ],
 )
 def test_more_than_the_cluster_has_is_said_in_one_line(scorer: dict[str, object], message: str) -> None:
-    there = cluster((2, 0), (2, 0))
-    result = planned(there, scorer)
+    available = cluster((2, 0), (2, 0))
+    result = planned(available, scorer)
     with pytest.raises(ResourceError, match=message) as refused:
-        check_fits(result.roles, there)
+        check_fits(result.roles, available)
     assert "\n" not in str(refused.value)
 
 
 def test_what_fits_is_accepted_whichever_role_must_go_first() -> None:
-    there = cluster((2, 0), (3, 0))
-    check_fits(planned(there, {"replicas": 2}, {"cpus": 3}).roles, there)
-    check_fits(planned(there, {"cpus": 3}, {"replicas": 2}).roles, there)
+    available = cluster((2, 0), (3, 0))
+    check_fits(planned(available, {"replicas": 2}, {"cpus": 3}).roles, available)
+    check_fits(planned(available, {"cpus": 3}, {"replicas": 2}).roles, available)
 
 
 def test_a_plan_becomes_actor_options() -> None:
@@ -145,17 +144,17 @@ def test_only_live_nodes_count() -> None:
         {"Alive": True, "Resources": {"CPU": 2.0}},
         {"Alive": False, "Resources": {}},
     ]
-    there = cluster_resources(nodes)
-    assert (there.cpus, there.gpus, there.memory_bytes, len(there.nodes)) == (6, 1, GB, 2)
+    available = ClusterResources.of_nodes(nodes)
+    assert (available.cpus, available.gpus, available.memory_bytes, len(available.nodes)) == (6, 1, GB, 2)
 
 
 def test_an_elastic_role_needs_room_for_its_minimum_of_replicas_only() -> None:
-    there = cluster((4, 0))
-    elastic = planned(there, {"replicas": 100, "min_replicas": 0}, {"replicas": 100, "min_replicas": 3})
+    available = cluster((4, 0))
+    elastic = planned(available, {"replicas": 100, "min_replicas": 0}, {"replicas": 100, "min_replicas": 3})
     assert (elastic.scorer.min_replicas, elastic.rewriter.min_replicas) == (0, 3)
-    check_fits(elastic.roles, there)
-    with pytest.raises(ResourceError, match=r"ask for 5 CPUs, the cluster has 4; .*ray\.autoscaling=true"):
-        check_fits(planned(there, {"replicas": 9, "min_replicas": 0}, {"replicas": 4}).roles, there)
+    check_fits(elastic.roles, available)
+    with pytest.raises(ResourceError, match=r"need 5 CPUs, the cluster has 4; .*ray\.autoscaling=true"):
+        check_fits(planned(available, {"replicas": 9, "min_replicas": 0}, {"replicas": 4}).roles, available)
 
 
 def test_on_an_autoscaling_cluster_gpus_have_to_be_given() -> None:
@@ -168,8 +167,8 @@ def test_on_an_autoscaling_cluster_gpus_have_to_be_given() -> None:
 
 
 def test_a_split_replica_takes_a_bundle_for_each_gpu() -> None:
-    there = cluster((8, 4))
-    part = planned(there, {"engine": "simulated", "tensor_parallel": 4, "cpus": 2, "memory_gb": 3}).scorer
+    available = cluster((8, 4))
+    part = planned(available, {"engine": "simulated", "tensor_parallel": 4, "cpus": 2, "memory_gb": 3}).scorer
     assert (part.num_gpus, part.tensor_parallel, part.device) == (4, 4, "cuda")
     assert bundles(part) == [{"GPU": 1, "CPU": 2, "memory": 3 * GB}, {"GPU": 1}, {"GPU": 1}, {"GPU": 1}]
     # Its GPUs are for the engine's workers, which live in the same placement group.
@@ -190,8 +189,8 @@ def test_contradictions_of_tensor_parallelism_are_named(section: dict[str, objec
 
 
 def test_a_client_of_an_endpoint_takes_no_gpu() -> None:
-    there = cluster((8, 1))
-    planned_ = planned(there, {}, {"engine": "openai"})
+    available = cluster((8, 1))
+    planned_ = planned(available, {}, {"engine": "openai"})
     assert planned_.rewriter is not None
     assert planned_.rewriter.num_gpus == 0
     # The whole GPU is left to the scorer.
