@@ -1,8 +1,8 @@
-"""Scores of labels relative to what the same labels score behind inputs without content.
+"""Contextual calibration: scores of labels less the scores of the same labels after inputs without content.
 
-A model may lean to one label whatever it is asked, and an instruction that only moves the leaning changes the
-loss without telling the labels apart any better. Taking the leaning away from every score (contextual
-calibration: Zhao et al., 2021, arXiv 2102.09690) leaves the loss what the input adds.
+A model may be biased towards one label whatever the input. An instruction that only shifts this bias changes
+the loss without telling the labels apart any better. After the bias is subtracted from every score (Zhao et
+al., 2021, arXiv 2102.09690), the loss measures what the input contributes.
 
 Invariants: an answer that is no label keeps its log-likelihood; equal scores give equal calibrated scores.
 """
@@ -17,20 +17,20 @@ from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.types import AnswerScore, Example, ExampleScore, ScoreRequest, Task
 
 CONTENT_FREE = ("N/A", "...", "-")
-"""Inputs that say nothing: what a model answers to them is its leaning."""
+"""Inputs without content: the answer of a model to them is its bias."""
 
 
 def calibrated(scorer: ScoreClient, task: Task) -> ScoreClient:
-    """`scorer` with the leaning taken away, for a task with labels; itself for any other."""
+    """`scorer` without the bias for a task with labels, unchanged for any other task."""
     return CalibratedScorer(scorer, task.labels) if task.kind == "labels" else scorer
 
 
 class CalibratedScorer:
-    """A client whose log-likelihoods are those of `inner` less the mean of the same label's behind inputs
-    without content, under the same instruction and shots. So they may be above 0.
+    """A client that subtracts from each log-likelihood of `inner` the mean one of the same label after inputs
+    without content, under the same instruction and shots. So its log-likelihoods may be above 0.
 
-    The inputs without content are scored in the same call; their tokens are counted with the first example's
-    context.
+    The inputs without content are scored in the same call; their tokens count towards the context of the
+    first example.
     """
 
     def __init__(self, inner: ScoreClient, labels: Sequence[str]) -> None:
@@ -50,30 +50,30 @@ class CalibratedScorer:
             return ()
         extended = self._extended.setdefault(examples, (*examples, *self._blanks))
         scores = await self._inner.score(replace(request, examples=extended), rounds_left=rounds_left)
-        of_blanks = scores[len(examples) :]
-        leaning = self._leaning(of_blanks)
-        found = [
-            _less(example, score, leaning)
+        blank_scores = scores[len(examples) :]
+        bias = self._bias(blank_scores)
+        first, *others = (
+            _subtract(bias, example, score)
             for example, score in zip(examples, scores[: len(examples)], strict=True)
-        ]
-        spent = found[0].context_tokens + sum(score.tokens for score in of_blanks)
-        return (replace(found[0], context_tokens=spent), *found[1:])
+        )
+        context_tokens = first.context_tokens + sum(score.tokens for score in blank_scores)
+        return (replace(first, context_tokens=context_tokens), *others)
 
-    def _leaning(self, of_blanks: Sequence[ExampleScore]) -> dict[str, float]:
-        """The mean log-likelihood of each label behind inputs without content."""
-        columns = zip(*((score.target, *score.negatives) for score in of_blanks), strict=True)
+    def _bias(self, blank_scores: Sequence[ExampleScore]) -> dict[str, float]:
+        """The mean log-likelihood of each label after inputs without content."""
+        columns = zip(*((score.target, *score.negatives) for score in blank_scores), strict=True)
         return {
             label: fmean(answer.logprob for answer in column)
             for label, column in zip(self._labels, columns, strict=True)
         }
 
 
-def _less(example: Example, score: ExampleScore, leaning: Mapping[str, float]) -> ExampleScore:
-    def less(text: str, answer: AnswerScore) -> AnswerScore:
-        return replace(answer, logprob=answer.logprob - leaning.get(text, 0.0))
+def _subtract(bias: Mapping[str, float], example: Example, score: ExampleScore) -> ExampleScore:
+    def calibrate(text: str, answer: AnswerScore) -> AnswerScore:
+        return replace(answer, logprob=answer.logprob - bias.get(text, 0.0))
 
     return replace(
         score,
-        target=less(example.target, score.target),
-        negatives=tuple(map(less, example.negatives, score.negatives)),
+        target=calibrate(example.target, score.target),
+        negatives=tuple(map(calibrate, example.negatives, score.negatives)),
     )

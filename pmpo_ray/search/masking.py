@@ -1,8 +1,8 @@
 """Splitting an instruction into removable units, and taking a unit out.
 
-Invariants: segments are in order, never overlap, are not blank, and each one's text is
-`instruction[start:end]`; there are at most `max_segments` of them. A model's segmentation is used only if
-it repeats the instruction to the letter; whatever else it answers is no segmentation at all.
+Invariants: segments are in order, never overlap and are not blank; the text of each is
+`instruction[start:end]`; there are at most `max_segments`. The segmentation of a model is used only if its
+reply repeats the instruction to the letter.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _PAIRS = (("“", "”"), ("«", "»"), ("(", ")"), ("[", "]"), ("{", "}"))
 
 
 def rule_segments(text: str, max_segments: int = 5) -> tuple[Segment, ...]:
-    """Split by rules: list items stay whole, other paragraphs fall into sentences.
+    """Split an instruction by rules: list items stay whole, other paragraphs are split into sentences.
 
-    Where that gives more than `max_segments` units, neighbours are merged, the shortest pair first.
-    A text of one unit gives one segment, a blank text none.
+    If that results in more than `max_segments` units, neighbours are merged, the shortest pair first. A text
+    of one unit gives one segment, a blank text none.
     """
     units = [span for block in _blocks(text) for span in _sentences(text, block)]
     return tuple(Segment(start, end, text[start:end]) for start, end in _merged(units, max_segments))
@@ -57,12 +57,12 @@ def _blocks(text: str) -> Iterator[Span]:
 
 
 def _continues(text: str, block: Span, line_start: int, line: Span) -> bool:
-    """Whether a line goes on with the block before it, as hard-wrapped text does."""
+    """True if a line continues the block before it, as in hard-wrapped text."""
     if text.count("\n", block[1], line_start) > 1 or _ITEM.match(text, line_start):
         return False
     indented = line[0] > line_start and _is_item(text, block)
-    # A wrapped line may begin with a capital by chance; splitting there would cut a sentence, but a
-    # heading or a label stands before its text in just this way, so capitals begin a unit.
+    # A wrapped line may begin with a capital by chance, and splitting there cuts a sentence. But the text
+    # after a heading or a label begins the same way, so a capital begins a unit.
     wrapped = text[line[0]].islower() and text[block[1] - 1] not in ".!?:;…"
     return indented or wrapped
 
@@ -88,12 +88,12 @@ def _sentences(text: str, block: Span) -> Iterator[Span]:
 
 
 def _holds_inline_list(text: str, block: Span) -> bool:
-    """Whether an item is really a list in one line: "1. Read. 2. Think. 3. Answer."."""
+    """True if an item is a whole list in one line: "1. Read. 2. Think. 3. Answer."."""
     return re.search(r"[.!?;]\s+\(?\d{1,3}[.)]\s", text[block[0] : block[1]]) is not None
 
 
 def _ends_sentence(sofar: str, following: str) -> bool:
-    """Whether text that ends in sentence punctuation is a whole sentence, given the next character."""
+    """True if a text that ends in sentence punctuation is a whole sentence, given the next character."""
     stripped = sofar.rstrip()
     if following.islower() or _ENUMERATOR.fullmatch(sofar):
         return False
@@ -101,7 +101,7 @@ def _ends_sentence(sofar: str, following: str) -> bool:
         return False
     if following.isdigit() and _BEFORE_NUMBER.search(stripped):
         return False
-    # Inside quotes or brackets: cutting there would leave two halves that cannot stand alone.
+    # Inside quotes or brackets: a cut there would leave two incomplete halves.
     return stripped.count('"') % 2 == 0 and all(
         stripped.count(opening) <= stripped.count(closing) for opening, closing in _PAIRS
     )
@@ -117,7 +117,7 @@ def _merged(units: list[Span], limit: int) -> list[Span]:
 
 
 def _trimmed(text: str, span: Span) -> Span | None:
-    """The span without outer white space, None where nothing else is in it."""
+    """The span without outer white space, None if it is blank."""
     part = text[span[0] : span[1]]
     core = part.strip()
     if not core:
@@ -127,7 +127,7 @@ def _trimmed(text: str, span: Span) -> Span | None:
 
 
 def mask_prompt(instruction: str, max_segments: int) -> str:
-    """The request that asks a model for the segmentation which `parse_masked` reads (TIM's first step)."""
+    """The prompt for a model to mark segments (TIM's first step); `parse_masked` reads the reply."""
     return (
         "Mark the parts of an instruction that could each be left out without making the rest "
         "ungrammatical: a rule, a hint, a format demand, a remark about style.\n\n"
@@ -143,11 +143,11 @@ def mask_prompt(instruction: str, max_segments: int) -> str:
 
 
 def parse_masked(reply: str, instruction: str, max_segments: int) -> tuple[Segment, ...] | None:
-    """The segments that a model marked, None unless the answer is sound in every respect.
+    """The segments that a model marked, or None unless its reply is valid in every respect.
 
-    Sound: without the tags the last <prompt> block is the instruction to the letter (outer white space
-    apart), the <mask> tags are balanced and not nested, and there are 1 to `max_segments` parts, none
-    blank. An instruction that itself holds such tags cannot be segmented this way.
+    A reply is valid if the last <prompt> block without its tags is the instruction to the letter, except for
+    outer white space, the <mask> tags are balanced and not nested, and there are 1 to `max_segments` parts,
+    none blank. An instruction that contains such tags itself cannot be segmented this way.
     """
     if _TAG.search(instruction):
         return None
@@ -157,10 +157,10 @@ def parse_masked(reply: str, instruction: str, max_segments: int) -> tuple[Segme
     if close < 0 or opening < 0:
         return None
     body = answer[opening + len("<prompt>") : close]
-    found = _marked(body)
-    if found is None or not 1 <= len(found[1]) <= max_segments:
+    marked = _marked(body)
+    if marked is None or not 1 <= len(marked[1]) <= max_segments:
         return None
-    plain, spans = found
+    plain, spans = marked
     if plain.strip() != instruction.strip():
         return None
     shift = _outer_space(instruction) - _outer_space(plain)
@@ -179,7 +179,7 @@ def _outer_space(text: str) -> int:
 
 
 def _marked(body: str) -> tuple[str, list[Span]] | None:
-    """The body without its mask tags, and the spans they stood around; None if they do not pair."""
+    """The body without its mask tags, and the spans between them; None if they do not pair."""
     plain = ""
     spans: list[Span] = []
     opened: int | None = None
@@ -199,11 +199,11 @@ def _marked(body: str) -> tuple[str, list[Span]] | None:
 
 
 def without(instruction: str, segment: Segment, *, mode: Literal["drop", "token"], mask_token: str) -> str:
-    """The instruction with one segment masked, as the importance dL_j needs it.
+    """The instruction with one segment masked, for the importance dL_j.
 
-    "drop" takes the segment out and tidies the seam: the wider of the two gaps stays, never two spaces
-    or two blank lines; list numbers stay as they are. What is left may be empty. "token" puts
-    `mask_token` in its place. Raises ValueError if the segment is not one of this instruction.
+    "drop" removes the segment and tidies the seam: the wider of the two gaps stays, never two spaces or two
+    blank lines; list numbers stay as they are. The result may be empty. "token" puts `mask_token` in place of
+    the segment. Raises ValueError if the segment does not belong to this instruction.
     """
     if instruction[segment.start : segment.end] != segment.text:
         raise ValueError(f"segment {segment.start}:{segment.end} does not belong to this instruction")

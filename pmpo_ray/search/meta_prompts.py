@@ -1,8 +1,8 @@
-"""The two meta-prompts that ask for a better instruction, and the reading of what comes back.
+"""The meta-prompts for better instructions, in a long and a short form, and the parsing of the replies.
 
-Invariants: texts of users, data and models never add a tag of ours or of a chat template to a meta-prompt;
-a meta-prompt's length is bounded by that of the instruction and the description; nothing is read from an
-answer that was cut off, and nothing that the model thought before its answer.
+Invariants: texts of users, data and models never add a tag of this project or of a chat template to a
+meta-prompt; the length of a meta-prompt is bounded by the lengths of the instruction and the description;
+nothing is read from a reply that was cut off, or from the thinking before an answer.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pmpo_ray.types import Example, SegmentImportance
 Style = Literal["long", "short"]
 
 SMALL_MODEL = 3_000_000_000
-"""Below this many parameters a model gets the short form."""
+"""A model with fewer parameters gets the short form."""
 
 _ASK = "Say this instruction in better words."
 _NO_TAGS = "no <prompt> tags"
 _LONG_CHARS = 3000
 _SHORT_CHARS = 240
 _INERT = 0.1
-"""A segment is inert below this share of the largest importance in its instruction."""
+"""A segment is inert if its importance is at most this share of the largest one in its instruction."""
 
 _MARKUP = re.compile(
     r"<(/?\s*(?:prompt|mask|think|task|current|input|output|parts)\b[^<>]*|\|[^<>]*\|)>", re.IGNORECASE
@@ -43,15 +43,15 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`"}
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an answer holds: the instruction, or None and the reason why there is none."""
+    """A parsed reply: the instruction, or None and the reason why there is none."""
 
     text: str | None
     reason: str = ""
 
 
 def choose_style(setting: Literal["auto", "long", "short"], parameters: int) -> Style:
-    """The meta-prompt for a rewriter of that size: "auto" is short below 3e9 parameters. Models of unknown
-    size (0) are those behind endpoints, which are large as a rule."""
+    """The form of the meta-prompt for a rewriter with that many parameters: "auto" means short below 3e9.
+    Models of unknown size (0) are behind endpoints and usually large."""
     if setting == "auto":
         return "short" if 0 < parameters < SMALL_MODEL else "long"
     return setting
@@ -66,11 +66,11 @@ def rewrite_prompt(
     importances: Sequence[SegmentImportance],
     max_chars: int,
 ) -> str:
-    """One rewriting request, with the method's five parts: task, current instruction, hard example,
-    editing directions, and the mask analysis as a hint (Algorithm 1, step 3).
+    """The meta-prompt for one hard example, with the five parts of the method: task, current instruction,
+    hard example, editing directions, and the mask analysis as a hint (Algorithm 1, step 3).
 
-    `importances` are those of this instruction's segments, empty for none; `max_chars` is the longest
-    instruction that will be accepted. Long inputs and targets are shown without their middle.
+    `importances` are those of the segments of the instruction, possibly none; `max_chars` is the length of
+    the longest instruction that the gate accepts. Long inputs and targets are shown without their middle.
     """
     if style == "long":
         return _long_form(description, instruction, example, importances, max_chars)
@@ -79,10 +79,10 @@ def rewrite_prompt(
 
 
 def rewrite_shots(style: Style) -> tuple[Example, ...]:
-    """Earlier turns for the request: filled-in forms with good answers.
+    """Demonstrations for the request: filled-in forms with good answers.
 
-    A model of a few hundred million parameters does not do what the form asks for, but it goes on as
-    the turns before went. The long form needs none.
+    A model of a few hundred million parameters does not follow the form, but it continues in the style of the
+    turns before. The long form needs none.
     """
     return _SHOTS if style == "short" else ()
 
@@ -140,7 +140,7 @@ Write the diagnosis, then the whole new instruction between <prompt> and </promp
 def _short_form(
     description: str, question: str, answer: str, instruction: str, keep: str = "", drop: str = ""
 ) -> str:
-    """A form that ends with the instruction, so that a small model only has to say it differently."""
+    """A form that ends with the instruction, so that a small model only has to rephrase it."""
     lines = [
         ("Task", description),
         ("Input", question),
@@ -159,21 +159,21 @@ def _shot(number: int, question: str, answer: str, instruction: str, better: str
 
 def _long_hints(importances: Sequence[SegmentImportance]) -> Iterator[str]:
     limit = _inert_below(importances)
-    for found in importances:
-        if not math.isfinite(found.importance) or abs(found.importance) <= limit:
+    for row in importances:
+        if not math.isfinite(row.importance) or abs(row.importance) <= limit:
             effect = "makes no difference"
         else:
-            effect = "helps" if found.importance > 0 else "hurts"
-        text = _line(found.segment.text, _LONG_CHARS)
-        yield f"- {effect} (loss {found.importance:+.3f} without it): {text}"
+            effect = "helps" if row.importance > 0 else "hurts"
+        text = _line(row.segment.text, _LONG_CHARS)
+        yield f"- {effect} (loss {row.importance:+.3f} without it): {text}"
 
 
 def _hints(importances: Sequence[SegmentImportance]) -> tuple[str, str]:
-    """The part that helps most and the part that hurts most, each empty where there is none."""
+    """The part that helps most and the part that hurts most; each is empty if there is none."""
     limit = _inert_below(importances)
     ranked = sorted(
-        (found for found in importances if math.isfinite(found.importance) and abs(found.importance) > limit),
-        key=lambda found: found.importance,
+        (row for row in importances if math.isfinite(row.importance) and abs(row.importance) > limit),
+        key=lambda row: row.importance,
     )
     keep = ranked[-1].segment.text if ranked and ranked[-1].importance > 0 else ""
     drop = ranked[0].segment.text if ranked and ranked[0].importance < 0 else ""
@@ -181,12 +181,12 @@ def _hints(importances: Sequence[SegmentImportance]) -> tuple[str, str]:
 
 
 def _inert_below(importances: Sequence[SegmentImportance]) -> float:
-    sizes = [abs(found.importance) for found in importances if math.isfinite(found.importance)]
+    sizes = [abs(row.importance) for row in importances if math.isfinite(row.importance)]
     return _INERT * max(sizes, default=0.0)
 
 
 def _plain(text: str) -> str:
-    """The text with tags that could break a form, or a chat template, shown in other brackets."""
+    """The text with other brackets around tags that could break a form or a chat template."""
     return _MARKUP.sub(r"‹\1›", text.strip())
 
 
@@ -195,7 +195,8 @@ def _line(text: str, limit: int = _SHORT_CHARS) -> str:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """The text without its middle where it is longer than `limit` characters."""
+    """The text without its middle if it is longer than `limit` characters. The wording of meta-prompts is
+    measured, so this is not `text.shortened`, which spaces the gap differently."""
     text = text.strip()
     if len(text) <= limit:
         return text
@@ -205,12 +206,12 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def parse_rewrite(reply: str, *, finished: bool, style: Style) -> Reply:
-    """The instruction in a rewriter's answer.
+    """The instruction in a reply of the rewriter.
 
-    It stands between the last complete pair of <prompt> tags behind any thinking. Where generation stopped
-    at the closing tag, that tag is missing from a finished answer. For the short form, an answer that
-    lacks the opening tag, or both, is the instruction itself, for small models answer so. Thinking that
-    never ended counts as cut off, whatever ended it.
+    It is between the last complete pair of <prompt> tags after any thinking. The closing tag is missing from
+    a finished reply if generation stopped at it. For the short form, a reply that lacks the opening tag, or
+    both, is the instruction itself, because small models reply so. Thinking that never ended counts as cut
+    off.
     """
     answer = _THOUGHT_END.split(reply)[-1]
     if _THOUGHT.search(answer):
@@ -231,7 +232,7 @@ def parse_rewrite(reply: str, *, finished: bool, style: Style) -> Reply:
 
 
 def _instruction(text: str) -> Reply:
-    """The text without what models wrap instructions in: code fences, a label, quotes."""
+    """The text without the wrappers that models add: code fences, a label, quotes."""
     text = text.strip()
     fenced = _FENCE.fullmatch(text)
     if fenced is not None:
@@ -245,7 +246,7 @@ def _instruction(text: str) -> Reply:
     return Reply(text) if text else Reply(None, "empty")
 
 
-# The last turn weighs most: it shows what becomes of the start instruction that most tasks have.
+# The last turn has the most influence, so it rewrites the start instruction that most tasks have.
 _SHOTS = (
     _shot(
         1,

@@ -1,28 +1,28 @@
-"""Losses of one example and of a training set, made from log-likelihoods.
+"""The losses of one example and of a training set, computed from log-likelihoods.
 
-Invariants: a lower loss is better; a loss depends on its own example's scores alone; nothing here
-overflows for finite log-likelihoods; the batch loss does not depend on the order of the examples.
+Invariants: a lower loss is better; the loss of an example depends only on the scores of that example; finite
+log-likelihoods never overflow; the batch loss does not depend on the order of the examples.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Protocol
 
 from pmpo_ray.config.import_paths import imported, is_import_path
 from pmpo_ray.errors import ConfigError, DataError
+from pmpo_ray.text import excerpt
 from pmpo_ray.types import AnswerScore, Example, ExampleScore
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The loss of one example, in nats (nats per token where normalised).
+    """The loss of one example, in nats, or in nats per token if it is normalised by length.
 
-    `needs_negatives`: every example must have at least one negative. `signed`: the loss still makes
-    sense with a weight r < 0, which turns it into a penalty on the target.
+    `needs_negatives`: every example must have at least one negative. `signed`: the loss remains meaningful
+    with a weight r < 0, which turns it into a penalty on the target.
     """
 
     name: str
@@ -40,46 +40,31 @@ class ObjectiveFactory(Protocol):
     def __call__(self, *, beta: float, per_token: bool) -> Objective: ...
 
 
-_factories: dict[str, ObjectiveFactory] = {}
-
-OBJECTIVES: Mapping[str, ObjectiveFactory] = MappingProxyType(_factories)
-"""Every registered objective by name; a live view."""
-
-
-def register_objective(name: str, factory: ObjectiveFactory) -> None:
-    """Make `factory` available as `search.objective: name`. Raises ConfigError if the name is taken."""
-    if name in _factories or name == "auto":
-        raise ConfigError(f"objective {name!r} is already registered; choose another name")
-    _factories[name] = factory
-
-
 def make_objective(name: str, *, beta: float, per_token: bool) -> Objective:
-    """The objective of that name or import path, for which the settings play no part. Raises ConfigError if
-    there is none ("auto" must be resolved first)."""
+    """The objective with that name in `OBJECTIVES`, or the custom one at that import path, which ignores the
+    settings. Raises ConfigError if there is none; "auto" must be resolved first."""
     if is_import_path(name):
-        return _own(name)
-    factory = _factories.get(name)
+        return _custom_objective(name)
+    factory = OBJECTIVES.get(name)
     if factory is None:
-        known = ", ".join(["auto", *_factories])
-        raise ConfigError(
-            f"search.objective: unknown objective {name!r}; use one of {known}, or module:name for your own"
-        )
+        known = ", ".join(["auto", *OBJECTIVES])
+        raise ConfigError(f"search.objective: unknown objective {name!r}; use one of {known}, or module:name")
     return factory(beta=beta, per_token=per_token)
 
 
-def _own(path: str) -> Objective:
-    """The user's own objective: an Objective, or the loss itself, a function of an ExampleScore."""
-    found = imported(path, "search.objective")
-    if isinstance(found, Objective):
-        return replace(found, name=path)
-    if not callable(found) or isinstance(found, type):
+def _custom_objective(path: str) -> Objective:
+    """A user's objective: an Objective, or its loss alone, a function of an ExampleScore."""
+    target = imported(path, "search.objective")
+    if isinstance(target, Objective):
+        return replace(target, name=path)
+    if not callable(target) or isinstance(target, type):
         raise ConfigError(f"search.objective: {path} is neither a function nor an Objective")
-    loss: Callable[[ExampleScore], float] = found
+    loss: Callable[[ExampleScore], float] = target
     return Objective(path, lambda score: float(loss(score)))
 
 
 def resolve_auto(examples: Sequence[Example]) -> str:
-    """The name that "auto" stands for: preferences where every example has negatives."""
+    """The objective that "auto" chooses: "preference" if every example has negatives."""
     if examples and all(example.negatives for example in examples):
         return "preference"
     return "cross_entropy"
@@ -95,7 +80,7 @@ def _softplus(x: float) -> float:
 
 
 def cross_entropy(*, beta: float, per_token: bool) -> Objective:  # noqa: ARG001 (every factory takes it)
-    """Eq. 3: -sum_i log p(y_i), over the target's tokens; per token: their mean. `beta` plays no part."""
+    """Eq. 3: -sum_i log p(y_i) over the target's tokens; per token: the mean. Ignores `beta`."""
     return Objective("cross_entropy", lambda score: -_logprob(score.target, per_token), signed=True)
 
 
@@ -113,7 +98,7 @@ def preference(*, beta: float, per_token: bool) -> Objective:
 def listwise(*, beta: float, per_token: bool) -> Objective:
     """-log of the target's share in the softmax of beta * log p over target and negatives.
 
-    With one negative it equals `preference`; with more, one strong distractor costs more than many weak.
+    With one negative it equals `preference`; with more, one strong distractor costs more than many weak ones.
     """
 
     def loss(score: ExampleScore) -> float:
@@ -125,24 +110,27 @@ def listwise(*, beta: float, per_token: bool) -> Objective:
     return Objective("listwise", loss, needs_negatives=True)
 
 
-register_objective("cross_entropy", cross_entropy)
-register_objective("preference", preference)
-register_objective("listwise", listwise)
+OBJECTIVES: dict[str, ObjectiveFactory] = {
+    "cross_entropy": cross_entropy,
+    "preference": preference,
+    "listwise": listwise,
+}
+"""The built-in objectives by name: the values of `search.objective`."""
 
 
 def batch_loss(losses: Sequence[float], weights: Sequence[float]) -> float:
-    """Eq. 4 with the weights r: sum(r * loss) / sum(|r|), the plain mean where every r is 1.
+    """Eq. 4 with the weights r: sum(r * loss) / sum(|r|), the plain mean if every r is 1.
 
-    The divisor is of absolute weights, so that examples with r < 0 (outputs to avoid) cannot make it
-    vanish. Examples of weight 0 do not count. If a loss that counts is not finite, the result is
-    infinite: such a candidate cannot be ranked. Raises ValueError if no example counts.
+    The divisor sums absolute weights, so that examples with r < 0 (outputs to avoid) cannot make it vanish.
+    Examples of weight 0 do not count. If a loss that counts is not finite, the result is infinite: such a
+    candidate cannot be ranked. Raises ValueError if no example counts.
     """
     counted = [(loss, weight) for loss, weight in zip(losses, weights, strict=True) if weight != 0]
     if not counted:
         raise ValueError("the batch loss needs at least one example with a weight other than 0")
     if not all(math.isfinite(loss) for loss, _ in counted):
         return math.inf
-    # fsum is exact, hence the same for every order in which replicas deliver.
+    # fsum is exact: the result does not depend on the order in which replicas deliver.
     return math.fsum(weight * loss for loss, weight in counted) / math.fsum(
         abs(weight) for _, weight in counted
     )
@@ -153,20 +141,19 @@ def check_objective(objective: Objective, examples: Sequence[Example]) -> None:
     for example in examples:
         if objective.needs_negatives and not example.negatives:
             raise DataError(
-                f"{_where(example)} has no negatives, which objective {objective.name!r} compares with; "
+                f"{_label(example)} has no negatives, which objective {objective.name!r} needs; "
                 "give every example negatives or set search.objective=cross_entropy"
             )
         if not math.isfinite(example.weight):
-            raise DataError(f"{_where(example)} has weight {example.weight}; give it a finite number")
+            raise DataError(f"{_label(example)} has weight {example.weight}; give it a finite number")
         if example.weight < 0 and not objective.signed:
             raise DataError(
-                f"{_where(example)} has weight {example.weight:g}, but objective {objective.name!r} takes no "
-                "negative weights; make the unwanted output a negative or set search.objective=cross_entropy"
+                f"{_label(example)} has weight {example.weight:g}, and objective {objective.name!r} takes "
+                "none below 0; make the unwanted output a negative or set search.objective=cross_entropy"
             )
     if not any(example.weight for example in examples):
         raise DataError("no training example has a weight other than 0; give at least one a positive weight")
 
 
-def _where(example: Example) -> str:
-    start = " ".join(example.input.split())
-    return f"example {example.id!r} ({start[:40] + '…' if len(start) > 40 else start!r})"
+def _label(example: Example) -> str:
+    return f"example {example.id!r} ({excerpt(example.input, 41)!r})"

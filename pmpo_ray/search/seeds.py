@@ -1,6 +1,6 @@
 """Seeds of samples.
 
-Invariant: a seed depends on its parts alone.
+Invariant: a seed depends only on its parts.
 """
 
 from __future__ import annotations
@@ -9,5 +9,6 @@ import hashlib
 
 
 def seed_of(*parts: object) -> int:
-    """A seed of 48 bits: far enough from any other that samples at seed + i never meet."""
+    """A seed of 48 bits from the hash of `parts`. Two seeds are so far apart that their samples at seed + i
+    never coincide."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6])

@@ -1,7 +1,8 @@
-"""Which candidates live on, which examples are hard, when to stop: pure and seeded.
+"""The decisions of a round: which candidates survive, which examples are hard, when the search stops.
 
-Invariants: the best survivor is never worse than the best parent; a child takes a parent's place only
-with a strictly lower loss; nothing depends on the order in which children arrive, nor on a clock.
+Invariants: everything is pure and seeded; the best survivor is never worse than the best parent; a child
+replaces a parent only with a strictly lower loss; nothing depends on a clock or on the order in which
+children arrive.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ _ID_LIMIT = 10_000
 
 
 def candidate_id(round: int, index: int) -> str:  # noqa: A002
-    """The id of a round's candidate, "r0003-0012"; ids sort by age.
+    """The id of a candidate, such as "r0003-0012" for number 12 of round 3; ids sort by age.
 
-    Raises ValueError beyond 9999, where they would not.
+    Raises ValueError for numbers above 9999, whose ids would not.
     """
     if not (0 <= round < _ID_LIMIT and 0 <= index < _ID_LIMIT):
         raise ValueError(f"no candidate id for round {round}, index {index}: at most {_ID_LIMIT - 1}")
@@ -36,11 +37,10 @@ def select_survivors(
 ) -> tuple[ScoredCandidate, ...]:
     """The 1 to `size` candidates of lowest loss, best first (Algorithm 1's selection for size 1).
 
-    Ties go to parents, then to the older id. Texts that are equal up to white space and case count once,
-    as the oldest. At most `max_siblings` survivors share a parent, which itself does not count among them;
-    None means half of `size`, rounded up, and no cap for size 1. The cap may leave fewer than `size`.
-    Candidates whose loss is not finite survive only where no loss is. Raises ValueError if there are
-    no candidates at all.
+    Ties go to parents, then to the older id. Of texts that differ only in white space and case, only the
+    oldest counts. At most `max_siblings` survivors share a parent, which itself does not count; None means
+    half of `size`, rounded up. The cap may leave fewer than `size`. Candidates whose loss is not finite
+    survive only if no loss is finite. Raises ValueError if there are no candidates at all.
     """
     if not parents and not children:
         raise ValueError("there is no candidate to select from")
@@ -79,9 +79,9 @@ def hardest(
 ) -> tuple[int, ...]:
     """Indices of the k examples to rewrite for: the highest losses first, ties by index (bad case analysis).
 
-    With `by_loss` False, the ablation, k random ones that depend on `seed_key` alone. Examples without
-    a positive weight are never chosen, for their target is not an output to aim at; so there may be
-    fewer than k.
+    Without `by_loss`, an ablation, k random indices that depend only on `seed_key`. Examples without a
+    positive weight are never chosen, because their target is not an output to aim at; so there may be fewer
+    than k.
     """
     eligible = [
         index for index, (_, example) in enumerate(zip(losses, examples, strict=True)) if example.weight > 0
@@ -102,11 +102,11 @@ def stop_reason(
     seconds: float,
     max_seconds: float | None,
 ) -> str | None:
-    """Why a search ends now, None while it goes on.
+    """The reason why a search ends now, None if it continues.
 
-    `losses_by_round` holds the best loss after each finished round, round 0 (the seeds alone) first.
-    Patience is the number of rounds in a row without a strictly lower loss that ends the search.
-    `tokens` and `seconds` are what was spent so far.
+    `losses_by_round` holds the best loss after each finished round, from round 0, which scores only the start
+    instruction. A search ends after `patience` rounds in a row without a strictly lower loss. `tokens` and
+    `seconds` were spent so far.
     """
     finished = len(losses_by_round) - 1
     if losses_by_round and target_loss is not None and losses_by_round[-1] <= target_loss:

@@ -11,12 +11,9 @@ from hypothesis import strategies as st
 
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.search.objectives import (
-    OBJECTIVES,
-    Objective,
     batch_loss,
     check_objective,
     make_objective,
-    register_objective,
     resolve_auto,
 )
 from pmpo_ray.types import AnswerScore, Example, ExampleScore
@@ -160,18 +157,3 @@ def test_negative_weights_go_with_cross_entropy_only() -> None:
 def test_an_unknown_objective_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"search\.objective.*'hinge'.*auto.*preference"):
         make_objective("hinge", beta=1.0, per_token=False)
-
-
-def test_an_own_objective_can_be_registered_once() -> None:
-    def margin(*, beta: float, per_token: bool) -> Objective:
-        def hinge(score: ExampleScore) -> float:
-            return max(0.0, beta - score.target.logprob + score.negatives[0].logprob)
-
-        return Objective("test-margin", hinge, needs_negatives=True)
-
-    register_objective("test-margin", margin)
-    assert "test-margin" in OBJECTIVES
-    assert loss("test-margin", scored(-1.0, -1.5), beta=2.0) == 1.5
-    for taken in ("test-margin", "cross_entropy", "auto"):
-        with pytest.raises(ConfigError, match="already registered"):
-            register_objective(taken, margin)
