@@ -13,7 +13,7 @@ from functools import cached_property
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.store import Manifest, RunStore
-from pmpo_ray.store.kept_config import kept_config
+from pmpo_ray.store.kept_config import config_in
 from pmpo_ray.types import (
     ConditionResult,
     Example,
@@ -91,8 +91,8 @@ class TaskHistory:
 @dataclass(frozen=True)
 class RunHistory:
     """A run as values. `at_work`: a driver holds the folder. `waiting`: the tasks without a finished round;
-    `results` are those of the finished tasks; `evaluation` is empty without one; `replicas` holds the counts of
-    each driver that worked on the run."""
+    `results` are those of the finished tasks; `evaluation` is empty without one; `replicas` holds the
+    counts of each driver that worked on the run."""
 
     location: str
     config: RunConfig
@@ -129,15 +129,19 @@ def load_history(location: str, only: str | None = None) -> RunHistory:
     Raises RunFolderError if there is no run, if no task (or not the task `only`) has a finished round, or for
     a damaged file.
     """
-    store = RunStore.open(location)
-    config = kept_config(location)
+    return read_history(RunStore.open(location), only)
+
+
+def read_history(store: RunStore, only: str | None = None) -> RunHistory:
+    """As `load_history`, of a run folder that is open."""
+    config = config_in(store)
     # Before the results are read, so that a run that ends meanwhile does not count as one that stopped early.
     at_work = store.is_held()
     best = {name: store.read_best_id(name) for name in config.named_searches()}
     begun = {name: identifier for name, identifier in best.items() if identifier is not None}
     waiting = tuple(name for name in best if name not in begun)
     if not begun:
-        raise RunFolderError(f"{location}: no task has a finished round yet; continue the run first")
+        raise RunFolderError(f"{store.location}: no task has a finished round yet; continue the run first")
     if only is not None and only not in begun:
         raise _no_task(store.location, only, list(begun), waiting)
     tasks = {name: _task(store, name, begun[name]) for name in begun if only in (None, name)}

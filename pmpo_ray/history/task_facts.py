@@ -1,6 +1,8 @@
-"""What a task's history means: what changed, how it came about, and where it is still hard.
+"""Facts about a task's history: what changed in its instruction, the steps to the best one, the examples that
+are still hard, and the cost.
 
-Invariants: pure; equal histories give equal answers; texts are cut and counted, never interpreted.
+Invariants: functions are pure, so equal histories give equal facts; texts are cut and counted, never
+interpreted.
 """
 
 from __future__ import annotations
@@ -18,25 +20,23 @@ from pmpo_ray.types import Example, Operator, ScoredCandidate, SegmentImportance
 
 PieceKind = Literal["same", "deleted", "inserted"]
 TaskState = Literal["done", "running", "unfinished", "waiting"]
-"""A task that is not done is running where a driver works on its run, and unfinished where none does;
-"waiting" is one without a finished round."""
+"""A task that is not done is "running" while a driver works on its run, else "unfinished"; a task without a
+finished round is "waiting"."""
 
-# Scripts that are written without blanks count by the character; marks such as a rule of dashes as one word.
+# In scripts without spaces every character is a word; a run of equal marks, such as a rule of dashes, is one.
 _UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _MARKS = re.escape('!"#$%&()*+,./:;<=>?@[\\]^`{|}~“”„«»…–—。、，？！：；（）「」')
 _WORD = rf"[{_UNSPACED}]|[^\s{_UNSPACED}{_MARKS}]+|([{_MARKS}])\1*"
 _GRAINS = (re.compile(rf"(?:{_WORD})(?P<space>\s*)|\s+"), re.compile(r"[^\n]*\S(?P<space>\s*)|\s+"))
-"""A word, or a line, with the white space behind it; white space alone at the beginning of a text."""
-_MOST_WORK = 50_000_000
-"""What comparing two texts may cost, in pairs of words: some seconds at the worst, where every other word of
-20,000 characters changed, and a tenth of that for texts that people or models write."""
-_EQUAL_PAIR = 20
-"""How much more a pair of equal words costs than one of unequal words."""
+"""A word, or a line, with the white space after it; or the white space at the beginning of a text."""
+_MAX_PAIRS = 2_000_000
+"""Pairs of equal words, one of each text, up to which two texts are compared word by word: the matcher visits
+them all. Two different texts of 20,000 characters, as people or models write them, have a tenth of that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of two texts: of both ("same"), of the first alone ("deleted"), or of the second alone."""
+    """A part of both texts ("same"), of the first ("deleted"), or of the second ("inserted")."""
 
     kind: PieceKind
     text: str
@@ -44,8 +44,8 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step on the way from the start to an instruction. `change` is its loss less that of the step
-    before, in nats; None for the start."""
+    """One step from the start to an instruction. `change` is its loss minus that of the previous step, in
+    nats; None for the start."""
 
     scored: ScoredCandidate
     change: float | None
@@ -62,8 +62,8 @@ class HardExample:
 
 @dataclass(frozen=True, slots=True)
 class OperatorCount:
-    """What came of one operator's texts: how many were scored, how many of these survived a round, how many
-    were refused, and how many could not be scored."""
+    """Counts of one operator's texts: scored ones, those of them that survived a round, refused ones, and
+    those that could not be scored."""
 
     operator: Operator
     scored: int
@@ -74,7 +74,7 @@ class OperatorCount:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a task took so far."""
+    """The cost of a task so far. Scored and generated tokens, and seconds."""
 
     tokens_scored: int
     tokens_generated: int
@@ -83,38 +83,34 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """A word (or line) and the white space behind it."""
+    """A word (or line) and the white space after it."""
 
     text: str
     space: str
 
 
 def word_diff(before: str, after: str) -> tuple[Piece, ...]:
-    """The way from one text to another, word by word, neighbouring pieces of different kinds.
+    """The differences between two texts, word by word; neighbouring pieces are of different kinds.
 
-    Of the pieces, those that are the same or deleted join to `before`, and those that are the same or
-    inserted to `after`, exactly. Words are compared without the white space between them. Texts that are
-    too long, or repeat themselves too much, to be compared by words are compared by lines, or else as wholes.
+    The pieces that are the same or deleted join to `before`, those that are the same or inserted to `after`,
+    exactly. Words are compared without the white space between them. Texts with too many equal words are
+    compared by lines, and if they have too many equal lines, as wholes.
     """
     for grain in _GRAINS:
         old, new = _words(grain, before), _words(grain, after)
-        if _work(old, new) <= _MOST_WORK:
+        counts = Counter(word.text for word in new)
+        if sum(counts[word.text] for word in old) <= _MAX_PAIRS:
             return _merged(_compared(old, new))
     return _merged([Piece("deleted", before), Piece("inserted", after)])
 
 
 def _words(grain: re.Pattern[str], text: str) -> list[_Word]:
-    """`text` in words; of white space at its beginning, one without text."""
-    found = []
+    """The words of `text`; white space at its beginning is a word without text."""
+    words = []
     for match in grain.finditer(text):
         space = match[0] if match["space"] is None else match["space"]
-        found.append(_Word(match[0][: len(match[0]) - len(space)], space))
-    return found
-
-
-def _work(old: Sequence[_Word], new: Sequence[_Word]) -> int:
-    there = Counter(word.text for word in new)
-    return len(old) * len(new) + _EQUAL_PAIR * sum(there[word.text] for word in old)
+        words.append(_Word(match[0][: len(match[0]) - len(space)], space))
+    return words
 
 
 def _compared(old: Sequence[_Word], new: Sequence[_Word]) -> list[Piece]:
@@ -125,11 +121,12 @@ def _compared(old: Sequence[_Word], new: Sequence[_Word]) -> list[Piece]:
             for one, other in zip(old[i:i_end], new[j:j_end], strict=True):
                 pieces += [Piece("same", one.text), *_replaced(one.space, other.space)]
             continue
-        gone, come = old[i:i_end], new[j:j_end]
-        # The blank behind a replaced word stays where it was.
-        kept = gone[-1].space if gone and come and gone[-1].space == come[-1].space else ""
-        pieces.append(Piece("deleted", _text(gone).removesuffix(kept)))
-        pieces.append(Piece("inserted", _text(come).removesuffix(kept)))
+        deleted, inserted = old[i:i_end], new[j:j_end]
+        # The space after a replaced word is the same in both texts.
+        both = deleted and inserted and deleted[-1].space == inserted[-1].space
+        kept = deleted[-1].space if both else ""
+        pieces.append(Piece("deleted", _text(deleted).removesuffix(kept)))
+        pieces.append(Piece("inserted", _text(inserted).removesuffix(kept)))
         pieces.append(Piece("same", kept))
     return pieces
 
@@ -143,26 +140,26 @@ def _replaced(old: str, new: str) -> list[Piece]:
 
 
 def _merged(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
-    """Without empty pieces; between two that are the same, one deleted piece before one inserted."""
-    found: list[Piece] = []
+    """The pieces without empty ones; between two that are the same, at most one deleted and one inserted."""
+    merged: list[Piece] = []
     whole = (piece for piece in pieces if piece.text)
     for same, run in groupby(whole, key=lambda piece: piece.kind == "same"):
         parts = list(run)
         kinds: tuple[PieceKind, ...] = ("same",) if same else ("deleted", "inserted")
         texts = [(kind, "".join(part.text for part in parts if part.kind == kind)) for kind in kinds]
-        found += [Piece(kind, text) for kind, text in texts if text]
-    return tuple(found)
+        merged += [Piece(kind, text) for kind, text in texts if text]
+    return tuple(merged)
 
 
 def state_of(history: RunHistory, task: TaskHistory) -> TaskState:
-    """How far a task with a finished round is."""
+    """The state of a task with a finished round."""
     if task.result is not None:
         return "done"
     return "running" if history.at_work else "unfinished"
 
 
 def cost_of(task: TaskHistory) -> Cost:
-    """What a task took so far. Once it is done, this includes what picking the final instruction took."""
+    """The cost of a task so far. Once it is done, this includes the choice of the final instruction."""
     spent = task.records if task.result is None else (task.result,)
     return Cost(
         tokens_scored=sum(part.tokens_scored for part in spent),
@@ -172,18 +169,16 @@ def cost_of(task: TaskHistory) -> Cost:
 
 
 def steps(task: TaskHistory, candidate: str) -> tuple[Step, ...]:
-    """The way from the seed to a candidate, itself last."""
+    """The steps from the seed to a candidate, which is the last of them."""
     chain = task.lineage(candidate)
     changes = (after.loss - before.loss for before, after in pairwise(chain))
     return tuple(Step(scored, change) for scored, change in zip(chain, (None, *changes), strict=True))
 
 
 def hard_examples(task: TaskHistory, limit: int) -> tuple[HardExample, ...]:
-    """The `limit` examples of highest loss under the start instruction and the `limit` of highest loss under
-    the best: `limit` to twice as many, those that are hardest under the best first, ties in training order.
-
-    So it tells both what is still hard and what no longer is. None where the run folder does not hold the
-    examples of its losses.
+    """The `limit` examples with the highest loss under the start and the `limit` with the highest under the
+    best, so both what is still hard and what no longer is: `limit` to twice as many, the hardest under the
+    best first, ties in training order. Empty if the run folder does not hold the examples of its losses.
     """
     if len(task.examples) != len(task.best.losses):
         return ()
@@ -198,9 +193,8 @@ def hard_examples(task: TaskHistory, limit: int) -> tuple[HardExample, ...]:
 
 
 def analysed(task: TaskHistory) -> tuple[ScoredCandidate, tuple[SegmentImportance, ...]] | None:
-    """The best instruction, or its nearest ancestor, whose parts were tried one by one, with their
-    importance; None where no part of any of them was. The best is often new in the last round, and was never
-    analysed itself."""
+    """The best instruction or, if it was not analysed, its nearest ancestor that was, with the importance of
+    its parts; None if none was. A best instruction that is new in the last round was never analysed."""
     for scored in reversed(task.lineage(task.best_id)):
         if found := task.segments(scored.candidate.id):
             return scored, found
@@ -208,23 +202,18 @@ def analysed(task: TaskHistory) -> tuple[ScoredCandidate, tuple[SegmentImportanc
 
 
 def operator_counts(task: TaskHistory) -> tuple[OperatorCount, ...]:
-    """What came of each operator's texts, in the order in which the operators first appear."""
-    survived = task.survived
-    scored: Counter[Operator] = Counter()
-    lived: Counter[Operator] = Counter()
-    for name, item in task.candidates.items():
-        scored[item.candidate.operator] += 1
-        lived[item.candidate.operator] += name in survived
-    turned: Counter[tuple[Operator, str]] = Counter(
-        (refusal.operator, refusal.status) for _, refusal in task.refusals
-    )
-    operators = dict.fromkeys((*scored, *(operator for operator, _ in turned)))
+    """The counts of each operator, in the order in which operators first appear."""
+    ids = task.survived
+    scored = Counter(item.candidate.operator for item in task.candidates.values())
+    survived = Counter(item.candidate.operator for name, item in task.candidates.items() if name in ids)
+    refused = Counter((refusal.operator, refusal.status) for _, refusal in task.refusals)
+    operators = dict.fromkeys((*scored, *(operator for operator, _ in refused)))
     return tuple(
-        OperatorCount(name, scored[name], lived[name], turned[name, "refused"], turned[name, "failed"])
+        OperatorCount(name, scored[name], survived[name], refused[name, "refused"], refused[name, "failed"])
         for name in operators
     )
 
 
 def refusal_counts(task: TaskHistory) -> tuple[tuple[str, int], ...]:
-    """Why texts did not become candidates, and how many for each reason, the most frequent first."""
+    """The reasons why texts did not become candidates, with their counts, the most frequent first."""
     return tuple(Counter(refusal.reason for _, refusal in task.refusals).most_common())

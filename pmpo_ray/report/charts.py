@@ -6,18 +6,14 @@ what it stands for by its `data-id`; nothing of a picture is a script, and label
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree
 
-from pmpo_ray.errors import ConfigError
+from pmpo_ray.report.svg import svg
 from pmpo_ray.types import Interval, ReplicaCount
 
-_VEGALITE = "6.1"
 _GOLDEN = 0.6180339887498949
 _SPREAD = 0.68
 """Width over which the dots of one round are spread, in rounds."""
@@ -28,21 +24,6 @@ WIDE, NARROW = 860, 300
 _TICK = 26
 """Pixels that a tick with its label takes."""
 
-_DROPPED = {
-    "role",
-    "aria-roledescription",
-    "aria-hidden",
-    "aria-label",
-    "pointer-events",
-    "class",
-    "version",
-    "font-family",
-}
-"""Attributes of Vega's SVG that the page has no use for: a picture is described once, as a whole."""
-_MARK = re.compile(r"r\d{4,}-\d{4,}|e\d+")
-_DECIMALS = re.compile(r"(?<=\d)(\.\d\d)\d+")
-_NUMERIC = ("d", "transform", "x", "y", "x1", "y1", "x2", "y2", "width", "height")
-_SVG = "http://www.w3.org/2000/svg"
 _OPERATORS: Mapping[str, tuple[str, str]] = {
     "seed": ("var(--ink)", "square"),
     "rewrite": ("var(--rewrite)", "circle"),
@@ -128,7 +109,7 @@ def loss_chart(
         {"width": width, "height": 260, "layer": layers},
         {"width": width, "height": 34, **refused},
     ]
-    return _svg({"vconcat": charts, "spacing": 6})
+    return svg({"vconcat": charts, "spacing": 6})
 
 
 def loss_limit(dots: Sequence[Dot], best_losses: Sequence[float]) -> float:
@@ -205,7 +186,7 @@ def example_chart(before: Sequence[float], after: Sequence[float]) -> str:
     x = {"field": "before", **axis, "axis": {**look, "title": "loss under the start"}}
     y = {"field": "after", **axis, "axis": {**look, "title": "loss under the best"}}
     ends: Rows = [{"before": low, "after": low}, {"before": high, "after": high}]
-    return _svg(
+    return svg(
         {
             "width": 300,
             "height": 260,
@@ -268,7 +249,7 @@ def held_out_chart(bars: Sequence[Bar], width: int = WIDE) -> str:
         _layer(rows, {"type": "rule", "strokeWidth": 3, "opacity": 0.6}, span),
         _layer(rows, {"type": "point", "filled": True, "size": 90, "opacity": 1}, dot),
     ]
-    return _svg({"width": min(width, 620) - _NAMES, "height": {"step": 26}, "layer": layers})
+    return svg({"width": min(width, 620) - _NAMES, "height": {"step": 26}, "layer": layers})
 
 
 def interval_strip(before: Interval | None, after: Interval | None) -> str:
@@ -292,7 +273,7 @@ def interval_strip(before: Interval | None, after: Interval | None) -> str:
         _layer(rows, {"type": "rule", "strokeWidth": 2.5, "opacity": 0.55}, span),
         _layer(rows, {"type": "point", "filled": True, "size": 38, "opacity": 1}, dot),
     ]
-    return _svg({"width": 190, "height": 24, "padding": 1, "layer": layers})
+    return svg({"width": 190, "height": 24, "padding": 1, "layer": layers})
 
 
 def spark_line(losses: Iterable[float]) -> str:
@@ -305,7 +286,7 @@ def spark_line(losses: Iterable[float]) -> str:
         "y": {"field": "loss", "type": "quantitative", "scale": {"zero": False}, "axis": None},
     }
     mark = {"type": "line", "stroke": "var(--best)", "strokeWidth": 2, "interpolate": "step-after"}
-    return _svg({"width": 90, "height": 22, "padding": 2, **_layer(rows, mark, encoding)})
+    return svg({"width": 90, "height": 22, "padding": 2, **_layer(rows, mark, encoding)})
 
 
 def replica_chart(counts: Sequence[ReplicaCount], width: int = WIDE) -> str:
@@ -339,7 +320,7 @@ def replica_chart(counts: Sequence[ReplicaCount], width: int = WIDE) -> str:
         },
     }
     mark = {"type": "line", "interpolate": "step-after", "strokeWidth": 2}
-    return _svg({"width": width, "height": 130, **_layer(rows, mark, encoding)})
+    return svg({"width": width, "height": 130, **_layer(rows, mark, encoding)})
 
 
 def _ticks(rounds: int, width: int) -> list[int]:
@@ -354,64 +335,3 @@ def _precision(span: float) -> str:
 
 def _layer(rows: Rows, mark: Mapping[str, Any], encoding: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": {"values": rows}, "mark": dict(mark), "encoding": dict(encoding)}
-
-
-def _svg(spec: Mapping[str, Any]) -> str:
-    """The picture of a Vega-Lite specification, in the page's colours, without what the page does not need.
-
-    Raises ConfigError where the library that draws is not installed.
-    """
-    try:
-        import vl_convert
-    except ImportError:
-        raise ConfigError(
-            "the report's pictures need vl-convert-python; install it with: pip install 'pmpo-ray[report]'"
-        ) from None
-    axis = {
-        "labelColor": "var(--soft)",
-        "titleColor": "var(--soft)",
-        "gridColor": "var(--line)",
-        "domain": False,
-        "ticks": False,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "labelPadding": 6,
-        "titlePadding": 10,
-    }
-    legend = {"labelColor": "var(--soft)", "labelFontSize": 12}
-    config = {"view": {"stroke": None}, "axis": axis, "legend": legend, "axisY": {"minExtent": 34}}
-    whole = {"padding": 4, **spec, "background": None, "config": config}
-    return _lean(vl_convert.vegalite_to_svg(json.dumps(whole), vl_version=_VEGALITE))
-
-
-def _lean(svg: str) -> str:
-    """Vega's SVG with a mark's id in `data-id`, and without size, descriptions and needless digits."""
-    ElementTree.register_namespace("", _SVG)
-    root = ElementTree.fromstring(svg)  # noqa: S314 - Vega wrote it
-    width = root.attrib.pop("width", "0")
-    root.attrib.pop("height", None)
-    root.set("style", f"max-width:{width}px")
-    _prune(root)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _prune(element: ElementTree.Element) -> None:
-    label = element.get("aria-label", "")
-    for name in _DROPPED.intersection(element.keys()):
-        del element.attrib[name]
-    if _MARK.fullmatch(label):
-        element.set("data-id", label)
-    for name in _NUMERIC:
-        if (value := element.get(name)) is not None:
-            element.set(name, _DECIMALS.sub(r"\1", value))
-    for child in list(element):
-        _prune(child)
-        if _invisible(child):
-            element.remove(child)
-
-
-def _invisible(element: ElementTree.Element) -> bool:
-    if element.tag == f"{{{_SVG}}}path":
-        return not element.get("d") or element.get("display") == "none"
-    return element.tag == f"{{{_SVG}}}g" and not len(element)

@@ -1,7 +1,7 @@
-"""The page: the view put into its template, with style and script inside.
+"""The page: the template filled with the view, the style and the script.
 
-Invariant: the template escapes every text; what it takes as markup is the project's own style and script, and
-the pictures.
+Invariant: the template escapes every text; only the project's style and script, and the pictures, are
+inserted as markup.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jinja2
 
 from pmpo_ray.display.numbers import accuracy_text, loss_text, p_value_text
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.history.run_history import RunHistory, load_history
+from pmpo_ray.history.run_history import RunHistory, read_history
 from pmpo_ray.report.view import OPERATORS, duration, page_view
 from pmpo_ray.store import RunStore
 from pmpo_ray.text import visible
@@ -26,15 +26,16 @@ REPORT = "report.html"
 
 
 def write_report(location: str, output: str | None = None) -> str:
-    """Write the report of the run in the folder `location` (a path or s3://...), and say where: to the file
-    `output`, or as report.html into the run folder.
+    """Write the report of the run in the folder `location` (a path or s3://...) to the file `output` (None:
+    report.html in the run folder), and return its address.
 
-    Raises RunFolderError where there is nothing to report on, or nowhere to write it, and ConfigError where
-    the library that draws is missing.
+    Raises RunFolderError if there is nothing to report on or the file cannot be written, and ConfigError if
+    the library that draws is not installed.
     """
-    page = render(load_history(location)).encode()
+    store = RunStore.open(location)
+    page = render(read_history(store)).encode()
     if output is None:
-        return RunStore.open(location).write_file(REPORT, page)
+        return store.write_file(REPORT, page)
     path = Path(output)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ def write_report(location: str, output: str | None = None) -> str:
 
 
 def render(history: RunHistory) -> str:
-    """The whole page. Raises ConfigError where the library that draws is missing."""
+    """The whole page. Raises ConfigError if the library that draws is not installed."""
     script = _file("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _template().render(

@@ -18,9 +18,13 @@ from pmpo_ray.store.run_store import RunStore
 def kept_config(location: str, overrides: Sequence[Override] = ()) -> RunConfig:
     """The configuration of the run in the folder `location`, changed by `overrides`. Raises RunFolderError if
     there is no run, and ConfigError for a damaged configuration or a wrong override."""
-    text = RunStore.open(location).config_yaml()
-    config = config_from_yaml(text, f"config.yaml of {location}", overrides)
-    return config.model_copy(update={"run_dir": location})
+    return config_in(RunStore.open(location), overrides).model_copy(update={"run_dir": location})
+
+
+def config_in(store: RunStore, overrides: Sequence[Override] = ()) -> RunConfig:
+    """As `kept_config`, for a run folder that is open."""
+    config = config_from_yaml(store.config_yaml(), f"config.yaml of {store.location}", overrides)
+    return config.model_copy(update={"run_dir": store.location})
 
 
 def requested_config(path: str | None, overrides: Sequence[Override], run_dir: str | None) -> RunConfig:
