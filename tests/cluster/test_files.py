@@ -409,13 +409,24 @@ def test_an_upload_holds_the_project_and_no_environment_run_or_secret(tmp_path: 
     for name in (*kept, *secrets, *large, *useless):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("x", encoding="utf-8")
+    (project / "pmpo_ray" / "actors").symlink_to(ROOT.joinpath("pmpo_ray", "actors").readlink())
     package = tmp_path / "package.zip"
     create_package(
         str(project), package, include_gitignore=False, excludes=load("runtime-env.yaml")["excludes"]
     )
     with zipfile.ZipFile(package) as archive:
         files = {name for name in archive.namelist() if not name.endswith("/")}
-    assert files == {*kept, ".rayignore"}
+    # Ray copies through the link, so nodes find the actors in the package.
+    assert files == {*kept, "pmpo_ray/actors/pool.py", ".rayignore"}
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_a_launcher_copies_the_actors_to_where_the_link_in_the_package_points(name: str) -> None:
+    """`rsync -a` keeps the link as it is."""
+    mounts = load(name)["file_mounts"]
+    (package,) = (remote for remote, local in mounts.items() if local == "pmpo_ray")
+    link = ROOT / "pmpo_ray" / "actors"
+    assert mounts[os.path.normpath(f"{package}/{link.readlink()}")] == "actors"
 
 
 # --- What the files say
