@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# One run as a Slurm job: a Ray of the job's own on all of its nodes, and `pmpo optimize` over it.
+# One run as a Slurm job: Ray on all nodes of the job, and `pmpo optimize` on it.
 #
 #   sbatch cluster/slurm.sh CONFIG RUN_DIR [--set KEY=VALUE ...]
 #   sbatch --nodes=4 cluster/slurm.sh configs/bbh.yaml /shared/runs/bbh --set scorer.replicas=12
 #
-# Submit it from the top of the project, on storage that all nodes share; RUN_DIR must be shared, too, or s3:// or gs://.
-# Change what is asked for below, or give it to sbatch. Submitted again with the same RUN_DIR, the run goes on; preempted,
+# Submit it from the top of the project, on storage that all nodes share; RUN_DIR must also be shared, or s3:// or gs://.
+# Change the resources below, or pass them to sbatch. Submitted again with the same RUN_DIR, the run resumes; preempted
 # or out of time, the job puts itself back into the queue.
 #
 # PMPO_VENV         the project's environment, on shared storage; default: .venv where the job was submitted
 # PMPO_WAIT         seconds that all nodes may take to join; default: 600
-# PMPO_HEAD_IP      the first node's address as the others reach it; default: the one of its default route
+# PMPO_HEAD_IP      the address at which other nodes reach the first one; default: that of its default route
 
 #SBATCH --job-name=pmpo
 #SBATCH --nodes=2
@@ -22,7 +22,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=pmpo-%j.log
-# The script hears of the end of its time three minutes before.
+# The script gets a signal three minutes before its time is over.
 #SBATCH --signal=B:TERM@180
 
 set -euo pipefail
@@ -49,7 +49,7 @@ ip=${PMPO_HEAD_IP:-$(python -c 'import ray.util; print(ray.util.get_node_ip_addr
 address=$ip:6379
 deadline=$((SECONDS + ${PMPO_WAIT:-600}))
 
-# A password of this job's own: other users of the nodes reach Ray's ports, too.
+# A password of this job: other users of the nodes can reach Ray's ports.
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 
@@ -63,7 +63,7 @@ stop_ray() {
 }
 trap stop_ray EXIT
 
-on_nodes() { # NUMBER OPTION... COMMAND: one Ray process tree a node, for as long as the job lasts
+on_nodes() { # NUMBER OPTION... COMMAND: one Ray process tree per node, until the job ends
     local number=$1
     shift
     srun --overlap --nodes="$number" --ntasks="$number" --ntasks-per-node=1 --cpus-per-task="$cpus" "$@" &
@@ -74,7 +74,7 @@ check_daemons() {
     local pid
     for pid in "${daemons[@]}"; do
         if ! kill -0 "$pid" 2> /dev/null; then
-            echo "error: Ray ended on a node while it should have started; see above" >&2
+            echo "error: Ray stopped on a node during its start; see the messages above" >&2
             exit 1
         fi
     done
@@ -95,7 +95,7 @@ if ((nodes > 1)); then
     on_nodes $((nodes - 1)) --exclude="$head" \
         ray start --address="$address" --num-cpus="$cpus" --disable-usage-stats --block
 fi
-# In the background, so that the shell sees a Ray that ends meanwhile.
+# In the background, so that the shell notices if Ray stops in the meantime.
 python - "$address" "$nodes" "$((deadline - SECONDS))" "$SLURM_JOB_NODELIST" << 'PYTHON' &
 import logging
 import sys
@@ -103,17 +103,17 @@ import time
 
 import ray
 
-address, wanted, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+address, total, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
 end = time.monotonic() + seconds
 while True:
     names = sorted(node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"])
-    if len(names) >= wanted:
+    if len(names) >= total:
         print(f"Ray: {len(names)} nodes, {ray.cluster_resources().get('GPU', 0):g} GPUs", file=sys.stderr)
         sys.exit(0)
     if time.monotonic() >= end:
-        there = f"{len(names)} of {wanted} nodes joined Ray in time"
-        print(f"error: {there}: {', '.join(names)}; the job has {sys.argv[4]}", file=sys.stderr)
+        message = f"{len(names)} of {total} nodes joined Ray in time"
+        print(f"error: {message}: {', '.join(names)}; the job has {sys.argv[4]}", file=sys.stderr)
         sys.exit(3)
     time.sleep(1)
 PYTHON
@@ -124,7 +124,7 @@ while kill -0 "$waiting" 2> /dev/null; do
 done
 wait "$waiting"
 
-# A job whose time is over, or which is preempted, hears of it by SIGTERM.
+# A job that is out of time or preempted gets SIGTERM.
 terminated=0
 RAY_ADDRESS=$address pmpo optimize "$config" --run-dir "$run_dir" --log-format json "$@" &
 pmpo=$!
@@ -139,7 +139,7 @@ while kill -0 "$pmpo" 2> /dev/null; do
 done
 
 if ((terminated && code)); then
-    echo "stopped before the end; back into the queue, to go on from $run_dir" >&2
+    echo "stopped before the end; requeued to resume the run from $run_dir" >&2
     scontrol requeue "$SLURM_JOB_ID" || true
 fi
 exit "$code"
