@@ -491,7 +491,7 @@ async def test_a_rewriter_may_be_synchronous_or_not() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("NoEngine", r"scorer\.engine: what .*:NoEngine makes lacks a method of pmpo_ray\.protocols\.Scorer"),
+        ("NoEngine", r"scorer\.engine: the object that .*:NoEngine makes lacks a method of pmpo_ray\.Scorer"),
         ("ROOT", "is neither a class nor a function"),
         ("Gone", "Gone is not in the module"),
     ],

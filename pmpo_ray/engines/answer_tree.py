@@ -1,14 +1,14 @@
-"""Answer trees: what has to be computed for a unit of work, and how its items share forward passes.
+"""Answer trees: the tokens to compute for a unit of work, and how its items share forward passes.
 
-A unit of work is a trie over token ids with three levels: the root, which all contexts share (the
-instruction, above all); stems, which some of the contexts share below it; and one tree for each item, the
-rest of its question with its answers.
+A unit of work is a trie over token ids with three levels: the root, which all contexts share (mainly the
+instruction); stems, which some of the contexts share below it; and one tree for each item, the rest of its
+question with its answers.
 
 Invariants:
 - A tree holds every distinct token path of its item's question and answers once; parents come before
   their children, so that position and ancestry follow from the parent indexes.
 - The last token of an answer is predicted but never fed: it needs no node.
-- Stems and packs never change a score, only what is computed how often and what runs together.
+- Stems and packs never change a score, only how often a token is computed and which trees share a pass.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A context and the answers to rate behind it, as token ids; no answer is empty, nor the context."""
+    """A context and the answers to rate behind it, as token ids; neither the context nor an answer is
+    empty."""
 
     context: Tokens
     answers: tuple[Tokens, ...]
@@ -34,11 +35,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class AnswerTree:
-    """The trie of one item's question and answers below what it shares with others.
+    """The trie of one item's question and answers, below the part shared with other items.
 
-    `tokens`, `parents`, `depths`: one entry a node; parent -1 is the last shared token; depth 0
-    stands right behind it. Answer a is predicted by nodes `rows[a]`, which are to give the tokens
-    `targets[a]`. A tree without answers is a mere run of tokens.
+    `tokens`, `parents`, `depths`: one entry for each node; parent -1 is the last shared token; depth 0
+    directly follows it. The nodes `rows[a]` predict the tokens `targets[a]` of answer a. A tree without
+    answers is a run of tokens.
     """
 
     tokens: Tokens
@@ -58,7 +59,7 @@ class AnswerTree:
         return len({node for path in self.rows for node in path})
 
     def ancestry(self) -> BoolArray:
-        """[size, size]: whether the column's node is the row's node or one of its ancestors."""
+        """[size, size]: True if the column's node is the row's node or one of its ancestors."""
         seen = np.eye(self.size, dtype=np.bool_)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
@@ -75,12 +76,12 @@ class Stem:
 
     @property
     def saved(self) -> int:
-        """Tokens that need not be computed again."""
+        """The number of tokens that need not be computed again."""
         return self.length * (len(self.members) - 1)
 
 
 def build_tree(question: Sequence[int], answers: Sequence[Sequence[int]]) -> AnswerTree:
-    """The tree of one item. Raises ValueError where the question or an answer is empty."""
+    """The tree of one item. Raises ValueError if the question or an answer is empty."""
     if not question or not all(answers):
         raise ValueError("a tree needs a question of at least one token, and no empty answer")
     tokens, parents, depths = list(question), list(range(-1, len(question) - 1)), list(range(len(question)))
@@ -106,12 +107,12 @@ def build_tree(question: Sequence[int], answers: Sequence[Sequence[int]]) -> Ans
 
 
 def run_of(tokens: Tokens) -> AnswerTree:
-    """A tree without branches or answers: tokens whose keys and values are wanted."""
+    """A tree without branches or answers: tokens whose keys and values are needed."""
     return AnswerTree(tokens, tuple(range(-1, len(tokens) - 1)), tuple(range(len(tokens))))
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many leading tokens two sequences share."""
+    """The number of leading tokens that two sequences share."""
     limit = min(len(first), len(second))
     for index in range(limit):
         if first[index] != second[index]:
@@ -120,28 +121,28 @@ def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def find_root(contexts: Sequence[Tokens]) -> int:
-    """How many leading tokens all contexts share, leaving each at least its last one."""
+    """The number of leading tokens that all contexts share, leaving each at least its last one."""
     first, last = min(contexts), max(contexts)
     return min(common_prefix(first, last), min(map(len, contexts)) - 1)
 
 
-def find_stems(questions: Sequence[Tokens], least: int) -> list[Stem]:
-    """The stems that save the most tokens, none overlapping; empty where they would save less than `least`.
+def find_stems(questions: Sequence[Tokens], minimum: int) -> list[Stem]:
+    """The non-overlapping stems that save the most tokens; empty if they would save fewer than `minimum`.
 
-    `questions` are what stands below the root; each keeps at least its last token for itself.
+    `questions` are the parts of the contexts below the root; each keeps at least its last token.
     """
     order = sorted(range(len(questions)), key=questions.__getitem__)
-    # shared[i]: what neighbours i and i + 1 share. Runs of neighbours are the nodes of the trie; they are
-    # closed from the deepest to the shallowest, each choosing between itself and what is best below it.
+    # shared[i]: the length that neighbours i and i + 1 share. Runs of neighbours are the nodes of the trie;
+    # they are closed from the deepest to the shallowest, each choosing between itself and the best below it.
     shared = [_shared(questions[a], questions[b]) for a, b in pairwise(order)]
-    opened: list[tuple[int, int, list[Stem]]] = []  # (length, first member, the best found inside)
+    opened: list[tuple[int, int, list[Stem]]] = []  # (length, first member, the best stems inside)
     for end, length in enumerate([*shared, -1]):
         first, inside = end, list[Stem]()
         while opened and opened[-1][0] > length:
-            depth, first, found = opened.pop()
-            own = Stem(depth, tuple(sorted(order[first : end + 1])))
-            below = found + inside
-            inside = [own] if own.saved > sum(stem.saved for stem in below) else below
+            depth, first, best = opened.pop()
+            whole = Stem(depth, tuple(sorted(order[first : end + 1])))
+            below = best + inside
+            inside = [whole] if whole.saved > sum(stem.saved for stem in below) else below
         if opened and opened[-1][0] == length:
             opened[-1][2].extend(inside)
         elif length >= 0:
@@ -149,7 +150,7 @@ def find_stems(questions: Sequence[Tokens], least: int) -> list[Stem]:
         else:
             stems = inside
     stems = [stem for stem in stems if stem.saved > 0]
-    return stems if sum(stem.saved for stem in stems) >= least else []
+    return stems if sum(stem.saved for stem in stems) >= minimum else []
 
 
 def _shared(first: Tokens, second: Tokens) -> int:
@@ -158,7 +159,7 @@ def _shared(first: Tokens, second: Tokens) -> int:
 
 def pack(sizes: Sequence[int], costs: Sequence[int], max_size: int, max_cost: int) -> list[list[int]]:
     """Indexes in their order, cut into groups whose sizes sum to at most `max_size` and costs to at most
-    `max_cost`. One that is larger makes a group of its own."""
+    `max_cost`. A larger one forms a group alone."""
     groups: list[list[int]] = []
     size = cost = 0
     for index in range(len(sizes)):

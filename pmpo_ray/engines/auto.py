@@ -1,11 +1,11 @@
-"""Which engine computes where the configuration leaves it open (`engine: auto`).
+"""The choice of an engine where the configuration leaves it open (`engine: auto`).
 
-Invariant: the choice depends on the configuration, the model's size and the device of this process alone, so
-that replicas on like machines choose alike.
+Invariant: the choice depends only on the configuration, the model's size and the device of this process, so
+that replicas on equal machines choose the same engine.
 
-transformers scores fastest: it computes what prompts share only once. vLLM is for what it cannot do, models
-that are split over several GPUs or leave too little room on one, and for rewriting on a GPU, where it joins
-requests as they come.
+transformers scores fastest: it computes shared parts of prompts only once. vLLM is for models that are split
+over several GPUs or leave too little room on one, which transformers cannot serve, and for rewriting on a
+GPU, where it batches requests as they arrive.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from typing import Literal, cast
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig
 from pmpo_ray.engines.placement import Placement
 
-Chosen = Literal["transformers", "vllm", "openai", "simulated", "own"]
+EngineKind = Literal["transformers", "vllm", "openai", "simulated", "custom"]
 
 LARGEST_SHARE = 0.7
-"""Of a replica's part of a GPU: weights beyond that leave too little to score trees beside them."""
+"""The largest share of a replica's part of a GPU that weights may take and still leave room to score
+trees."""
 
 
-def choose_engine(config: ReplicaConfig, model: str, placement: Placement) -> Chosen:
-    """The engine of a replica in this process. Raises ModelError where the model's size has to be looked at
-    and cannot be."""
+def choose_engine(config: ReplicaConfig, model: str, placement: Placement) -> EngineKind:
+    """The engine of a replica in this process. Raises ModelError if the choice depends on the model's size
+    and the model is not available."""
     if config.has_custom_engine:
-        return "own"
+        return "custom"
     if config.engine != "auto":
-        return cast(Chosen, config.engine)
+        return cast(EngineKind, config.engine)
     if config.tensor_parallel > 1:
         return "vllm"
     if not vllm_installed() or not _on_gpu(placement):

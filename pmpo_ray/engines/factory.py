@@ -1,6 +1,6 @@
-"""Engines: one model replica each, usable, tested and timed without Ray.
+"""Create the engine that a configuration names.
 
-Invariant: importing this package imports no engine; each is imported when one is created.
+Invariant: importing this module imports no engine; each is imported when one is created.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def create_scorer(config: ScorerConfig, model: str, placement: Placement | None 
     """The synchronous scorer that `config.engine` names, with `model` loaded on the hardware of `placement`
     (None: of `config`).
 
-    Raises ConfigError for an engine that needs an event loop, ModelError where the model cannot be loaded.
+    Raises ConfigError if the engine needs an event loop, ModelError if the model cannot be loaded.
     """
     if config.engine == "simulated":
         from pmpo_ray.engines.simulated.engine import SimulatedScorer
@@ -63,8 +63,8 @@ async def open_scorer(
     (None: of `config`), or its server found. `factory` makes a user-defined engine that cannot be imported
     here.
 
-    Raises ConfigError, ModelError or ResourceError where that cannot be had, and EndpointError where a server
-    does not answer.
+    Raises ConfigError, ModelError or ResourceError if it is not available, and EndpointError if a server does
+    not answer.
     """
     placement = placement or Placement.configured(config)
     engine = await asyncio.to_thread(choose_engine, config, model, placement)
@@ -77,10 +77,10 @@ async def open_scorer(
         from pmpo_ray.engines.openai.scorer import OpenAIScorer
 
         return await OpenAIScorer.open(config, model)
-    if engine == "own":
-        from pmpo_ray.engines.custom import open_own_scorer
+    if engine == "custom":
+        from pmpo_ray.engines.custom import open_custom_scorer
 
-        return await open_own_scorer(config, model, placement, factory)
+        return await open_custom_scorer(config, model, placement, factory)
     from pmpo_ray.engines.threaded import ThreadedScorer
 
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
@@ -90,7 +90,7 @@ async def open_scorer(
 async def open_generator(
     config: RewriterConfig, model: str, placement: Placement | None = None, factory: object | None = None
 ) -> AsyncGenerator:
-    """The generator that `config.engine` names, of any kind. `placement`, `factory` and errors as in
+    """The generator that `config.engine` names. `placement`, `factory` and errors as in
     `open_scorer`."""
     placement = placement or Placement.configured(config)
     engine = await asyncio.to_thread(choose_engine, config, model, placement)
@@ -103,10 +103,10 @@ async def open_generator(
         from pmpo_ray.engines.openai.generator import OpenAIGenerator
 
         return await OpenAIGenerator.open(config, model)
-    if engine == "own":
-        from pmpo_ray.engines.custom import open_own_generator
+    if engine == "custom":
+        from pmpo_ray.engines.custom import open_custom_generator
 
-        return await open_own_generator(config, model, placement, factory)
+        return await open_custom_generator(config, model, placement, factory)
     from pmpo_ray.engines.threaded import ThreadedGenerator
 
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewriter")

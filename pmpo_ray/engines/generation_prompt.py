@@ -1,6 +1,6 @@
-"""What generators of local models ask and where their answers end, as token ids.
+"""Generation requests as token ids, and the tokens that end an answer, for local models.
 
-Invariant: all engines put a request into the same tokens.
+Invariant: all engines encode a request as the same tokens.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def generation_prompt(encoder: PromptEncoder, request: GenerateRequest, context: int) -> Tokens:
-    """The request up to its answer's first token. Raises EngineError where `context` tokens leave no room for
-    one."""
+    """The request up to its answer's first token. Raises EngineError if `context` tokens leave no room
+    for one."""
     if request.system or request.shots:
         tokens = encoder.prefix(request.system, request.shots) + encoder.question(request.prompt)
     else:

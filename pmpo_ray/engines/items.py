@@ -1,4 +1,4 @@
-"""Between examples and the items that an engine rates, the same for every scorer.
+"""Examples as the items that an engine rates, and back to scores; the same for every scorer.
 
 Invariants: an example that can't be scored is named in the error; no item is longer than the context.
 """
@@ -14,14 +14,14 @@ from pmpo_ray.types import AnswerScore, Example, ExampleScore, ScoreRequest
 
 
 class ItemBuilder:
-    """Items as `encoder` writes them, each of at most `context_length` tokens with its longest answer."""
+    """Items in the tokens of `encoder`, each of at most `context_length` tokens with its longest answer."""
 
     def __init__(self, encoder: PromptEncoder, context_length: int) -> None:
         self._encoder = encoder
         self._context_length = context_length
 
     def items(self, request: ScoreRequest) -> list[Item]:
-        """One item an example, its answers the target and then the negatives.
+        """One item for each example; its answers are the target, then the negatives.
 
         Raises EngineError if an example is longer than the context.
         """
@@ -48,5 +48,5 @@ def example_score(item: Item, sums: Sequence[float]) -> ExampleScore:
 
 
 def example_name(example: Example) -> str:
-    """What errors call an example: its id and how its input begins."""
+    """The name of an example in errors: its id and the beginning of its input."""
     return f"example {example.id} ({example.input[:40]!r}...)"

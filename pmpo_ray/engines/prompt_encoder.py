@@ -1,12 +1,12 @@
-"""From (instruction, shots, input, answer) to token ids, for chat and for base models.
+"""Encode (instruction, shots, input, answer) as token ids, for chat models and base models.
 
 Invariants:
-- The context of an example is `prefix(instruction, shots) + question(input)`; everything that examples
-  of one instruction share stands in the prefix, token for token.
+- The context of an example is `prefix(instruction, shots) + question(input)`; the prefix holds, token for
+  token, everything that the examples of one instruction share.
 - Only the model's own template yields special tokens. Instructions, inputs and answers are plain text: a
-  string such as "<|im_end|>" inside them is tokenised letter by letter and can't end a turn.
-- An answer is tokenised apart from its context and closed by the end-of-turn token, so that a short answer
-  does not win merely because it is the beginning of a longer one.
+  string such as "<|im_end|>" inside them is tokenised as plain characters and can't end a turn.
+- An answer is tokenised separately from its context and closed by the end-of-turn token, so that a short
+  answer does not win merely because it is the beginning of a longer one.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ Layout = Literal["system", "user", "plain"]
 LayoutSetting = Literal["auto", "system", "user", "plain"]
 Tokens = tuple[int, ...]
 
-# Stand-ins for contents while a chat template is rendered; letters only, so that no template alters them.
+# Placeholders for contents while a chat template is rendered; letters only, so that no template alters them.
 _SYSTEM, _INPUT, _ANSWER = "PMPOSLOTSYSTEM", "PMPOSLOTINPUT", "PMPOSLOTANSWER"
 
 PLAIN_INPUT = "Input: "
 PLAIN_OUTPUT = "\nOutput:"
 PLAIN_END = "\n\n"
 USER_GAP = "\n\n"
-"""Between the instruction and the input where both stand in the user's turn."""
+"""Text between the instruction and the input if both are in the user's turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatParts:
-    """The fixed pieces of a chat template, as tokens: what stands before and after each content."""
+    """The fixed pieces of a chat template, as tokens: those before and after each content."""
 
     before_system: Tokens
     between: Tokens
@@ -52,8 +52,8 @@ class PromptEncoder:
 
     `layout`: "system" puts the instruction into a system turn, "user" at the head of the first user
     turn, "plain" into running text for base models; "auto" takes the first that the model's chat template
-    supports, and "plain" where it has none. Raises ModelError where a layout is asked for that the template
-    can't give.
+    supports, and "plain" if it has none. Raises ModelError if the template doesn't support the requested
+    layout.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, layout: LayoutSetting = "auto") -> None:
@@ -69,8 +69,8 @@ class PromptEncoder:
         return self._encode_text(PLAIN_END) if self._parts is None else self._parts.end_of_turn
 
     def prefix(self, instruction: str, shots: Sequence[Example] = ()) -> Tokens:
-        """What every example of this instruction starts with: the instruction and the shots as earlier turns,
-        up to where the input of the example itself begins."""
+        """The beginning of every example of this instruction: the instruction, and the shots as earlier
+        turns, up to the first token of the example's input."""
         if self._parts is None:
             return self._plain_prefix(instruction, shots)
         ids = [*self._parts.before_system, *self._encode_text(instruction), *self._parts.between]
@@ -80,13 +80,13 @@ class PromptEncoder:
         return tuple(ids)
 
     def question(self, text: str) -> Tokens:
-        """The input of an example and what stands between it and the answer's first token."""
+        """The input of an example, and the tokens between it and the answer's first token."""
         if self._parts is None:
             return self._encode_text(text) + self._encode_text(PLAIN_OUTPUT)
         return self._encode_text(text) + self._parts.before_answer
 
     def answer(self, text: str) -> Tokens:
-        """An answer with its end-of-turn token: what is scored."""
+        """An answer with its end-of-turn token: the tokens that are scored."""
         lead = " " if self._parts is None else ""
         return self._encode_text(lead + text) + self.end_of_turn
 
@@ -108,7 +108,7 @@ class PromptEncoder:
         return tuple(ids) + self._encode_text(PLAIN_INPUT)
 
     def _beginning(self) -> Tokens:
-        """The beginning-of-sequence token, where the tokenizer itself would put one."""
+        """The beginning-of-sequence token, if the tokenizer itself would add one."""
         bos = self._tokenizer.bos_token_id
         starts = self._tokenizer("a")["input_ids"]
         return (bos,) if bos is not None and starts and starts[0] == bos else ()
@@ -136,7 +136,7 @@ class PromptEncoder:
         )
 
     def _end_of_turn(self, closing: Tokens) -> Tokens:
-        """What the template puts after an answer, up to its first special token; else the model's
+        """The template's tokens after an answer, up to its first special token; without one, the model's
         end-of-sequence token."""
         special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
         for index, token in enumerate(closing):
@@ -160,7 +160,7 @@ class PromptEncoder:
         if not text:
             return ()
         if self._guard:
-            # A tokenizer that puts a blank before every text would put one into the middle of the prompt.
+            # A tokenizer that adds a space before every text would add one in the middle of the prompt.
             return self._text_ids("\n" + text)[len(self._guard) :]
         return self._text_ids(text)
 

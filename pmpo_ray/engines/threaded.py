@@ -1,7 +1,7 @@
-"""Synchronous engines on an event loop: each in one thread of its own.
+"""Synchronous engines on an event loop: each in a thread of its own.
 
 Invariants: an engine is created and used in one thread only; the loop stays free while the engine works;
-every call of `generate` gets its own result or its own error, whatever it was batched with.
+every call of `generate` gets its own result or error, whatever it was batched with.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pmpo_ray.protocols import Generator, Scorer
 from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, ScoreRequest, ScoreResult
 
 JOIN_SECONDS = 0.02
-"""How long an idle engine waits for calls that were sent together with the first: nothing beside the seconds
-that a batch takes, and everything to the calls that would else wait for the next one."""
+"""Time that an idle engine waits for calls that were sent with the first: short next to the seconds that a
+batch takes, and those calls need not wait for the next batch."""
 
 
 class ThreadedScorer:
@@ -31,7 +31,7 @@ class ThreadedScorer:
         return self._engine.info()
 
     async def score(self, request: ScoreRequest) -> ScoreResult:
-        """As `Scorer.score`; requests take turns."""
+        """As in `Scorer.score`; requests take turns."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.score, request)
 
     def close(self) -> None:
@@ -46,7 +46,7 @@ class _Call:
 
 class ThreadedGenerator:
     """An AsyncGenerator from a `Generator` that belongs to `thread`. Calls that wait while the engine is busy
-    are joined into its next batch, up to `limit` samples."""
+    form its next batch, up to `limit` samples."""
 
     def __init__(self, engine: Generator, limit: int, thread: ThreadPoolExecutor) -> None:
         self._engine = engine
@@ -89,7 +89,7 @@ class ThreadedGenerator:
         await asyncio.wait([outcome])
         error = outcome.exception()
         if isinstance(error, EngineError | DataError) and len(batch) > 1:
-            # One of the requests is at fault: which one shows when each runs alone.
+            # One of the requests is at fault; running each alone shows which.
             for call in batch:
                 await self._answer([call])
             return

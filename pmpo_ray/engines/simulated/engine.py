@@ -1,11 +1,11 @@
 """An engine without a model, for scheduling, fault and scale tests.
 
-Invariants: every score and every reply is a pure function of the engine's name and the request; nothing in
-a request can make it fail except a length beyond the context. Log-likelihoods rise with the quality of the
+Invariants: every score and every reply is a pure function of the engine's name and the request; a
+request fails only if it is longer than the context. Log-likelihoods rise with the quality of the
 instruction, so that a search over this engine makes progress.
 
-The name may ask for the pace of a real model, "simulated:tokens_per_s=5000,jitter=0.1,stragglers=0.01", which
-then sleeps accordingly, and for mishaps on order: "simulated:faults=FOLDER" (see `mishaps`).
+The name may request the pace of a real model, "simulated:tokens_per_s=5000,jitter=0.1,stragglers=0.01": the
+engine then sleeps accordingly. "simulated:faults=FOLDER" makes it suffer ordered faults (see `faults`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 
-from pmpo_ray.engines.simulated.faults import Mishaps
+from pmpo_ray.engines.simulated.faults import OrderedFaults
 from pmpo_ray.errors import EngineError, ModelError
 from pmpo_ray.types import (
     AnswerScore,
@@ -38,7 +38,7 @@ TOKENS_PER_WORD = 1.3
 PREFIX = "simulated:"
 
 HELPFUL = ("carefully", "check", "compare", "each", "eliminate", "exactly", "only", "options", "read", "step")
-"""Words that make an instruction better, each once."""
+"""Words that make an instruction better, each counted once."""
 
 ADDITIONS = (
     "Read the question carefully.",
@@ -50,25 +50,24 @@ ADDITIONS = (
     "Give only the answer.",
     "Be polite.",
 )
-OWN_INSTRUCTION = "Answer the question."
+FALLBACK_INSTRUCTION = "Answer the question."
 
 _PART = re.compile(r"\S[^.!?\n]*[.!?]*")
-# Where the project's own meta-prompts put the instruction: the mask request, the long and the short form.
-_SHOWN = (
+# The instruction in the project's meta-prompts: in the mask request, the long form and the short form.
+_IN_PROMPT = (
     re.compile(r"^[^\n]*\binstruction:[ \t]*\n(.+)\Z", re.DOTALL | re.MULTILINE | re.IGNORECASE),
     re.compile(r"<current>\n(.+?)\n</current>", re.DOTALL),
     re.compile(r"^Instruction: (.+)\n\n[^\n]+\Z", re.DOTALL | re.MULTILINE),
 )
 
-
 STRAGGLER = 4.0
-"""How many times as long a straggler takes."""
+"""Duration of a straggler relative to other requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long work takes: `tokens_per_s`, with log-normal noise of the given sigma (`jitter`), and four
-    times as long for a share of the requests (`stragglers`). The same request always takes the same time."""
+    """Duration of work: `tokens_per_s`, with log-normal noise of sigma `jitter`, and four times as long for a
+    share of the requests (`stragglers`). The same request always takes the same time."""
 
     tokens_per_s: float = math.inf
     jitter: float = 0.0
@@ -91,23 +90,23 @@ class SimulatedScorer:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._pace, self._mishaps = _settings(model)
-        self._mishaps.at_start()
+        self._pace, self._faults = _settings(model)
+        self._faults.at_start()
 
     def info(self) -> EngineInfo:
         return _info(self._model)
 
     def score(self, request: ScoreRequest) -> ScoreResult:
-        """As in `Scorer.score`, taking the time that a model of this pace takes."""
-        self._mishaps.at_call()
+        """As in `Scorer.score`, in the time that a model of this pace takes."""
+        self._faults.at_call()
         result = self.answer(request)
         if result.seconds > 0:
             time.sleep(result.seconds)
         return result
 
     def answer(self, request: ScoreRequest) -> ScoreResult:
-        """The result of `score` at once, with the seconds that it would have taken. The shared part of the
-        request is counted as computed once."""
+        """The result of `score` without the wait, with the seconds that it would have taken. The shared part
+        of the request counts as computed once."""
         shared = _count(request.instruction) + sum(
             _count(shot.input) + _count(shot.target) for shot in request.shots
         )
@@ -122,7 +121,7 @@ class SimulatedScorer:
     def _example_score(
         self, request: ScoreRequest, example: Example, shared: int, surprise: float
     ) -> ExampleScore:
-        """`surprise` nats a token of the target and 2 of the others, give or take 0.4 by hash."""
+        """Per token, `surprise` nats for the target and 2 for the others, plus or minus 0.4 by hash."""
         context = shared + _count(example.input)
         answers = (example.target, *example.negatives)
         tokens = [_count(answer) + 1 for answer in answers]
@@ -158,15 +157,15 @@ class SimulatedGenerator:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._pace, self._mishaps = _settings(model)
-        self._mishaps.at_start()
+        self._pace, self._faults = _settings(model)
+        self._faults.at_start()
 
     def info(self) -> EngineInfo:
         return _info(self._model)
 
     def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
-        """As in `Generator.generate`, all requests side by side: they take as long as the slowest."""
-        self._mishaps.at_call()
+        """As in `Generator.generate`, all requests at the same time: they take as long as the slowest."""
+        self._faults.at_call()
         results = [self.answer(request) for request in requests]
         seconds = max((result.seconds for result in results), default=0.0)
         if seconds > 0:
@@ -174,8 +173,8 @@ class SimulatedGenerator:
         return [replace(result, seconds=seconds) for result in results]
 
     def answer(self, request: GenerateRequest) -> GenerateResult:
-        """The result for one request at once, with the seconds that it alone would have taken: those of its
-        longest sample."""
+        """The result for one request without the wait, with the seconds that it alone would have taken: those
+        of its longest sample."""
         shots = sum(_count(shot.input) + _count(shot.target) for shot in request.shots)
         prompt_tokens = _count(request.system) + shots + _count(request.prompt)
         if prompt_tokens >= CONTEXT_LENGTH:
@@ -192,9 +191,9 @@ class SimulatedGenerator:
         greedy = request.temperature == 0
         draw = _Draw((self._model, request.system, request.prompt, "greedy" if greedy else str(seed)))
         if "</mask>" in request.prompt:
-            text, finished = masked(found_instruction(request.prompt)), True
+            text, finished = masked(instruction_in(request.prompt)), True
         else:
-            text, finished = _rewrite(found_instruction(request.prompt), draw)
+            text, finished = _rewrite(instruction_in(request.prompt), draw)
         return _limited(text, finished, request)
 
 
@@ -217,12 +216,12 @@ def instruction_quality(instruction: str) -> float:
     return max(0.0, helpful - 0.001 * len(words))
 
 
-def found_instruction(prompt: str) -> str:
-    """The instruction that a meta-prompt is about; one of its own where there is none."""
-    for pattern in _SHOWN:
-        if shown := pattern.search(prompt):
-            return shown[1].strip()
-    return OWN_INSTRUCTION
+def instruction_in(prompt: str) -> str:
+    """The instruction that a meta-prompt contains; `FALLBACK_INSTRUCTION` if it contains none."""
+    for pattern in _IN_PROMPT:
+        if match := pattern.search(prompt):
+            return match[1].strip()
+    return FALLBACK_INSTRUCTION
 
 
 def masked(instruction: str) -> str:
@@ -232,7 +231,7 @@ def masked(instruction: str) -> str:
 
 
 def _rewrite(instruction: str, draw: _Draw) -> tuple[str, bool]:
-    """A reply and whether it came to its end."""
+    """A reply, and whether it is complete."""
     kind = draw.below(10)
     if kind == 0:
         return "<prompt></prompt>", True
@@ -250,7 +249,7 @@ def _rewrite(instruction: str, draw: _Draw) -> tuple[str, bool]:
 
 
 def _limited(text: str, finished: bool, request: GenerateRequest) -> Generation:
-    """The reply as far as stop strings and the token limit let it come."""
+    """The reply, cut at stop strings and at the token limit."""
     ends = [at for stop in request.stop if stop and (at := text.find(stop)) >= 0]
     if ends:
         text, finished = text[: min(ends)], True
@@ -278,8 +277,8 @@ def _uniforms(count: int, *basis: str) -> list[float]:
     return [int.from_bytes(digest[at : at + 7], "big") / 2**56 for at in range(0, 7 * count, 7)]
 
 
-def _settings(model: str) -> tuple[Pace, Mishaps]:
-    """The pace and the mishaps that a name asks for. Any name without the prefix is taken as it is."""
+def _settings(model: str) -> tuple[Pace, OrderedFaults]:
+    """The pace and the faults that a name requests; a name without the prefix requests none."""
     pace, folder = Pace(), ""
     if model.startswith(PREFIX):
         for setting in model.removeprefix(PREFIX).split(","):
@@ -288,7 +287,7 @@ def _settings(model: str) -> tuple[Pace, Mishaps]:
                 folder = value
             else:
                 pace = replace(pace, **{name: _number(model, name, value)})
-    return pace, Mishaps(folder)
+    return pace, OrderedFaults(folder)
 
 
 def _number(model: str, name: str, value: str) -> float:

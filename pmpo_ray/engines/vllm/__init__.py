@@ -1,1 +1,5 @@
-"""Engines over vLLM."""
+"""Engines over vLLM.
+
+- engine: start, run and close one vLLM engine
+- scorer, generator: the two roles over an engine
+"""

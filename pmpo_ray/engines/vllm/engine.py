@@ -1,12 +1,12 @@
-"""One vLLM engine: how it is configured, started, asked and ended.
+"""One vLLM engine: configure, start, run, close.
 
 Invariants:
-- Whatever keeps an engine from starting is one line that says what to change, though vLLM starts in processes
-  of its own and tells the reason only to its log.
-- An engine that has died says so at every request (EngineLostError).
-- Nothing is reported to vLLM's makers.
+- An engine that fails to start raises a one-line error with the cause and what to change, although vLLM
+  starts in separate processes and writes the cause only to its log.
+- An engine that has died raises EngineLostError at every request.
+- No usage statistics are sent to the vLLM project.
 
-vLLM is imported here and in its scorer and generator alone, and only when an engine is started.
+vLLM is imported only in this package, and only when an engine is started.
 """
 
 from __future__ import annotations
@@ -44,27 +44,28 @@ if TYPE_CHECKING:
 Tokens = tuple[int, ...]
 
 OLDEST = (0, 32)
-"""The oldest version that these engines were tried with."""
+"""The oldest version that these engines were tested with."""
 _CPU_BLOCK = 32
-"""Tokens of a cache block on CPUs: only whole blocks are shared, and vLLM's own 128 would share little."""
+"""Tokens of a cache block on CPUs: only whole blocks are shared, and vLLM's default of 128 would share
+little."""
 _CPU_CACHE_GB = 1.0
 _GPU_SHARE = 0.9
 _ROW_BYTES = {"cpu": 1 << 30, "cuda": 4 << 30}
-"""What log-likelihoods of all prompt tokens of one step may take, where nothing else is said."""
-_FEWEST_TOKENS, _MOST_TOKENS = 256, 8192
+"""Default memory, in bytes, for the log-likelihoods of all prompt tokens of one step."""
+_MIN_STEP_TOKENS, _MAX_STEP_TOKENS = 256, 8192
 _FIRST_PORT, _PORTS, _PORT_RANGES = 20_000, 50, 240
-"""Below the ports that systems give out by themselves."""
+"""Below the ephemeral ports of operating systems."""
 _EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception)\b(?:: (?P<text>.+))?$")
 _RECORD = "\x1e"
 _ERRORS = "errors.log"
 
 
 class VllmEngine:
-    """A started engine: one model, for whoever scores or writes with it.
+    """A started engine with one model, for scorers and generators.
 
-    `context_length`, `block_size`: in tokens; the prefix cache holds whole blocks. `rows_by_id`: whether it
-    computes log-likelihoods of chosen prompt rows and token ids alone, which only some of vLLM's model
-    runners do.
+    `context_length`, `block_size`: in tokens; the prefix cache holds whole blocks. `rows_by_id`: True if it
+    can compute log-likelihoods of selected prompt rows and token ids alone, which only some of vLLM's model
+    runners can.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class VllmEngine:
         resolved: ResolvedModel,
         dtype: str,
         device: str,
-        said: int,
+        log_start: int,
     ) -> None:
         self.tokenizer = tokenizer
         self.context_length = int(llm.model_config.max_model_len)
@@ -84,17 +85,17 @@ class VllmEngine:
         self._resolved = resolved
         self._dtype = dtype
         self._device = device
-        self._said = said
-        self._asked = 0
+        self._log_start = log_start
+        self._requests = 0
 
     @classmethod
     async def start(cls, config: ReplicaConfig, model: str, placement: Placement | None = None) -> VllmEngine:
         """An engine with `model` loaded on the hardware of `placement` (None: of `config`).
 
-        Raises ConfigError where vLLM is missing, too old or refuses an option, ResourceError where memory or
-        a GPU is lacking, ModelError where the model cannot be had or is of no kind that vLLM knows.
+        Raises ConfigError if vLLM is missing, too old or refuses an option, ResourceError if memory or a GPU
+        is missing, ModelError if the model is not available or not supported by vLLM.
         """
-        # vLLM waits for its processes when it is constructed; the loop has to stay free meanwhile.
+        # vLLM's constructor waits for its processes; the loop has to stay free meanwhile.
         return await asyncio.to_thread(cls._start, config, model, placement or Placement.configured(config))
 
     @classmethod
@@ -108,13 +109,18 @@ class VllmEngine:
         )
         tokenizer = load_tokenizer(resolved, trust_remote_code=config.trust_remote_code)
         arguments = _arguments(config, resolved, device, placement)
-        said = _error_log_size()
+        log_start = _error_log_size()
         return cls(
-            _launch(role, model, arguments, said), tokenizer, resolved, arguments["dtype"], device, said
+            _launch(role, model, arguments, log_start),
+            tokenizer,
+            resolved,
+            arguments["dtype"],
+            device,
+            log_start,
         )
 
     def info(self, layout: str) -> EngineInfo:
-        """What a replica with this engine says of itself."""
+        """The description of a replica with this engine."""
         return EngineInfo(
             engine="vllm",
             model=self._resolved.name,
@@ -127,10 +133,9 @@ class VllmEngine:
         )
 
     async def run(self, prompt: Tokens, params: SamplingParams) -> RequestOutput:
-        """The finished output of one request. Requests that are under way at the same time are joined into
-        the engine's steps.
+        """The finished output of one request. Concurrent requests share the engine's steps.
 
-        Raises EngineLostError where the engine is dead, and EngineError for a request that it refuses.
+        Raises EngineLostError if the engine is dead, and EngineError if it refuses the request.
         """
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMClientError
@@ -138,15 +143,15 @@ class VllmEngine:
 
         if self._llm is None:
             raise EngineLostError("the engine was closed")
-        self._asked += 1
+        self._requests += 1
         final: RequestOutput | None = None
         try:
             async for output in self._llm.generate(
-                TokensPrompt(prompt_token_ids=list(prompt)), params, str(self._asked)
+                TokensPrompt(prompt_token_ids=list(prompt)), params, str(self._requests)
             ):
                 final = output
         except EngineDeadError:
-            raise EngineLostError(_root_cause(self._said) or "vLLM's engine process ended") from None
+            raise EngineLostError(_root_cause(self._log_start) or "vLLM's engine process ended") from None
         except VLLMClientError as error:
             raise EngineError(f"vLLM refuses a request: {error_line(error)}") from None
         if final is None or not final.finished:
@@ -154,15 +159,15 @@ class VllmEngine:
         return final
 
     async def forget(self) -> None:
-        """Drop the prefix cache; nothing may be under way."""
+        """Drop the prefix cache; no request may be running."""
         if self._llm is not None:
             await self._llm.reset_prefix_cache()
 
     def close(self) -> None:
-        """End the engine's processes. May be called again."""
+        """End the engine's processes. Calling it again does nothing."""
         if self._llm is not None:
             self._llm.shutdown()
-        # It shuts down once more when it is collected, which must not be as late as the interpreter's end.
+        # It shuts down again when it is garbage-collected, which must happen before the interpreter exits.
         self._llm = None
 
 
@@ -182,9 +187,9 @@ def _check_version(role: str) -> None:
         except importlib.metadata.PackageNotFoundError:
             continue
         if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST:
-            wanted = ".".join(map(str, OLDEST))
+            oldest = ".".join(map(str, OLDEST))
             raise ConfigError(
-                f"{role}.engine=vllm: {package} {version} is too old; install {package}>={wanted} where the "
+                f"{role}.engine=vllm: {package} {version} is too old; install {package}>={oldest} where the "
                 "replica runs"
             )
         return
@@ -192,37 +197,36 @@ def _check_version(role: str) -> None:
 
 @cache
 def _log_folder() -> Path:
-    """Where vLLM's processes tell this one of their errors, as long as it lives: vLLM reads the settings of
-    its log once in a process."""
+    """The folder of vLLM's error log, for the life of this process: vLLM reads its log settings once per
+    process."""
     folder = Path(tempfile.mkdtemp(prefix="pmpo-vllm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def _set_environment(placement: Placement) -> None:
-    """Variables that vLLM reads where it has no arguments; what is set already stays.
+    """Set the variables that vLLM reads where it has no arguments; variables that are already set stay.
 
-    Each process looks for ports in a range of its own: engines that start together on a node would else be
-    given the same one, each finding it free.
+    Each process searches a separate range of ports: engines that start at the same time on a node would
+    otherwise pick the same free port.
     """
     file = _log_folder() / "logging.json"
     file.write_text(json.dumps(_logging()), encoding="utf-8")
-    wanted = {
+    variables = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_CONFIG_PATH": str(file),
         "VLLM_PORT": str(_FIRST_PORT + os.getpid() % _PORT_RANGES * _PORTS),
-        # By itself vLLM leaves one core idle and pins its threads, those of all replicas to the same cores.
+        # By default vLLM leaves one core idle and pins the threads of all replicas to the same cores.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
     if placement.threads is not None:
-        wanted["OMP_NUM_THREADS"] = str(placement.threads)
-    for name, value in wanted.items():
+        variables["OMP_NUM_THREADS"] = str(placement.threads)
+    for name, value in variables.items():
         os.environ.setdefault(name, value)
 
 
 def _logging() -> Mapping[str, object]:
-    """Errors to standard error, and into a file: they come from processes that can tell nobody else why they
-    end."""
+    """Errors to standard error and to a file, the only way to learn why vLLM's processes end."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -295,20 +299,21 @@ def _arguments(
 
 
 def _tokens_a_step(config: ScorerConfig, resolved: ResolvedModel, device: str) -> int:
-    """As many as have room for their rows over the vocabulary: the logits, their logarithms, and a copy, in
-    fp32."""
+    """The number of tokens whose rows over the vocabulary fit into memory: the logits, their logarithms, and
+    a copy, in fp32."""
     from transformers import AutoConfig
 
-    known = AutoConfig.from_pretrained(
+    model = AutoConfig.from_pretrained(
         str(resolved.path), trust_remote_code=config.trust_remote_code, local_files_only=True
     )
     room = config.working_memory_gb * 1e9 if config.working_memory_gb else _ROW_BYTES[device]
-    tokens = int(room / (3 * 4 * known.get_text_config().vocab_size))
-    return max(_FEWEST_TOKENS, min(_MOST_TOKENS, tokens))
+    tokens = int(room / (3 * 4 * model.get_text_config().vocab_size))
+    return max(_MIN_STEP_TOKENS, min(_MAX_STEP_TOKENS, tokens))
 
 
-def _launch(role: str, model: str, arguments: Mapping[str, Any], said: int) -> AsyncLLM:
-    """The engine, or why there is none: by the error log behind its first `said` bytes, if it tells."""
+def _launch(role: str, model: str, arguments: Mapping[str, Any], log_start: int) -> AsyncLLM:
+    """The started engine. Raises the error that the log names behind byte `log_start`, if any, else
+    vLLM's."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.exceptions import VLLMError
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -324,7 +329,7 @@ def _launch(role: str, model: str, arguments: Mapping[str, Any], said: int) -> A
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     except (VLLMError, RuntimeError, ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
-        raise _start_error(role, model, _root_cause(said) or error_line(error)) from error
+        raise _start_error(role, model, _root_cause(log_start) or error_line(error)) from error
 
 
 def _error_log_size() -> int:
@@ -332,30 +337,30 @@ def _error_log_size() -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _root_cause(said: int) -> str:
-    """The reason of the first error in the log behind its first `said` bytes: the last line of its traceback.
-    Empty if there is none."""
+def _root_cause(log_start: int) -> str:
+    """The cause of the first error in the log behind byte `log_start`: the last line of its traceback; empty
+    if there is no error."""
     try:
-        text = (_log_folder() / _ERRORS).read_bytes()[said:].decode("utf-8", "replace")
+        text = (_log_folder() / _ERRORS).read_bytes()[log_start:].decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
     records = text.split(_RECORD)
     for record in records:
-        found = [match for line in record.splitlines() if (match := _EXCEPTION.match(line.strip()))]
-        if found:
-            return found[-1].group("text") or found[-1].group(0)
+        matches = [match for line in record.splitlines() if (match := _EXCEPTION.match(line.strip()))]
+        if matches:
+            return matches[-1].group("text") or matches[-1].group(0)
     return ""
 
 
 def _start_error(role: str, model: str, reason: str) -> ConfigError | ModelError | ResourceError:
     reason = " ".join(reason.split()).removesuffix(".")[:400]
-    known = reason.lower()
-    if "memory" in known or "kv cache" in known:
+    lower = reason.lower()
+    if "memory" in lower or "kv cache" in lower:
         return ResourceError(
             f"{role}: vLLM has too little memory for {model!r}: {reason}; change {role}.vllm.kv_cache_gb or "
             f"{role}.vllm.options.max_model_len, raise {role}.tensor_parallel, or use a smaller model"
         )
-    if "architecture" in known or "not supported" in known:
+    if "architecture" in lower or "not supported" in lower:
         return ModelError(
             f"{role}: vLLM cannot run {model!r}: {reason}; set {role}.engine to transformers, or use another "
             "model or version of vLLM"
@@ -367,8 +372,8 @@ def _start_error(role: str, model: str, reason: str) -> ConfigError | ModelError
 
 
 def _rows_by_id(llm: AsyncLLM) -> bool:
-    """Whether requests may name the prompt rows and token ids whose log-likelihoods they want: an offer of
-    newer versions, where they run their second model runner."""
+    """Check if requests may name the prompt rows and token ids whose log-likelihoods they need: newer
+    versions offer that with their second model runner."""
     from vllm import SamplingParams
 
     offered = "prompt_logprob_token_ids" in SamplingParams.__struct_fields__

@@ -1,7 +1,7 @@
-"""Sampling from vLLM, requests joined as they come (AsyncGenerator).
+"""Sampling from vLLM, which batches requests as they arrive (AsyncGenerator).
 
-Invariant: a sample ends at the model's end-of-turn token, at a stop string, or at the token limit, and says
-which.
+Invariant: a sample ends at the model's end-of-turn token, at a stop string, or at the token limit, and
+`finished` is False for the last.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class VllmGenerator:
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:
         """The samples of one request (protocols.Generator.generate). vLLM gives sample i the seed
-        `request.seed + i`; what else is under way changes it by rounding at most."""
+        `request.seed + i`; other running requests change it by rounding at most."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -49,7 +49,7 @@ class VllmGenerator:
             Generation(sample.text, len(sample.token_ids), sample.finish_reason == "stop")
             for sample in sorted(output.outputs, key=lambda sample: sample.index)
         )
-        # Greedy samples are all the same one.
+        # Greedy samples are all the same.
         return GenerateResult(
             samples * request.n if greedy else samples, len(prompt), time.perf_counter() - began
         )

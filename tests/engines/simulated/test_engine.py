@@ -11,7 +11,7 @@ import pytest
 from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.engines.factory import create_generator, create_scorer
 from pmpo_ray.engines.simulated.engine import (
-    OWN_INSTRUCTION,
+    FALLBACK_INSTRUCTION,
     SimulatedGenerator,
     SimulatedScorer,
     instruction_quality,
@@ -103,7 +103,7 @@ def test_rewrites_are_good_repeated_empty_or_cut_off() -> None:
 
 def test_a_prompt_without_an_instruction_gets_one_of_its_own() -> None:
     [result] = SimulatedGenerator("m").generate([GenerateRequest("Hello?", n=50)])
-    assert any(OWN_INSTRUCTION in sample.text for sample in result.samples)
+    assert any(FALLBACK_INSTRUCTION in sample.text for sample in result.samples)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_jitter_and_stragglers_belong_to_a_request() -> None:
     assert [engine.answer(request).seconds for request in requests] == [r.seconds for r in results]
 
 
-def test_an_ordered_mishap_happens_once(tmp_path: Path) -> None:
+def test_an_ordered_fault_happens_once(tmp_path: Path) -> None:
     name = f"simulated:faults={tmp_path}"
     for kind in ("start", "error"):
         (tmp_path / f"{kind}-1").touch()
