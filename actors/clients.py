@@ -1,7 +1,7 @@
-"""What a search awaits when its work runs on pools of replicas.
+"""The clients of pools of replicas.
 
 Invariants: a set of examples is put into the object store once, however often it is scored, as long as it is
-in use; when one chunk fails, the chunks beside it that were not sent yet never are.
+in use; when one chunk of a request fails, its waiting chunks are never sent.
 """
 
 from __future__ import annotations
@@ -38,17 +38,21 @@ from pmpo_ray.types import (
 Examples = tuple[Example, ...]
 
 SETS_KEPT = 4096
-"""Sets of examples that stay in the object store; a task has two or three."""
+"""The number of sets of examples that stay in the object store; a task has two or three."""
 CHARACTERS_PER_TOKEN = 4
-WRITTEN_TOKEN = 10.0
-"""What writing a token costs in tokens read, roughly: of a prompt many are read in one pass, and an
-instruction's only once."""
+"""A rough estimate, for the weights of units."""
+WRITTEN_TOKEN_WEIGHT = 10.0
+"""The work of writing a token, in read tokens, roughly: one pass reads many tokens, and an instruction is
+read only once."""
 
 
 class ScorerPool:
-    """A ScoreClient over scorer replicas. `slots` is how much of a replica a chunk takes; `share` makes what
-    is passed in place of a set of examples, so that it is sent to a node once: it is put into Ray's object
-    store if nothing else is said."""
+    """A ScoreClient over scorer replicas.
+
+    `slots` is the number of a replica's slots that a chunk takes. `share` makes the reference that is passed
+    in place of a set of examples, so that the set is sent to a node once: by default it is put into Ray's
+    object store.
+    """
 
     def __init__(
         self,
@@ -74,29 +78,29 @@ class ScorerPool:
         return tuple(score for result in results for score in result.scores)
 
     def stats(self) -> PoolStats:
-        """What the pool is doing now."""
+        """Statistics of the pool at this moment."""
         return self._pool.stats()
 
     async def close(self) -> None:
-        """End all replicas; whoever still waits gets a ResourceError."""
+        """End all replicas; every waiting caller gets a ResourceError."""
         await self._pool.close()
         self._shared.clear()
 
     async def _chunk(self, request: ScoreRequest, start: int, rounds_left: int) -> ScoreResult:
         stop = min(start + self._chunk_examples, len(request.examples))
-        # Instruction and shots are shared by the chunk: an engine computes them once.
+        # The instruction and the shots are the chunk's common prefix: an engine computes them once.
         characters = (
             len(request.instruction) + _characters(request.shots) + _characters(request.examples[start:stop])
         )
-        # Ray resolves references that are arguments themselves and none inside of a value, so the parts of
-        # the request travel one by one.
+        # Ray resolves references that are arguments, but none inside an argument, so the parts of the
+        # request travel one by one.
         result = await self._pool.submit(
             ScorerActor.score,
             request.instruction,
-            self._sharing(request.examples),
+            self._reference(request.examples),
             start,
             stop,
-            self._sharing(request.shots),
+            self._reference(request.shots),
             weight=characters / CHARACTERS_PER_TOKEN,
             slots=self._slots,
             group=request.instruction,
@@ -105,7 +109,7 @@ class ScorerPool:
         self._pool.count_tokens(result.tokens_computed)
         return result
 
-    def _sharing(self, examples: Examples) -> object:
+    def _reference(self, examples: Examples) -> object:
         if examples in self._shared:
             self._shared.move_to_end(examples)
         else:
@@ -116,8 +120,8 @@ class ScorerPool:
 
 
 class RewriterPool:
-    """A GenerateClient over rewriter replicas. `token_weight` is the work of a written token in that of a
-    read one, where replicas do both."""
+    """A GenerateClient over rewriter replicas. `token_weight` is the work of a written token in read tokens,
+    if the replicas do both."""
 
     def __init__(self, pool: Pool, info: EngineInfo, token_weight: float = 1.0) -> None:
         self.info = info
@@ -125,7 +129,7 @@ class RewriterPool:
         self._token_weight = token_weight
 
     async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
-        """The samples of `request`; of what waits, that with the most rounds left goes first. Errors as in
+        """The samples of `request`; the waiting request with the most rounds left goes first. Errors as in
         `Pool.submit`."""
         result = await self._pool.submit(
             RewriterActor.generate,
@@ -138,18 +142,19 @@ class RewriterPool:
         return result
 
     def stats(self) -> PoolStats:
-        """What the pool is doing now."""
+        """Statistics of the pool at this moment."""
         return self._pool.stats()
 
     async def close(self) -> None:
-        """End all replicas; whoever still waits gets a ResourceError."""
+        """End all replicas; every waiting caller gets a ResourceError."""
         await self._pool.close()
 
 
 async def start_scorer_pool(
     config: ScorerConfig, model: str, plan: ReplicaPlan, settings: RayConfig
 ) -> ScorerPool:
-    """Scorer replicas of `model` on the connected cluster, the first one ready. Errors as in `Pool.start`."""
+    """Start scorer replicas of `model` on the connected cluster and return when the first is ready. Errors as
+    in `Pool.start`."""
     factory = script_object(config.engine, "scorer.engine")
     launcher = RayLauncher(ScorerActor, (config, model, plan.placement, factory), plan)
     pool, info = await started(pool_spec("scorer", launcher, plan, settings, slots=1))
@@ -159,8 +164,8 @@ async def start_scorer_pool(
 async def start_rewriter_pool(
     config: RewriterConfig, model: str, plan: ReplicaPlan, settings: RayConfig
 ) -> RewriterPool:
-    """Rewriter replicas of `model` on the connected cluster, the first one ready. Errors as in
-    `Pool.start`."""
+    """Start rewriter replicas of `model` on the connected cluster and return when the first is ready. Errors
+    as in `Pool.start`."""
     factory = script_object(config.engine, "rewriter.engine")
     launcher = RayLauncher(RewriterActor, (config, model, plan.placement, factory), plan)
     pool, info = await started(pool_spec("rewriter", launcher, plan, settings, slots=config.batch))
@@ -170,23 +175,25 @@ async def start_rewriter_pool(
 async def start_shared_pool(
     scorer: ScorerConfig, rewriter: RewriterConfig, model: str, plan: ReplicaPlan, settings: RayConfig
 ) -> tuple[ScorerPool, RewriterPool]:
-    """Replicas of `model` that score and rewrite, the first one ready. Errors as in `Pool.start`.
+    """Start replicas of `model` that score and rewrite and return when the first is ready. Errors as in
+    `Pool.start`.
 
-    A chunk to score takes a replica's places for half of its samples: an engine that joins requests writes on
-    beside it, and one that takes turns has little waiting.
+    A chunk to score takes half of a replica's slots: an engine that batches requests goes on writing at the
+    same time, and an engine that takes turns has little work waiting.
     """
     launcher = RayLauncher(BothActor, (scorer, rewriter, model, plan.placement), plan)
     pool, info = await started(pool_spec("scorer", launcher, plan, settings, slots=rewriter.batch))
     half = max(1, rewriter.batch // 2)
     return (
         ScorerPool(pool, info, scorer.chunk_examples, slots=half),
-        RewriterPool(pool, info, WRITTEN_TOKEN),
+        RewriterPool(pool, info, WRITTEN_TOKEN_WEIGHT),
     )
 
 
 def pool_spec(
     role: str, launcher: RayLauncher, plan: ReplicaPlan, settings: RayConfig, *, slots: int
 ) -> PoolSpec:
+    """The settings of a role's pool."""
     return PoolSpec(
         role=role,
         launcher=launcher,
@@ -198,6 +205,7 @@ def pool_spec(
 
 
 async def started(spec: PoolSpec) -> tuple[Pool, EngineInfo]:
+    """A pool whose first replica is ready. A pool that cannot be started is closed."""
     async with AsyncExitStack() as undo:
         pool = Pool(spec)
         undo.push_async_callback(pool.close)

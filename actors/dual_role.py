@@ -1,6 +1,6 @@
 """The actor in both roles: one model that scores and rewrites.
 
-Invariants: as those of the scorer and the rewriter actor; the model is in memory once.
+Invariants: those of the scorer actor and the rewriter actor; the model is in memory once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pmpo_ray.types import EngineInfo, Example, GenerateRequest, GenerateResult,
 
 
 class BothActor:
-    """One replica that scores and rewrites. The model is the scorer's; of `rewriter` only `batch` counts."""
+    """One replica that scores and rewrites. It holds the scorer's model; of `rewriter` only `batch`
+    matters."""
 
     def __init__(
         self, scorer: ScorerConfig, rewriter: RewriterConfig, model: str, placement: Placement | None = None
@@ -50,7 +51,7 @@ class BothActor:
             return await generator.generate(request)
 
     async def ping(self) -> str:
-        """Where this replica lives, as "host:pid"."""
+        """The address of this replica, as "host:pid"."""
         return where()
 
     def _started(self) -> tuple[AsyncScorer, AsyncGenerator]:

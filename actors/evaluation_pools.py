@@ -1,4 +1,4 @@
-"""The pools of an evaluation: the model that is examined, and who judges what it writes.
+"""The pools of an evaluation: the evaluated model, and the models that judge its replies.
 
 Invariant: whatever ends a block, every replica that was started in it is ended.
 """
@@ -32,7 +32,8 @@ from pmpo_ray.types import EngineInfo
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedModel:
-    """The clients of a model: what chooses and what writes, as far as it was asked for."""
+    """The clients of an evaluated model, as far as they were requested: `scorer` for likelihood, `generator`
+    for generation."""
 
     info: EngineInfo
     scorer: ScorerPool | None
@@ -44,40 +45,41 @@ async def model_pools(
     model: str,
     scorer: ScorerConfig | None,
     rewriter: RewriterConfig | None,
-    placed: Mapping[str, ReplicaPlan],
+    plans: Mapping[str, ReplicaPlan],
     settings: RayConfig,
 ) -> AsyncIterator[EvaluatedModel]:
-    """Pools of `model`, the first replica of each ready, placed as `placed` says under "scorer" and
-    "rewriter"; with `scorer.role` both its replicas write, too. Errors as in `Pool.start`."""
+    """Start pools of `model` by `plans` (keys: scorer, rewriter), and end them with the block. The first
+    replica of each is ready; with `scorer.role` both the scorer's replicas also write. Errors as in
+    `Pool.start`."""
     async with AsyncExitStack() as stack:
-        choosing: ScorerPool | None = None
+        scoring: ScorerPool | None = None
         writing: RewriterPool | None = None
         if scorer is not None and scorer.role == "both":
-            choosing, writing = await start_shared_pool(
-                scorer, rewriter or RewriterConfig(), model, placed["scorer"], settings
+            scoring, writing = await start_shared_pool(
+                scorer, rewriter or RewriterConfig(), model, plans["scorer"], settings
             )
-            stack.push_async_callback(choosing.close)
+            stack.push_async_callback(scoring.close)
         else:
             if scorer is not None:
-                choosing = await start_scorer_pool(scorer, model, placed["scorer"], settings)
-                stack.push_async_callback(choosing.close)
+                scoring = await start_scorer_pool(scorer, model, plans["scorer"], settings)
+                stack.push_async_callback(scoring.close)
             if rewriter is not None:
-                writing = await start_rewriter_pool(rewriter, model, placed["rewriter"], settings)
+                writing = await start_rewriter_pool(rewriter, model, plans["rewriter"], settings)
                 stack.push_async_callback(writing.close)
-        first = choosing or writing
+        first = scoring or writing
         if first is None:
-            raise ValueError("a model is examined by choosing, by writing, or both")
-        yield EvaluatedModel(first.info, choosing, writing)
+            raise ValueError("a model is evaluated by likelihood, by generation, or both")
+        yield EvaluatedModel(first.info, scoring, writing)
 
 
 class RewardPool:
-    """Scores of solutions' steps from process-reward replicas."""
+    """A client of process-reward replicas."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def rate(self, problem: str, solution: str) -> StepScores:
-        """Errors as in `ProcessRewardModel.score` and `Pool.submit`."""
+        """The scores of the solution's steps. Errors as in `ProcessRewardModel.score` and `Pool.submit`."""
         weight = (len(problem) + len(solution)) / CHARACTERS_PER_TOKEN
         scores = await self._pool.submit(RewardActor.rate, problem, solution, weight=weight)
         self._pool.count_tokens(scores.tokens)
@@ -88,7 +90,7 @@ class RewardPool:
 async def evaluator_pool(
     config: RewriterConfig, model: str, plan: ReplicaPlan, settings: RayConfig
 ) -> AsyncIterator[RewriterPool]:
-    """Replicas of the model that compares replies with targets."""
+    """Replicas of the model that compares replies with targets, ended with the block."""
     pool = await start_rewriter_pool(config, model, plan, settings)
     try:
         yield pool
@@ -100,7 +102,7 @@ async def evaluator_pool(
 async def reward_pool(
     config: ProcessRewardConfig, plan: ReplicaPlan, settings: RayConfig
 ) -> AsyncIterator[RewardPool]:
-    """Replicas of the process-reward model."""
+    """Replicas of the process-reward model, ended with the block."""
     launcher = RayLauncher(RewardActor, (config, plan.device), plan)
     pool, _ = await started(pool_spec("process_reward", launcher, plan, settings, slots=1))
     try:

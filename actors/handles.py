@@ -1,8 +1,8 @@
-"""What a pool needs of a replica, wherever it runs: on a Ray cluster, or in virtual time.
+"""The interface between a pool and a replica, on a Ray cluster or in virtual time.
 
-Invariant: a call ends with the replica's own answer, with the EngineError, DataError or other PmpoError that
-the replica raised, or with one of the three errors below; it never ends with anything else. That a call
-raised one of the three says nothing of whether it was executed.
+Invariant: a call ends with the replica's answer, with the EngineError, DataError or other PmpoError that the
+replica raised, or with one of the three errors below, and with nothing else. A call that raised one of the
+three may or may not have been executed.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from pmpo_ray.types import EngineInfo
 
 
 class ReplicaError(Exception):
-    """A call failed for a reason that lies in the replica. The text is one line."""
+    """A call failed and the replica is the reason. The text is one line."""
 
 
 class ReplicaFaultError(ReplicaError):
-    """The replica is there and answered with an error that is not the request's."""
+    """The replica answered with an error that the request did not cause."""
 
 
 class ReplicaUnreachableError(ReplicaError):
-    """The replica cannot be reached now; it may come back, or turn out to be lost."""
+    """The replica is out of reach now; it may come back, or turn out to be lost."""
 
 
 class ReplicaLostError(ReplicaError):
-    """The replica is gone for good. `blameless`: for what no request can cause, its whole node being lost or
-    the server behind it."""
+    """The replica is gone for good. `blameless` if no request can have caused it, such as the loss of a whole
+    node or of the server behind the engine."""
 
     def __init__(self, reason: str, *, blameless: bool = False) -> None:
         super().__init__(reason)
@@ -34,15 +34,15 @@ class ReplicaLostError(ReplicaError):
 
 
 class ReplicaHandle(Protocol):
-    """One replica, from the moment that it was asked for."""
+    """One replica, from the moment that it is requested."""
 
     async def ping(self) -> str:
-        """Where it lives, as "host:pid". Answers as soon as the replica has a place, and also while calls
-        are at work."""
+        """The replica's process as "host:pid". Answers as soon as the replica has a place on a node, also
+        while calls are at work."""
         ...
 
     async def start(self) -> EngineInfo:
-        """Load the model. Raises a PmpoError where the model cannot be loaded anywhere."""
+        """Load the model. Raises PmpoError if no replica could load it."""
         ...
 
     async def call(self, method: str, *args: object) -> Any:
@@ -50,7 +50,7 @@ class ReplicaHandle(Protocol):
         ...
 
     def end(self) -> None:
-        """End it at once and give its place back, whatever it is doing. May be called again."""
+        """End the replica at once, even during a call, and free its resources. May be called again."""
         ...
 
 
@@ -58,9 +58,10 @@ class Launcher(Protocol):
     """Makes the replicas of one pool."""
 
     def launch(self) -> ReplicaHandle:
-        """Ask for one more replica; returns at once, before there is a place for it."""
+        """Request one more replica; returns at once, before the replica has a place."""
         ...
 
     def missing(self) -> str:
-        """What a replica asks for and what there is, for the message of a pool that gets none."""
+        """The resources that a replica needs and those of the cluster, for the message of a pool without
+        replicas."""
         ...

@@ -1,7 +1,7 @@
 """A replica's state machine, as data.
 
-Invariants: DEAD and RETIRED are final; work is only given in READY; a replica that failed a call comes back
-to READY only by answering a probe.
+Invariants: DEAD and RETIRED are final; only a READY replica gets work; a replica that failed a call becomes
+READY again only by answering a probe.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 
 class ReplicaState(StrEnum):
-    """Where a replica stands. PENDING: the cluster has no room for it yet; STARTING: its process is there
-    and loads the model."""
+    """The state of a replica. PENDING: the cluster has no room for it yet; STARTING: its process runs and
+    loads the model; SUSPECT: it failed a call and is being probed."""
 
     PENDING = "pending"
     STARTING = "starting"
@@ -24,7 +24,7 @@ class ReplicaState(StrEnum):
 
 
 class ReplicaEvent(StrEnum):
-    """What can happen to a replica. LOST: it died, or was given up; RETIRE: it is not wanted any more."""
+    """An event in the life of a replica. LOST: it died or was given up; RETIRE: it is no longer needed."""
 
     PLACED = "placed"
     STARTED = "started"
@@ -43,7 +43,7 @@ TRANSITIONS: Mapping[tuple[ReplicaState, ReplicaEvent], ReplicaState] = MappingP
         (ReplicaState.STARTING, ReplicaEvent.LOST): ReplicaState.DEAD,
         (ReplicaState.STARTING, ReplicaEvent.RETIRE): ReplicaState.RETIRED,
         (ReplicaState.READY, ReplicaEvent.CALL_FAILED): ReplicaState.SUSPECT,
-        # Its unit is overdue: it is not asked whether it can go on, for its event loop may still answer.
+        # A unit is overdue. The replica is not probed, since its event loop may still answer.
         (ReplicaState.READY, ReplicaEvent.LOST): ReplicaState.DEAD,
         (ReplicaState.READY, ReplicaEvent.RETIRE): ReplicaState.RETIRED,
         # Several calls may be in flight when the first one fails.
@@ -56,11 +56,11 @@ TRANSITIONS: Mapping[tuple[ReplicaState, ReplicaEvent], ReplicaState] = MappingP
 
 FINAL = frozenset({ReplicaState.DEAD, ReplicaState.RETIRED})
 WORKING = frozenset({ReplicaState.READY, ReplicaState.SUSPECT})
-"""States of a replica that has loaded its model and was not given up."""
+"""The states of a replica that has loaded its model and was not given up."""
 
 
 def advance(state: ReplicaState, event: ReplicaEvent) -> ReplicaState:
-    """The state after `event`. Raises ValueError where `event` cannot happen in `state`."""
+    """The state after `event`. Raises ValueError if `event` cannot happen in `state`."""
     try:
         return TRANSITIONS[state, event]
     except KeyError:
@@ -68,5 +68,5 @@ def advance(state: ReplicaState, event: ReplicaEvent) -> ReplicaState:
 
 
 def takes_work(state: ReplicaState) -> bool:
-    """Whether a replica in `state` may be given a unit."""
+    """True if a replica in `state` may get a unit."""
     return state is ReplicaState.READY

@@ -1,6 +1,6 @@
 """Replicas as Ray actors.
 
-Invariant: whatever Ray raises is told in the terms of `handles`; no RayError leaves this module.
+Invariant: every error of Ray becomes one of the errors of `handles`; no RayError leaves this module.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from pmpo_ray.actors.cluster import connected_cluster
 from pmpo_ray.actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
 from pmpo_ray.actors.resources import ReplicaPlan, actor_options, bundles
 from pmpo_ray.errors import EndpointError, PmpoError
+from pmpo_ray.text import error_line
 from pmpo_ray.types import EngineInfo
 
 _NODE_DIED = "node has died"
-"""What Ray's account of a dead actor says where the whole node is gone; it has no field for it."""
+"""A part of Ray's message about an actor whose node is gone; no field of the error tells this."""
 
 
 class ReplicaActor(Protocol):
-    """What an actor class must offer. The constructor must not fail; `ping` must answer while other calls
-    are at work."""
+    """The interface of an actor class. The constructor must not fail, and `ping` must answer while other
+    calls are at work."""
 
     async def start(self) -> EngineInfo: ...
 
@@ -41,7 +42,7 @@ class ReplicaActor(Protocol):
 
 
 class RayReplica:
-    """One actor, in a placement group of its own where it is split over several GPUs."""
+    """One actor, in a placement group if it is split over several GPUs."""
 
     def __init__(self, actor: Any, group: PlacementGroup | None) -> None:
         self._actor = actor
@@ -98,35 +99,35 @@ async def _answer(call: Awaitable[Any]) -> Any:
     except (RayActorError, NodeDiedError) as error:
         raise _lost(error) from None
     except ObjectLostError as error:
-        # The answer was made and went with its node before it arrived.
+        # The answer was lost with its node before it arrived.
         raise ReplicaUnreachableError(_line(error)) from None
     except RayError as error:
         raise ReplicaLostError(_line(error)) from None
 
 
 def _raised(error: RayTaskError) -> PmpoError | ReplicaError:
-    """What the actor itself raised."""
+    """The error that the actor's method raised."""
     cause = error.cause
     if isinstance(cause, PmpoError):
         return cause
     if isinstance(cause, EndpointError):
         return ReplicaLostError(str(cause), blameless=True)
     if cause is None or isinstance(cause, RayError):
-        # An argument went with the node that held it, for one.
+        # For example, an argument was lost with the node that held it.
         return ReplicaUnreachableError(_line(error))
-    lines = str(cause).splitlines()
-    return ReplicaFaultError(f"{type(cause).__name__}: {lines[0] if lines else ''}"[:300])
+    first, *_ = str(cause).splitlines() or [""]
+    return ReplicaFaultError(error_line(f"{type(cause).__name__}: {first}"))
 
 
 def _lost(error: RayActorError | NodeDiedError) -> ReplicaLostError:
     blameless = isinstance(error, NodeDiedError) or error.preempted or _NODE_DIED in str(error)
     if isinstance(error, ActorDiedError) and error.actor_init_failed:
-        # Ray's account is the traceback of the constructor, whose last line is the error.
+        # Ray's message is the traceback of the constructor; its last line is the error.
         return ReplicaLostError(_line(error))
     return ReplicaLostError(_line(error), blameless=blameless)
 
 
 def _line(error: RayError) -> str:
-    """The last line of Ray's account of an error."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:300]
+    """The last line of Ray's message, which says what happened."""
+    *_, last = str(error).strip().splitlines() or [""]
+    return error_line(f"{type(error).__name__}: {last}")

@@ -1,8 +1,8 @@
-"""What a run shows to Prometheus, through Ray's own metrics.
+"""The metrics of a run in Prometheus, through Ray's metrics.
 
-Always true: counters only grow, by what came since the last look; a gauge is set anew at every look, for
-Ray forgets one that was not set for two of its reports (20 s); tags hold the names of roles, states and
-tasks alone, as bounded ASCII, which is all that Ray takes.
+Invariants: counters only grow, by the change since the last observation; a gauge is set at every observation,
+since Ray drops a gauge that was not set for two of its reports (20 s); tags are the names of roles, states
+and tasks, as bounded ASCII, which is all that Ray accepts.
 
 Ray adds the prefix `ray_` to every name and `_total` to a counter's: `pmpo_units_done` here is
 `ray_pmpo_units_done_total` there. A counter appears with its first increment.
@@ -24,7 +24,7 @@ from ray.util.metrics import Counter, Gauge
 from pmpo_ray.types import Progress, State
 
 TAG_CHARS = 120
-"""Characters of a tag's value at most."""
+"""The maximum length of a tag's value, in characters."""
 _DIGEST_CHARS = 12
 
 
@@ -53,8 +53,8 @@ class PoolTotals(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PoolChange:
-    """What happened in a pool between two looks. `tokens_per_second` is None where no time passed,
-    `idle_share` (0 to 1) where no replica could have worked."""
+    """The change of a pool between two observations. `tokens_per_second` is None if no time passed,
+    `idle_share` (0 to 1) if no replica could have worked."""
 
     done: int
     retries: int
@@ -65,8 +65,8 @@ class PoolChange:
 
 
 def pool_change(before: PoolTotals | None, after: PoolTotals, seconds: float) -> PoolChange:
-    """The change from `before` to `after`, `seconds` later. Without `before`, all that the pool has done so
-    far, and no rates: how long it took is not known."""
+    """The change from `before` to `after`, `seconds` later. Without `before`, the totals of the pool so far
+    and no rates, since the time that they took is unknown."""
     if before is None:
         return PoolChange(after.done, after.retries, after.failed, after.tokens, None, None)
     tokens = after.tokens - before.tokens
@@ -78,19 +78,19 @@ def pool_change(before: PoolTotals | None, after: PoolTotals, seconds: float) ->
         failed=after.failed - before.failed,
         tokens=tokens,
         tokens_per_second=tokens / seconds if seconds > 0 else None,
-        # A replica that became suspect while it worked is busy without being ready.
+        # A replica that was suspected while it worked is busy without being ready.
         idle_share=min(1.0, max(0.0, 1 - busy / ready)) if ready > 0 else None,
     )
 
 
 def tasks_by_state(tasks: Iterable[Progress]) -> Mapping[str, int]:
-    """How many tasks stand in each state, states without a task included."""
+    """The number of tasks in each state; states without tasks count 0."""
     counts = Tally[str](task.state for task in tasks)
     return {state: counts[state] for state in get_args(State)}
 
 
 def tag_value(text: str) -> str:
-    """`text` as printable ASCII of TAG_CHARS characters at most; different texts stay different."""
+    """`text` as at most TAG_CHARS characters of printable ASCII; different texts stay different."""
     plain = text.encode("unicode_escape").decode("ascii")
     if len(plain) <= TAG_CHARS:
         return plain
@@ -99,8 +99,8 @@ def tag_value(text: str) -> str:
 
 
 class Metrics:
-    """The gauges and counters of one run. May be made before Ray is connected; what is observed before goes
-    nowhere, but for tasks."""
+    """The gauges and counters of one run. May be created before Ray is connected; only the states of tasks
+    observed before that are kept."""
 
     def __init__(self) -> None:
         pool, task = ("pool",), ("task",)
@@ -110,7 +110,7 @@ class Metrics:
         self._retries = Counter("pmpo_unit_retries", "Units of work given to another replica", pool)
         self._failed = Counter("pmpo_units_failed", "Units of work that failed for good", pool)
         self._tokens = Counter("pmpo_tokens", "Tokens scored or generated", pool)
-        self._rate = Gauge("pmpo_tokens_per_second", "Tokens a second since the last look", pool)
+        self._rate = Gauge("pmpo_tokens_per_second", "Tokens a second since the last observation", pool)
         self._replicas = Gauge("pmpo_replicas", "Live replicas by state", ("pool", "state"))
         self._idle = Gauge("pmpo_idle_share", "Share of the ready replicas' time without work", pool)
         self._loss = Gauge("pmpo_task_loss", "Best training loss in nats", task)
@@ -121,7 +121,7 @@ class Metrics:
         self._progress: dict[str, Progress] = {}
 
     def observe_pool(self, role: str, stats: PoolTotals, now: float) -> None:
-        """Show how the pool of `role` stands at `now` (seconds of any steady clock)."""
+        """Publish the state of the pool of `role` at `now` (seconds of any steady clock)."""
         before, then = self._last.get(role, (None, now))
         self._last[role] = (stats, now)
         change = pool_change(before, stats, now - then)
@@ -134,25 +134,26 @@ class Metrics:
             (self._failed, change.failed),
             (self._tokens, change.tokens),
         ):
-            # Ray's counters refuse to grow by nothing.
+            # Ray's counters reject an increment of 0.
             if more > 0:
                 counter.inc(more, tags)
         if change.tokens_per_second is not None:
             self._rate.set(change.tokens_per_second, tags)
         if change.idle_share is not None:
             self._idle.set(change.idle_share, tags)
-        # A state that the last replica has left has to be seen at 0, not at its last number.
+        # A state that no replica is in any more has to be seen at 0, not at its last number.
         known = self._states.setdefault(role, set())
         known.update(stats.states)
         for state in known:
             self._replicas.set(stats.states.get(state, 0), {**tags, "state": tag_value(state)})
 
     def observe_task(self, progress: Progress) -> None:
-        """Note where a task stands; shown from the next `show_tasks` on."""
+        """Note the progress of a task, published from the next `show_tasks` on."""
         self._progress[progress.task] = progress
 
     def show_tasks(self) -> None:
-        """Show where all tasks noted so far stand. A task has no loss before its first round is scored."""
+        """Publish the progress of all tasks noted so far. A task has no loss before its first round is
+        scored."""
         for name, progress in self._progress.items():
             tags = {"task": tag_value(name)}
             self._round.set(progress.round, tags)
@@ -170,8 +171,9 @@ async def publish(
     interval: float = 5.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Show all tasks and pools (by role) every `interval` seconds until cancelled, and once more then: Ray
-    sends what it was told when it is shut down. From 20 s on, an interval leaves gaps in the gauges.
+    """Publish all tasks and pools (by role) every `interval` seconds until cancelled, and once more at the
+    end: Ray sends the last values when it is shut down. An interval of 20 s or more leaves gaps in the
+    gauges.
     """
 
     def show() -> None:

@@ -24,7 +24,7 @@ from pmpo_ray.config.run import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """The started clients of a run, and what each pool is doing, by its name: scorer and rewriter, or both
+    """The started clients of a run, and the statistics of each pool by its name: scorer and rewriter, or both
     for one pool in both roles."""
 
     scorer: ScorerPool
@@ -34,7 +34,8 @@ class Pools:
 
 @asynccontextmanager
 async def running_pools(config: RunConfig, plan: Plan) -> AsyncIterator[Pools]:
-    """Pools as `config` and `plan` say, a replica of each ready. Errors as in `Pool.start`."""
+    """Start the pools of a run, and end them with the block. One replica of each is ready. Errors as in
+    `Pool.start`."""
     if plan.rewriter is None:
         model = config.scorer_model
         scorer, rewriter = await start_shared_pool(

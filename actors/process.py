@@ -1,4 +1,4 @@
-"""The process of a replica: where it is, and when it ends by itself.
+"""The process of a replica: its address, and its end when the engine dies.
 
 Invariant: no process goes on answering calls for an engine that has died.
 """
@@ -18,14 +18,14 @@ _log = logging.getLogger(__name__)
 
 
 def where() -> str:
-    """Where this process lives, as "host:pid"."""
+    """The address of this process, as "host:pid"."""
     return f"{platform.node()}:{os.getpid()}"
 
 
 @contextmanager
 def ending_with_engine(engine: AsyncScorer | AsyncGenerator) -> Iterator[None]:
-    """End the process where the engine turns out to be dead: its pool sees a lost replica at once, and what
-    the engine held, a GPU's memory above all, is free for the next one."""
+    """End the process if the engine is found dead: the pool sees a lost replica at once, and the engine's
+    resources, above all a GPU's memory, are free for the next replica."""
     try:
         yield
     except EngineLostError as error:

@@ -25,7 +25,7 @@ class RewardActor:
         self._model: ProcessRewardModel | None = None
 
     async def start(self) -> EngineInfo:
-        """Load the model. Raises ModelError where that cannot be done."""
+        """Load the model. Raises ModelError if it cannot be loaded."""
         self._model = await self._in_thread_load()
         return self._model.info()
 
@@ -39,7 +39,7 @@ class RewardActor:
         )
 
     async def ping(self) -> str:
-        """Where this replica lives, as "host:pid"."""
+        """The address of this replica, as "host:pid"."""
         return where()
 
     async def _in_thread_load(self) -> ProcessRewardModel:

@@ -38,12 +38,12 @@ class RewriterActor:
         return self._engine.info()
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:
-        """The samples of `request`, made beside those of other calls. Errors as in `Generator.generate`."""
+        """The samples of `request`. Calls run at the same time. Errors as in `Generator.generate`."""
         if self._engine is None:
             raise RuntimeError("generate was called before start")
         with ending_with_engine(self._engine):
             return await self._engine.generate(request)
 
     async def ping(self) -> str:
-        """Where this replica lives, as "host:pid"."""
+        """The address of this replica, as "host:pid"."""
         return where()

@@ -45,13 +45,13 @@ class ScorerActor:
         stop: int,
         shots: tuple[Example, ...],
     ) -> ScoreResult:
-        """Scores of `examples[start:stop]`. The whole set is passed, by reference, so that it is sent to
-        a node once and not with every chunk. Errors as in `Scorer.score`."""
+        """Scores of `examples[start:stop]`. The whole set is passed as a reference that Ray resolves, so
+        that it is sent to a node once and not with every chunk. Errors as in `Scorer.score`."""
         if self._engine is None:
             raise RuntimeError("score was called before start")
         with ending_with_engine(self._engine):
             return await self._engine.score(ScoreRequest(instruction, examples[start:stop], shots))
 
     async def ping(self) -> str:
-        """Where this replica lives, as "host:pid"."""
+        """The address of this replica, as "host:pid"."""
         return where()

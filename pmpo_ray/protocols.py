@@ -1,16 +1,16 @@
-"""What the parts of the optimiser promise each other.
+"""The interfaces of engines and clients.
 
 Engines hold one model replica and know nothing of Ray. `Scorer` and `Generator` are synchronous, for one
-thread; `AsyncScorer` and `AsyncGenerator` belong to the event loop they were opened on and take many requests
-at once. Clients (`ScoreClient`, `GenerateClient`) are what a search awaits: an engine called in a thread, or
+thread; `AsyncScorer` and `AsyncGenerator` belong to the event loop that they were opened on and take many
+requests at once. A search awaits clients (`ScoreClient`, `GenerateClient`): an engine called in a thread, or
 a pool of replicas on a cluster.
 
 Error semantics, the same everywhere:
-- `EngineError` and `DataError`: the request itself is at fault; another replica would fail alike, so
-  nobody retries it. The candidate it belongs to fails with that reason, the run goes on.
-- `EndpointError`: the server behind the engine is at fault, no request; the unit is given to another replica.
-- `EngineLostError`: the engine is dead; its process ends, and the unit is given to another replica.
-- any other exception: the replica is at fault; a pool marks it down and gives the unit to another one.
+- `EngineError` and `DataError`: the request is at fault. Another replica would fail alike, so nobody retries
+  it. The candidate of the request fails with that reason, and the run goes on.
+- `EndpointError`: the server behind the engine is at fault, not the request. Another replica gets the unit.
+- `EngineLostError`: the engine is dead. Its process ends, and another replica gets the unit.
+- any other exception: the replica is at fault. The pool suspects it, and another replica gets the unit.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Generator(Protocol):
     def info(self) -> EngineInfo: ...
 
     def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
-        """Answer all requests together, results in their order.
+        """Answer all requests in one batch; the results are in the order of the requests.
 
         Raises EngineError if a prompt leaves no room for an answer in the context.
         """
@@ -69,7 +69,7 @@ class AsyncScorer(Protocol):
         ...
 
     def close(self) -> None:
-        """End what was started for it; nothing may be asked of it afterwards."""
+        """End the threads and processes of the engine; no method may be called afterwards."""
         ...
 
 
@@ -84,12 +84,12 @@ class AsyncGenerator(Protocol):
         ...
 
     def close(self) -> None:
-        """End what was started for it; nothing may be asked of it afterwards."""
+        """As `AsyncScorer.close`."""
         ...
 
 
 class ScoreClient(Protocol):
-    """Scores from anywhere: what a search awaits."""
+    """A source of scores that a search awaits."""
 
     async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
         """Return one score per example, in the order of `request.examples`, under the error semantics above.
@@ -101,7 +101,7 @@ class ScoreClient(Protocol):
 
 
 class GenerateClient(Protocol):
-    """Samples from anywhere: what a search awaits."""
+    """A source of samples that a search awaits."""
 
     async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
         """The samples of `request`; `rounds_left` as in `ScoreClient.score`."""
@@ -109,6 +109,6 @@ class GenerateClient(Protocol):
 
 
 class Observer(Protocol):
-    """Told of every change of every task, on the driver's event loop; must return quickly."""
+    """Called for every change of every task, on the driver's event loop; must return quickly."""
 
     def __call__(self, progress: Progress) -> None: ...
