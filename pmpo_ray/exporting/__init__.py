@@ -1,8 +1,8 @@
-"""The optimised instructions of a run in the forms that other tools load.
+"""The optimised instructions of a run in the formats of other tools.
 
-Always true: what a tool makes of an export is the instruction that was optimised, character for character,
-with the input and the shots where the search had them. Texts from models and data are quoted for the
-language they are written into: no template, file name or code in them has any effect.
+Invariants: a tool that loads an export gets exactly the instruction that was optimised, with the input and
+the shots where the search had them. Texts from models and data are quoted for the language of the export, so
+no template, file name or code in them has any effect.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ Files = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """How a format is written, and whether its text shows the shots, which are read from the task's data."""
+    """A writer, and if its files contain the shots, which are read from the task's data."""
 
     write: Callable[[RunHistory, tuple[ExportedPrompt, ...]], Files]
     shots: bool = True
 
 
 def export(history: RunHistory, task: str | None, form: Form) -> Files:
-    """The texts of the files of an export by their names; one that is alone is a document of its own.
+    """The files of an export: their contents by name.
 
-    Without `task` all tasks with a finished round are exported:
+    `task` is the task to export, None for all tasks with a finished round:
 
-    - text, dspy, langchain, promptfoo: a file for each task, named after it
-    - json, yaml: one document with all of them
-    - openai: a request body; for several tasks an input file of the batch interface, a line each
-    - lm-eval: for each task its configuration and its test part, and the code that reads such a part
+    - text, dspy, langchain, promptfoo: one file for each task, named after it
+    - json, yaml: one document with all tasks
+    - openai: a request body; for several tasks an input file of the batch API, with one line for each
+    - lm-eval: for each task its configuration and its test part, and the code that reads a test part
 
-    Shots, where the run showed some, and the test part for lm-eval are read from the data of the task.
+    Shots, if the run used any, and the test part for lm-eval are read from the data of the task.
 
-    Raises RunFolderError for a task that the run does not have, DataError or ConfigError where the data are
-    needed and cannot be read or are others than the run saw, and DataError for texts that are no Unicode.
+    Raises RunFolderError for a task that the run does not have, DataError or ConfigError if needed data
+    cannot be read or have changed since the run, and DataError for texts that are not valid Unicode.
     """
     chosen = history.tasks if task is None else (history.task(task),)
-    described = _FORMATS[form]
-    return described.write(history, prompts_of(history, chosen, shots=described.shots))
+    chosen_format = _FORMATS[form]
+    return chosen_format.write(history, prompts_of(history, chosen, shots=chosen_format.shots))
 
 
-def _a_file_each(
+def _file_per_task(
     suffix: str, document: Callable[[ExportedPrompt], str]
 ) -> Callable[[RunHistory, tuple[ExportedPrompt, ...]], Files]:
     def write(_: RunHistory, prompts: tuple[ExportedPrompt, ...]) -> Files:
@@ -62,12 +62,12 @@ def _instruction(prompt: ExportedPrompt) -> str:
 
 
 _FORMATS: Mapping[Form, _Format] = {
-    "text": _Format(_a_file_each("txt", _instruction), shots=False),
+    "text": _Format(_file_per_task("txt", _instruction), shots=False),
     "json": _Format(documents.as_json),
     "yaml": _Format(documents.as_yaml),
-    "dspy": _Format(_a_file_each("json", frameworks.dspy_state)),
-    "langchain": _Format(_a_file_each("json", frameworks.langchain_template)),
-    "promptfoo": _Format(_a_file_each("yaml", promptfoo.configuration)),
+    "dspy": _Format(_file_per_task("json", frameworks.dspy_state)),
+    "langchain": _Format(_file_per_task("json", frameworks.langchain_template)),
+    "promptfoo": _Format(_file_per_task("yaml", promptfoo.configuration)),
     "lm-eval": _Format(lm_eval.task_files),
     "openai": _Format(openai_bodies.request_bodies),
 }

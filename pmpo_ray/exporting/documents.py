@@ -1,7 +1,7 @@
-"""A run's result as a JSON or YAML document, for programs of one's own.
+"""A run's result as a JSON or YAML document, for other programs.
 
-Always true: both hold the same. Losses are in nats, accuracies from 0 to 1 with the ends of their 95%
-confidence intervals; null stands where a number does not exist.
+Invariants: both documents have the same content. Losses are in nats, accuracies from 0 to 1 with the bounds
+of their 95% confidence intervals; a number that does not exist is null.
 """
 
 from __future__ import annotations

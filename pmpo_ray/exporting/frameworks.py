@@ -1,6 +1,6 @@
-"""Prompts for libraries that programs are built with: DSPy and LangChain.
+"""Prompts for the libraries DSPy and LangChain.
 
-Always true: nothing here imports them. The documents have the forms that their own savers write.
+Invariant: the documents have the formats in which the libraries save prompts; the libraries are not imported.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _MESSAGES = {"system": ("SystemMessage", "system"), "user": ("HumanMessage", "hu
 
 
 def dspy_state(prompt: ExportedPrompt) -> str:
-    """What `dspy.Predict("input -> answer").load(FILE)` takes, the shots as its demonstrations.
+    """The state that `dspy.Predict("input -> answer").load(FILE)` loads, with the shots as demonstrations.
 
-    DSPy tidies every instruction like a docstring: it drops blank lines and white space around it, and the
-    indentation that all lines but the first share.
+    DSPy cleans every instruction like a docstring: it removes blank lines and white space around it, and the
+    indentation that all lines except the first share.
     """
     return json_document(
         {
@@ -35,33 +35,33 @@ def dspy_state(prompt: ExportedPrompt) -> str:
                 ],
             },
             "lm": None,
-            # Versions of DSPy that one need not have.
+            # No requirements on the versions of DSPy and its dependencies.
             "metadata": {"dependency_versions": {}},
         }
     )
 
 
 def langchain_template(prompt: ExportedPrompt) -> str:
-    """What `langchain_core.load.loads(TEXT, allowed_objects="core")` takes: a ChatPromptTemplate, or a
-    PromptTemplate for a run in the plain layout. Its only variable is `input`."""
+    """The template that `langchain_core.load.loads(TEXT, allowed_objects="core")` loads: a
+    ChatPromptTemplate, or a PromptTemplate for a run in the plain layout. Its only variable is `input`."""
     if prompt.layout == "plain":
         before, after = prompt.running_text()
         return json_document(_template(brace_quoted(before) + _INPUT + brace_quoted(after)))
-    *told, last = prompt.turns()
-    asked = _object(
+    *earlier, last = prompt.turns()
+    question = _object(
         ("prompts", "chat", "HumanMessagePromptTemplate"),
         {"prompt": _template(brace_quoted(last.text) + _INPUT)},
     )
     return json_document(
         _object(
             ("prompts", "chat", "ChatPromptTemplate"),
-            {"input_variables": ["input"], "messages": [*(_message(turn) for turn in told), asked]},
+            {"input_variables": ["input"], "messages": [*map(_message, earlier), question]},
         )
     )
 
 
 def _message(turn: Turn) -> Value:
-    # A message, unlike a template of one, stands as it is.
+    # A message, unlike a message template, is not rendered.
     name, kind = _MESSAGES[turn.role]
     return _object(("schema", "messages", name), {"content": turn.text, "type": kind})
 

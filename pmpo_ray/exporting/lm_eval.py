@@ -1,8 +1,8 @@
-"""Tasks for lm-evaluation-harness, with the test part of each task beside its configuration.
+"""Tasks for lm-evaluation-harness, with the test part of each task next to its configuration.
 
-Always true: the folder can be moved, since rows are found beside the code that reads them; rows reach the
-harness as data, the instruction as a template that renders to it. The test part is the run's own, so
-accuracies there and here are about the same examples.
+Invariants: the folder can be moved, because rows are found next to the code that reads them. The harness gets
+rows as data, and the instruction as a template that renders to it. The test part is that of the run, so
+accuracies of the harness and of the run refer to the same examples.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 from pmpo_ray.engines.prompt_encoder import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT
 from pmpo_ray.errors import DataError
 from pmpo_ray.evaluation.answers.reader import AnswerReader
-from pmpo_ray.exporting.prompts import ExportedPrompt, jobs_of
+from pmpo_ray.exporting.prompts import ExportedPrompt, prepared_of
 from pmpo_ray.exporting.quoting import Value, expression_quoted, json_line, yaml_document
 from pmpo_ray.history.run_history import RunHistory
 from pmpo_ray.prepared_task import PreparedTask
@@ -33,34 +33,34 @@ from datasets import Dataset
 
 
 def rows(file, **_):
-    """The test part in `file`, which stands beside this code."""
+    """The test part in `file`, which is next to this code."""
     with Path(__file__).with_name(file).open(encoding="utf-8", newline="\\n") as lines:
         return {"test": Dataset.from_list([json.loads(line) for line in lines])}
 '''
 _ENDS = ("</s>", "<|im_end|>", "<|eot_id|>")
 """Ends of a chat model's turn; without any, the harness would cut replies at their first empty line."""
-_FINDS: Mapping[Literal["number", "letter"], str] = {
+_PATTERNS: Mapping[Literal["number", "letter"], str] = {
     "number": r"(-?\d[\d,]*(?:\.\d+)?)",
     "letter": r"\(([A-Z])\)",
 }
-"""What the last place of is the answer that a reply gives, by the kind of answer."""
+"""Patterns whose last match in a reply is its answer, by the kind of answer."""
 
 
 def task_files(history: RunHistory, prompts: tuple[ExportedPrompt, ...]) -> dict[str, str]:
-    """For each task TASK.yaml and TASK.jsonl, and the code that reads the latter.
+    """TASK.yaml and TASK.jsonl for each task, and the code that reads the latter.
 
-    Raises DataError or ConfigError where the data cannot be read, DataError for an empty test part.
+    Raises DataError or ConfigError if the data cannot be read, DataError for an empty test part.
     """
-    jobs = jobs_of(history, [prompt.task for prompt in prompts])
+    prepared_tasks = prepared_of(history, [prompt.task for prompt in prompts])
     files = {_READER: _READER_CODE}
     for prompt in prompts:
-        job, name = jobs[prompt.task], task_folder(prompt.task)
-        if not job.split.test:
+        prepared, name = prepared_tasks[prompt.task], task_folder(prompt.task)
+        if not prepared.split.test:
             raise DataError(
                 f"{history.location}: task {prompt.task} has no test part to evaluate on; "
                 "lower split.train_fraction or split.validation and run again, or choose another format"
             )
-        part = _part(job)
+        part = _part(prepared)
         files[f"{name}.jsonl"] = "".join(json_line(row) for row in part.rows)
         files[f"{name}.yaml"] = _configuration(prompt, part, f"pmpo_{name}", f"{name}.jsonl")
     return files
@@ -68,26 +68,27 @@ def task_files(history: RunHistory, prompts: tuple[ExportedPrompt, ...]) -> dict
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A test part. `answers` is what they are: one of some choices, or what a reply is searched for."""
+    """The rows of a test part. `answers` is their kind: one of several choices, or text that is searched for
+    in a reply."""
 
     rows: Sequence[Value]
     answers: Literal["choice", "number", "letter", "text"]
 
 
-def _part(job: PreparedTask) -> _Part:
-    test = job.split.test
-    if job.task.kind != "text" and all(example.negatives for example in test):
+def _part(prepared: PreparedTask) -> _Part:
+    test = prepared.split.test
+    if prepared.task.kind != "text" and all(example.negatives for example in test):
         return _Part([_choice_row(example) for example in test], "choice")
-    reader = AnswerReader(job.task)
+    reader = AnswerReader(prepared.task)
     kinds = {reader.kind(example) for example in test}
-    for kind in _FINDS:
+    for kind in _PATTERNS:
         if kinds == {kind}:
             return _Part([_row(example, reader.wanted(example)) for example in test], kind)
     return _Part([_row(example, example.target) for example in test], "text")
 
 
 def _choice_row(example: Example) -> Value:
-    # In the order of the alphabet, so that a tie does not go to the right answer.
+    # In alphabetical order, so that the right answer does not win a tie.
     choices = sorted({example.target, *example.negatives})
     return {_INPUT: example.input, _CHOICES: choices, _ANSWER: choices.index(example.target)}
 
@@ -120,7 +121,7 @@ def _configuration(prompt: ExportedPrompt, part: _Part, name: str, data: str) ->
 
 
 def _texts(prompt: ExportedPrompt) -> dict[str, Value]:
-    """The prompt around a row, whose input is the text of the row's column."""
+    """The settings that build the prompt around a row's input."""
     texts: dict[str, Value]
     if prompt.layout == "plain":
         texts = {
@@ -129,21 +130,21 @@ def _texts(prompt: ExportedPrompt) -> dict[str, Value]:
         }
         shots = [(shot.input, shot.target) for shot in prompt.shots]
     else:
-        *told, last = prompt.turns()
-        texts = {"description": _description(told.pop(0).text)} if prompt.layout == "system" else {}
+        *earlier, last = prompt.turns()
+        texts = {"description": _description(earlier.pop(0).text)} if prompt.layout == "system" else {}
         head = expression_quoted(last.text)
         texts["doc_to_text"] = f"{head}{{{{ {_INPUT} }}}}" if head else _INPUT
-        shots = [(asked.text, answered.text) for asked, answered in zip(told[::2], told[1::2], strict=True)]
+        shots = [(user.text, reply.text) for user, reply in zip(earlier[::2], earlier[1::2], strict=True)]
     if shots:
         texts["fewshot_config"] = {
             "sampler": "first_n",
-            "samples": [{_INPUT: asked, _CHOICES: [answer], _ANSWER: answer} for asked, answer in shots],
+            "samples": [{_INPUT: text, _CHOICES: [answer], _ANSWER: answer} for text, answer in shots],
         }
     return texts
 
 
 def _description(instruction: str) -> str:
-    # What is called like a column would be read from it.
+    # The harness would replace a text that equals a column's name by the column.
     return f"{{{{ '{instruction}' }}}}" if instruction in _COLUMNS else expression_quoted(instruction)
 
 
@@ -174,10 +175,10 @@ def _by_reply(part: _Part, *, plain: bool) -> dict[str, Value]:
             }
         ],
     }
-    for kind, pattern in _FINDS.items():
+    for kind, pattern in _PATTERNS.items():
         if part.answers == kind:
-            found: Value = {"function": "regex", "group_select": -1, "regex_pattern": pattern}
+            last_match: Value = {"function": "regex", "group_select": -1, "regex_pattern": pattern}
             settings["filter_list"] = [
-                {"name": f"last_{kind}", "filter": [found, {"function": "take_first"}]}
+                {"name": f"last_{kind}", "filter": [last_match, {"function": "take_first"}]}
             ]
     return settings

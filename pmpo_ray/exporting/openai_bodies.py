@@ -1,7 +1,7 @@
-"""Request bodies for OpenAI's interface and the many servers that speak it.
+"""Request bodies for OpenAI-compatible servers.
 
-Always true: the last "{{input}}" of a body is the place of the input, whatever the instruction holds; a run
-in the plain layout gives bodies for completions, the others for chat completions.
+Invariants: the last "{{input}}" of a body is the place of the input, whatever the instruction contains. A run
+in the plain layout has bodies for completions, the others have bodies for chat completions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ INPUT = "{{input}}"
 
 
 def request_bodies(_: RunHistory, prompts: tuple[ExportedPrompt, ...]) -> dict[str, str]:
-    """One body, or for several tasks the lines of an input file of the batch interface, named by task."""
+    """One body, or for several tasks an input file of the batch API, whose lines have tasks as their ids."""
     if len(prompts) == 1:
         return {f"{task_folder(prompts[0].task)}.json": json_document(_body(prompts[0]))}
     lines = (
@@ -40,7 +40,7 @@ def _body(prompt: ExportedPrompt) -> Value:
             "stop": [PLAIN_END],
             "temperature": 0,
         }
-    *told, last = prompt.turns()
-    messages: list[Value] = [{"role": turn.role, "content": turn.text} for turn in told]
+    *earlier, last = prompt.turns()
+    messages: list[Value] = [{"role": turn.role, "content": turn.text} for turn in earlier]
     messages.append({"role": last.role, "content": last.text + INPUT})
     return {"model": prompt.model, "messages": messages, "temperature": 0}

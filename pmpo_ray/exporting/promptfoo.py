@@ -1,8 +1,8 @@
-"""A configuration for promptfoo, which runs prompts over examples and shows the outputs side by side.
+"""A configuration for promptfoo, which runs prompts on examples and shows the outputs side by side.
 
-Always true: the prompt renders to the prompt that was optimised with the variable `input` in its place. The
-examples are training examples and say so; what promptfoo would take for a template, a file or a package is
-left out of them.
+Invariants: the prompt renders to the prompt that was optimised, with the variable `input` in its place. The
+examples are training examples and are labelled as such; none of them has a text that promptfoo would
+interpret as a template, a file or a package.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from pmpo_ray.types import Example
 
 _EXAMPLES = 8
 _LONGEST_ANSWER = 80
-"""Characters of a target that an output can be expected to equal."""
+"""The length up to which a target is short enough to compare an output with it exactly, in characters."""
 _LOCAL_SERVER = "http://localhost:8000/v1"
-"""Where vLLM, and what follows it, serves a model unless told otherwise."""
+"""The default address of a model served by vLLM and by compatible servers."""
 _INPUT = "{{ input }}"
 _ADDRESS = re.compile(r"[A-Za-z]+:")
 """The beginning of a prompt that promptfoo might run or fetch instead ("exec:", "langfuse:")."""
-_MEANT = re.compile(r"\A(?:file|package):|\A[a-z]+://|\{[{%#]|\n\Z")
-"""What promptfoo would load, render or cut."""
+_SPECIAL = re.compile(r"\A(?:file|package):|\A[a-z]+://|\{[{%#]|\n\Z")
+"""Texts that promptfoo would load, render or cut."""
 _HEAD = """\
 # yaml-language-server: $schema=https://promptfoo.dev/config-schema.json
 # Run it with: promptfoo eval -c THIS_FILE
-# The provider is an example. The tests are training examples: replace them with examples that the
-# optimisation did not see before you compare prompts.
+# The provider is an example. The tests are training examples: before you compare prompts, replace them
+# with examples that the optimisation did not see.
 """
 
 
 def configuration(prompt: ExportedPrompt) -> str:
-    """The file that `promptfoo eval -c FILE` takes."""
+    """The file for `promptfoo eval -c FILE`."""
     tests = [_test(number, example) for number, example in enumerate(_shown(prompt), start=1)]
     return _HEAD + yaml_document(
         {
@@ -52,10 +52,10 @@ def _prompt(prompt: ExportedPrompt) -> str:
         before, after = (expression_quoted(text) for text in prompt.running_text())
         guard = "{{ '' }}" if _ADDRESS.match(before) else ""
         return guard + before + _INPUT + after
-    *told, last = prompt.turns()
-    messages = [{"role": turn.role, "content": expression_quoted(turn.text)} for turn in told]
+    *earlier, last = prompt.turns()
+    messages = [{"role": turn.role, "content": expression_quoted(turn.text)} for turn in earlier]
     messages.append({"role": last.role, "content": expression_quoted(last.text) + _INPUT})
-    # On several lines, or promptfoo would look for a file of this name.
+    # On several lines, because promptfoo would look for a file named like a single line.
     return json.dumps(messages, ensure_ascii=False, indent=2)
 
 
@@ -70,11 +70,11 @@ def _provider(prompt: ExportedPrompt) -> Value:
 
 
 def _shown(prompt: ExportedPrompt) -> list[Example]:
-    """The first examples that promptfoo takes as they are."""
+    """The first examples whose texts promptfoo does not interpret."""
     ordinary = [
         example
         for example in prompt.history.examples
-        if not _MEANT.search(example.input) and not _MEANT.search(example.target)
+        if not _SPECIAL.search(example.input) and not _SPECIAL.search(example.target)
     ]
     return ordinary[:_EXAMPLES]
 

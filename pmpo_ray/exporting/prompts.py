@@ -1,7 +1,7 @@
-"""The prompt that a search optimised, as parts that every tool can be given.
+"""The prompt that a search optimised, as parts from which the formats of all tools are made.
 
-Always true: turns and running text are those of `pmpo_ray.engines.prompt_encoder`, in the layout that the
-run's scorer had; every text can be written as UTF-8.
+Invariants: turns and running text are those of `pmpo_ray.engines.prompt_encoder`, in the layout that the
+run's scorer had; every text can be encoded as UTF-8.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from pmpo_ray.config.run import RunConfig
 from pmpo_ray.engines.prompt_encoder import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT, USER_GAP, Layout
 from pmpo_ray.errors import DataError
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
-from pmpo_ray.prepared_task import PreparedTask, given_tasks, prepare_tasks
+from pmpo_ray.prepared_task import PreparedTask, tasks_from_python, prepare_tasks
 from pmpo_ray.store import data_hash
 from pmpo_ray.types import Example
 
@@ -29,8 +28,8 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class ExportedPrompt:
-    """A task's best instruction with what stands around it. `url` is the address of the model's server,
-    None where it has none of its own; `local` says that the run loaded the model itself."""
+    """A task's best instruction and the prompt around it. `url` is the address of the model's server, None if
+    none is configured; `local` is true if the run loaded the model itself."""
 
     history: TaskHistory
     layout: Layout
@@ -48,22 +47,22 @@ class ExportedPrompt:
         return self.history.best.candidate.text
 
     def turns(self) -> tuple[Turn, ...]:
-        """The messages of a chat. The last one is the user's: the input goes behind its text, which is empty
-        where the input stands alone."""
-        told: list[Turn] = []
+        """The messages of a chat. The last one is the user's: the input follows its text, which is empty if
+        the message is the input alone."""
+        turns: list[Turn] = []
         head = ""
         if self.layout == "system":
-            told.append(Turn("system", self.instruction))
+            turns.append(Turn("system", self.instruction))
         else:
             head = self.instruction + USER_GAP
         for shot in self.shots:
-            told += [Turn("user", head + shot.input), Turn("assistant", shot.target)]
+            turns += [Turn("user", head + shot.input), Turn("assistant", shot.target)]
             head = ""
-        return (*told, Turn("user", head))
+        return (*turns, Turn("user", head))
 
     def running_text(self) -> tuple[str, str]:
-        """What stands before and after the input in the text that a base model goes on with. Its answer
-        begins with a blank."""
+        """The text before and after the input in a prompt that a base model completes. Its answer begins with
+        a space."""
         shown = "".join(
             f"{PLAIN_INPUT}{shot.input}{PLAIN_OUTPUT} {shot.target}{PLAIN_END}" for shot in self.shots
         )
@@ -73,14 +72,15 @@ class ExportedPrompt:
 def prompts_of(
     history: RunHistory, tasks: Sequence[TaskHistory], *, shots: bool
 ) -> tuple[ExportedPrompt, ...]:
-    """The prompts of some tasks of a run, with their shots if they are wanted.
+    """The prompts of some tasks of a run, with or without their shots.
 
-    Raises DataError or ConfigError where the run showed shots that cannot be read any more, DataError for an
-    instruction that is no Unicode text.
+    Raises DataError or ConfigError if the run used shots that cannot be read any more, DataError for an
+    instruction that is not valid Unicode.
     """
     for task in tasks:
         _check_unicode(task)
-    jobs = jobs_of(history, [task.task for task in tasks]) if shots and history.config.split.shots else {}
+    with_shots = shots and history.config.split.shots > 0
+    prepared = prepared_of(history, [task.task for task in tasks]) if with_shots else {}
     scorer = history.manifest.scorer if history.manifest is not None else None
     config = history.config.scorer
     remote = config.engine == "openai" or (scorer is not None and scorer.engine == "openai")
@@ -91,45 +91,39 @@ def prompts_of(
             model=scorer.model if scorer is not None else config.model or history.config.model,
             local=not remote,
             url=config.endpoint.url if remote else None,
-            shots=jobs[task.task].split.shots if task.task in jobs else (),
+            shots=prepared[task.task].split.shots if with_shots else (),
         )
         for task in tasks
     )
 
 
-def jobs_of(history: RunHistory, names: Sequence[str]) -> Mapping[str, PreparedTask]:
-    """The tasks called `names` with their data, as the run prepared them.
+def prepared_of(history: RunHistory, names: Sequence[str]) -> Mapping[str, PreparedTask]:
+    """The searches called `names` with their data, as the run prepared them.
 
-    Raises DataError or ConfigError where the data cannot be read, DataError where they are others than the
-    run saw.
+    Raises DataError or ConfigError if the data cannot be read, DataError if they have changed since the run.
     """
     config = history.config
-    needed = tuple(task for task in config.tasks if _called(config, task.name) & set(names))
+    needed = tuple(task for task in config.tasks if set(config.named_searches(task.name)) & set(names))
     try:
         chosen = config.model_copy(update={"tasks": needed})
-        given = given_tasks(chosen, history.location, {})
-        jobs = {job.task.name: job for job in prepare_tasks(chosen, given)}
+        python_data = tasks_from_python(chosen, history.location, {})
+        prepared = {one.task.name: one for one in prepare_tasks(chosen, python_data)}
     except DataError as error:
         raise DataError(
             f"{history.location}: this export needs the data of its tasks, and {error}"
         ) from error
     for name in names:
         known = history.manifest.data.get(name) if history.manifest is not None else None
-        if known is not None and known != data_hash(jobs[name].task.examples):
+        if known is not None and known != data_hash(prepared[name].task.examples):
             raise DataError(
                 f"{history.location}: the data of task {name} have changed since the run; restore them, or "
-                "export with --format text, which needs none"
+                "export with --format text, which needs no data"
             )
-    return jobs
-
-
-def _called(config: RunConfig, task: str) -> set[str]:
-    """What the jobs of one task are called."""
-    return set(config.named_searches(task))
+    return prepared
 
 
 def _layout(named: str) -> Layout:
-    # A run that was cut off before its model was loaded does not know; most chat models have a system turn.
+    # A run that was stopped before its model was loaded does not know; most chat models have a system turn.
     return cast(Layout, named) if named in ("system", "user", "plain") else "system"
 
 
@@ -139,6 +133,6 @@ def _check_unicode(task: TaskHistory) -> None:
             scored.candidate.text.encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"task {task.task}: candidate {scored.candidate.id} holds half a surrogate pair, which no "
-                "file can hold; write the instruction as valid Unicode and run again"
+                f"task {task.task}: candidate {scored.candidate.id} has a lone surrogate, which cannot be "
+                "written to a file; write the instruction as valid Unicode and run again"
             ) from error

@@ -1,7 +1,7 @@
 """Texts quoted for the languages of other tools.
 
-Always true: a template that was made here renders to the quoted text alone, whatever stands in it; documents
-hold no character that would steer a terminal or turn the direction of text, and read back as they were.
+Invariants: a template made here renders to exactly the quoted text, whatever it contains. Documents contain
+no hidden character (`pmpo_ray.text.is_hidden`), and read back as the values they were made of.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from pmpo_ray.text import is_hidden
 
 Value: TypeAlias = "bool | int | float | str | Sequence[Value] | Mapping[str, Value] | None"
-"""What a document consists of; a float is finite."""
+"""The values of a document; a float is finite."""
 
 _TAG = re.compile(r"\{|\r|#(?=\})")
 _IN_EXPRESSION = {"\r": r"\r"}
@@ -26,8 +26,8 @@ _IN_EXPRESSION = {"\r": r"\r"}
 def expression_quoted(text: str) -> str:
     """A template of Jinja or Nunjucks that renders to `text`.
 
-    Every "{" is an expression of its own, so that no tag can begin. So is the "#" of "#}", at which Nunjucks
-    stops outside a comment, too, and every carriage return, which Jinja would turn into a line feed.
+    Every "{" becomes an expression, so that no tag can begin. So does the "#" of "#}", which Nunjucks rejects
+    even outside of a comment, and every carriage return, which Jinja would turn into a line feed.
     """
     return _TAG.sub(lambda match: f"{{{{ '{_IN_EXPRESSION.get(match[0], match[0])}' }}}}", text)
 
@@ -48,7 +48,7 @@ def json_document(value: Value) -> str:
 
 
 def yaml_document(value: Value) -> str:
-    """A YAML document; texts of several lines stand in it line by line where YAML can hold them so."""
+    """A YAML document; texts of several lines are written line by line where YAML allows it."""
     dumped = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=math.inf)
     return _escaped(str(dumped), _yaml_escape)
 
@@ -59,13 +59,14 @@ def _escaped(document: str, escape: Callable[[str], str]) -> str:
 
 
 def _json_escape(character: str) -> str:
-    """The UTF-16 code units of a character: JSON has no longer escapes."""
+    """The escaped UTF-16 code units of a character: JSON has no other escapes above U+FFFF."""
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def _yaml_escape(character: str) -> str:
-    """The escape of a character within double quotes; YAML does not join code units."""
+    """The escape of a character within double quotes. Above U+FFFF it cannot be JSON's: YAML does not join
+    code units."""
     return f"\\U{ord(character):08x}" if ord(character) > 0xFFFF else _json_escape(character)
 
 

@@ -1,4 +1,4 @@
-"""What exports hold, and what `pmpo export` writes where. The tools themselves: test_tools.py."""
+"""The contents of exports, and the files that `pmpo export` writes; test_tools.py runs the tools."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from pmpo_ray.exporting.quoting import (
 )
 from pmpo_ray.history.run_history import load_history
 from pmpo_ray.prepared_task import prepare_tasks
+from pmpo_ray.text import is_hidden
 from pmpo_ray.types import Example
 from tests.exports import HOSTILE, run_with
 from tests.run_folders import write_run
@@ -71,6 +72,19 @@ def test_documents_read_back_and_hold_nothing_that_steers(first: str, second: st
     assert not set(written) & set(STEERING)
 
 
+@pytest.mark.parametrize("hidden", ["\u200b", "\U000e0041", "\u202e", "\x1b"])
+def test_hidden_characters_are_escaped_in_documents(hidden: str) -> None:
+    """U+E0041, a tag character, is beyond UTF-16's code units: JSON and YAML escape it differently."""
+    assert is_hidden(hidden)
+    value = {"text": f"one{hidden} line", "lines": f"first\nsecond{hidden}\n", f"key{hidden}": [hidden]}
+    for document in (json_document(value), json_line(value)):
+        assert json.loads(document) == value
+        assert not any(map(is_hidden, document))
+    written = yaml_document(value)
+    assert yaml.safe_load(written) == value
+    assert not any(map(is_hidden, written))
+
+
 @pytest.mark.parametrize("layout", ["system", "user", "plain"])
 @pytest.mark.parametrize("shots", [0, 2])
 def test_the_prompt_is_the_one_that_is_scored(tmp_path: Path, layout: Layout, shots: int) -> None:
@@ -84,8 +98,8 @@ def test_the_prompt_is_the_one_that_is_scored(tmp_path: Path, layout: Layout, sh
         before, after = prompt.running_text()
         exported = before + "Where is it?" + after
     else:
-        *told, last = prompt.turns()
-        messages = [{"role": turn.role, "content": turn.text} for turn in told]
+        *earlier, last = prompt.turns()
+        messages = [{"role": turn.role, "content": turn.text} for turn in earlier]
         messages.append({"role": "user", "content": last.text + "Where is it?"})
         exported = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         if layout == "user":
@@ -104,15 +118,15 @@ def test_json_and_yaml_tell_the_result(tmp_path: Path) -> None:
     assert history.manifest is not None
     assert document["pmpo_ray"] == history.manifest.versions["pmpo-ray"]
     assert document["model"] == "simulated"
-    (told,) = document["tasks"]
-    assert told["instruction"] == task.best.candidate.text
-    assert told["start"] == task.start.candidate.text != told["instruction"]
-    assert (told["loss_before"], told["loss_after"]) == (task.start.loss, task.best.loss)
-    assert told["accuracy_before"]["value"] == 0.3
-    assert told["accuracy_after"]["low"] < told["accuracy_after"]["value"] == 0.375
-    assert told["lineage"][0]["text"] == told["start"]
-    assert told["lineage"][-1]["text"] == told["instruction"]
-    assert told["finished"] is True
+    (exported,) = document["tasks"]
+    assert exported["instruction"] == task.best.candidate.text
+    assert exported["start"] == task.start.candidate.text != exported["instruction"]
+    assert (exported["loss_before"], exported["loss_after"]) == (task.start.loss, task.best.loss)
+    assert exported["accuracy_before"]["value"] == 0.3
+    assert exported["accuracy_after"]["low"] < exported["accuracy_after"]["value"] == 0.375
+    assert exported["lineage"][0]["text"] == exported["start"]
+    assert exported["lineage"][-1]["text"] == exported["instruction"]
+    assert exported["finished"] is True
 
 
 def test_a_run_at_work_is_exported_without_accuracies(tmp_path: Path) -> None:
@@ -124,10 +138,10 @@ def test_a_run_at_work_is_exported_without_accuracies(tmp_path: Path) -> None:
     unfinished = replace(history, tasks=(working,), manifest=None)
     document = json.loads(export(unfinished, None, "json")["instructions.json"])
     assert document["pmpo_ray"] is None
-    (told,) = document["tasks"]
-    assert told["finished"] is False
-    assert told["loss_after"] is None
-    assert told["accuracy_after"] is None
+    (exported,) = document["tasks"]
+    assert exported["finished"] is False
+    assert exported["loss_after"] is None
+    assert exported["accuracy_after"] is None
 
 
 def own_csv(folder: Path, rows: int = 40) -> Path:
@@ -157,11 +171,11 @@ def test_several_tasks_are_one_document_or_a_file_each(tmp_path: Path) -> None:
 def test_shots_are_read_from_the_data_of_the_run(tmp_path: Path) -> None:
     task = {"name": "own", "path": str(own_csv(tmp_path))}
     history = run_with(tmp_path / "run", "Even?", task=task, split={"shots": 3})
-    (job,) = prepare_tasks(history.config)
+    (prepared,) = prepare_tasks(history.config)
     body = json.loads(export(history, None, "openai")["own.json"])
-    told = [(shot.input, shot.target) for shot in job.split.shots]
+    shots = [(shot.input, shot.target) for shot in prepared.split.shots]
     contents = [message["content"] for message in body["messages"]]
-    assert contents == ["Even?", *(text for shot in told for text in shot), "{{input}}"]
+    assert contents == ["Even?", *(text for shot in shots for text in shot), "{{input}}"]
 
     own_csv(tmp_path, rows=41)
     with pytest.raises(DataError, match="data of task own have changed since the run"):
@@ -189,7 +203,7 @@ def test_variants_of_a_grid_are_tasks_of_their_own(tmp_path: Path) -> None:
 
 def test_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
     history = run_with(tmp_path / "run", "half \ud800")
-    with pytest.raises(DataError, match="holds half a surrogate pair"):
+    with pytest.raises(DataError, match="has a lone surrogate"):
         export(history, None, "json")
 
 
@@ -239,11 +253,13 @@ def test_promptfoo_asks_the_server_of_the_run(tmp_path: Path) -> None:
 
 def test_lm_eval_gets_the_test_part_of_the_run(tmp_path: Path) -> None:
     history = run_with(tmp_path / "run", "Name it.")
-    (job,) = prepare_tasks(history.config)
+    (prepared,) = prepare_tasks(history.config)
     rows = [json.loads(line) for line in export(history, None, "lm-eval")["tickets.jsonl"].splitlines()]
-    assert [row["input"] for row in rows] == [example.input for example in job.split.test]
-    assert [row["choices"][row["answer"]] for row in rows] == [example.target for example in job.split.test]
-    assert all(sorted(row["choices"]) == sorted(job.task.labels) for row in rows)
+    assert [row["input"] for row in rows] == [example.input for example in prepared.split.test]
+    assert [row["choices"][row["answer"]] for row in rows] == [
+        example.target for example in prepared.split.test
+    ]
+    assert all(sorted(row["choices"]) == sorted(prepared.task.labels) for row in rows)
 
 
 def test_lm_eval_needs_a_test_part(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ LAYOUTS: tuple[Layout, ...] = ("system", "user", "plain")
 
 
 def expected(instruction: str, layout: Layout, asked: str = ASKED) -> list[tuple[str, str]] | str:
-    """The prompt without shots: (role, text) a message, or the running text."""
+    """The prompt without shots: (role, text) for each message, or the running text."""
     if layout == "plain":
         return f"{instruction}\n\nInput: {asked}\nOutput:"
     if layout == "system":
@@ -94,8 +94,8 @@ def test_openai_takes_the_body(tmp_path: Path, instruction: str, layout: Layout)
     if layout == "plain":
         assert filled(body["prompt"]) == expected(instruction, layout)
     else:
-        *told, last = body["messages"]
-        shown = [(message["role"], message["content"]) for message in told]
+        *earlier, last = body["messages"]
+        shown = [(message["role"], message["content"]) for message in earlier]
         assert [*shown, (last["role"], filled(last["content"]))] == expected(instruction, layout)
 
 
@@ -202,7 +202,7 @@ def lm_eval_task(folder: Path, name: str) -> Any:
 
 
 def rendered(task: Any, doc: Mapping[str, Any], layout: Layout) -> list[tuple[str, str]] | str:
-    """The context of a row as lm-eval builds it, messages still apart."""
+    """The context of a row as lm-eval builds it, as separate messages."""
     if layout == "plain":
         return str(task.fewshot_context(doc, task.config.num_fewshot))
 
@@ -260,7 +260,7 @@ def promptfoo_file(history: RunHistory, path: Path) -> Path:
 
 
 def echoed(promptfoo: str, folder: Path, files: Sequence[Path]) -> list[list[tuple[str, str]] | str]:
-    """What promptfoo sends to a model for the first example: each file's prompt."""
+    """The prompt of each file that promptfoo sends to a model for the first example."""
     configs = [argument for path in files for argument in ("-c", str(path))]
     out = folder / "results.json"
     options = ("--providers", "echo", "--filter-first-n", "1", "--no-cache", "--no-table", "-o", str(out))
