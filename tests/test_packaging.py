@@ -1,4 +1,4 @@
-"""The installed package: what a wheel holds, and that no module of a user takes the place of one of ours."""
+"""The installed package: the contents of a wheel, and no clash with a user's modules."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_script_beside_an_actors_module_optimises(installed: Path, tmp_path: P
 
 
 def test_nothing_imports_the_actors_by_the_name_of_their_folder() -> None:
-    """As `actors` they would be loaded a second time, or be somebody else's."""
+    """As `actors` they would be loaded a second time, or another package's modules would be loaded."""
     files = [
         path for room in ("actors", "pmpo_ray", "tests", "benchmarks") for path in (ROOT / room).rglob("*.py")
     ]

@@ -82,7 +82,7 @@ def ray_cluster(name: str) -> Json:
 
 
 def linter(name: str) -> str:
-    """A linter that the development extra installs beside this Python, or that the machine has."""
+    """A linter that the development extra installs next to this Python, or that the machine has."""
     found = shutil.which(name, path=os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])))
     assert found is not None, f"{name} is not installed"
     return found
@@ -196,7 +196,7 @@ def schemas(data_dir: Path) -> dict[str, Json]:
 
 
 def unknown_keys(value: Any, schema: Json, path: str) -> Iterator[str]:
-    """Keys that a schema does not know: the API server would drop them without a word."""
+    """Keys that a schema does not have: the API server would drop them silently."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from unknown_keys(item, schema.get("items", {}), f"{path}[{index}]")
@@ -234,7 +234,7 @@ def test_both_manifests_describe_the_same_cluster() -> None:
 
 
 def node_types() -> dict[str, Json]:
-    """What Ray's autoscaler reads out of the manifest."""
+    """The configuration that Ray's autoscaler reads from the manifest."""
     manifest = load("raycluster.yaml")
     manifest["metadata"]["namespace"] = "default"
     derived: Json = _derive_autoscaling_config_from_ray_cr(manifest)
@@ -471,7 +471,7 @@ def commands(program: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def parse(command: click.Command, words: list[str]) -> click.Context:
-    """The call as the program itself reads it, down to the last subcommand; raises where it would not."""
+    """The call as the program itself reads it, down to the last subcommand; raises if it would not."""
     context = command.make_context(command.name, list(words))
     if isinstance(command, click.Group):
         name, *rest = [*context._protected_args, *context.args]
@@ -496,7 +496,7 @@ def test_every_ray_command_exists_with_the_options_given() -> None:
 
 
 def pmpo_calls() -> list[tuple[str, list[str]]]:
-    """The calls that are whole: those with a shell variable or [optional] parts are checked word by word."""
+    """The complete calls: those with a shell variable or [optional] parts are checked word by word."""
     return [(name, words) for name, words in commands("pmpo") if not re.search(r"[$\[]", " ".join(words))]
 
 

@@ -1,6 +1,6 @@
-"""A task of your own: a function that yields rows.
+"""A custom task: a function that yields rows.
 
-optimize("parity")      where this module has been imported, or optimize(parity)
+optimize("parity")      after this module has been imported, or optimize(parity)
 tasks: [{name: parity, function: "custom_task:parity"}]      in a configuration
 """
 
@@ -13,6 +13,6 @@ import pmpo_ray
 
 @pmpo_ray.task("parity")
 def parity() -> Iterator[dict[str, str]]:
-    """Whether a number is even. A function may also return a list, a DataFrame, or a whole Task."""
+    """Even and odd numbers. A function may also return a list, a DataFrame, or a whole Task."""
     for number in range(60):
         yield {"input": f"the number {number}", "target": "odd" if number % 2 else "even"}

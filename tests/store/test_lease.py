@@ -1,4 +1,4 @@
-"""One driver at a time writes a run folder, and a lost one is in nobody's way."""
+"""One driver at a time writes a run folder, and a lost one blocks nobody."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def says_who_holds(text: str, location: str, pid: int) -> bool:
 
 
 def assert_writes_nothing(store: RunStore, said: str) -> None:
-    """Nothing that writes works, and each says why."""
+    """Every method that writes fails with this reason."""
     manifest = Manifest({}, None, None, {}, 0, None, "2026-01-01T00:00:00+00:00")
     writers: list[Callable[[], object]] = [
         lambda: store.replace_config("seed: 1\n"),
@@ -149,7 +149,7 @@ def test_one_of_many_that_start_a_new_run_at_the_same_moment_gets_it(location: s
 
 
 def at_the_same_moment(location: str, drivers: int) -> list[bool]:
-    """Which of so many threads got to make the run. The one that did holds it until all have tried."""
+    """For each thread, if it could create the run. The one that could holds it until all have tried."""
     ready, tried = threading.Barrier(drivers), threading.Barrier(drivers)
     made = [False] * drivers
 
@@ -227,7 +227,7 @@ def test_a_file_system_without_locks_is_held_as_object_storage_is(
 
 @pytest.fixture
 def remote(s3: str) -> str:
-    """A run folder of the test's own in S3."""
+    """A run folder in S3 for one test."""
     return f"s3://runs/{secrets.token_hex(8)}?{s3}"
 
 
@@ -346,7 +346,7 @@ def test_a_driver_that_was_taken_over_writes_no_round_any_more(remote: str) -> N
 
 
 class Faulty(Folder):
-    """A folder whose storage answers only where `fails` is false; what is done `before_write` takes time."""
+    """A folder whose storage answers only while `fails` is false; `before_write` takes time."""
 
     fails = False
 
@@ -516,7 +516,7 @@ def test_storage_that_never_answers_in_time_is_named(faulty: Faulty) -> None:
 
 
 def test_a_process_of_this_machine_is_not_mistaken_for_a_dead_one_elsewhere(faulty: Faulty) -> None:
-    """Numbers of processes say something within their own machine and process namespace only."""
+    """Process ids are valid only within their machine and process namespace."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     here = this_driver()
@@ -594,7 +594,7 @@ class World:
 
 @dataclass(frozen=True)
 class Faults:
-    """How often a step takes up to 9 s, takes up to 90 s, and fails after that."""
+    """The probabilities that a step takes up to 9 s, takes up to 90 s, and fails after that."""
 
     slow: float = 0.0
     pause: float = 0.0
@@ -627,7 +627,7 @@ class SimulatedStorage(Folder):
 
 
 def history(seed: int, faults: Faults, starts: float, released: float) -> list[tuple[str, int]]:
-    """What five drivers came to, in the order in which it happened: ("held", driver), ("wrote", driver).
+    """The events of five drivers, in the order in which it happened: ("held", driver), ("wrote", driver).
     They start within `starts` seconds, and this share of them releases the folder at the end."""
     world, files, events = World(), dict[str, bytes](), list[tuple[str, int]]()
 

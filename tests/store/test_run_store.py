@@ -1,4 +1,4 @@
-"""The run folder keeps what it was given, whole, and says in one line what is wrong with it."""
+"""The run folder keeps what is written to it, complete, and reports damage on one line."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _CLOSERS = {"(": ")", "[": "]", "{": "}", "<": ">"}
 
 
 def _closes(opening: str, rest: str) -> bool:
-    """Whether the whole sequence is balanced."""
+    """Check if the whole sequence is balanced."""
     open_brackets: list[str] = []
     for bracket in (opening + rest).replace(" ", ""):
         if bracket in _CLOSERS:

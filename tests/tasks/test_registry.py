@@ -1,4 +1,4 @@
-"""Registered tasks: what there is, loading from a data folder, and the hub's errors."""
+"""Registered tasks: their list, loading from a data folder, and the hub's errors."""
 
 from __future__ import annotations
 

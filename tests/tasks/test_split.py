@@ -1,4 +1,4 @@
-"""Parting a task: disjoint by input, of the promised sizes, stratified, the same for the same seed."""
+"""Splitting a task: disjoint by input, of the promised sizes, stratified, the same for the same seed."""
 
 from __future__ import annotations
 

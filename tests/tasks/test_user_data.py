@@ -1,4 +1,4 @@
-"""Own data: file types, columns, the inferred kind, and errors with their place."""
+"""User data: file types, columns, the inferred kind, and errors with their place."""
 
 from __future__ import annotations
 
