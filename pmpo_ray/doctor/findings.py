@@ -168,12 +168,11 @@ def of_model(model: Model, report: ModelReport, *, local: bool) -> Finding:
         return Finding("model", "ok", f"{name} is on this machine")
     if report.place is None:
         return from_error("model", report.problem, "missing" if local else "warning")
-    found = f"{name} is not on this machine, but {report.place}; it is downloaded when a run starts"
-    advice = "nothing needs to be done"
-    if report.place == "on the hub":
-        download = ["hf", "download", name, *(["--revision", revision] if revision else [])]
-        advice = f"{advice}; to download it before the run: {shlex.join(download)}"
-    return Finding("model", "warning", found, advice)
+    found = f"{name} is not on this machine; it is {report.place} and is downloaded when a run starts"
+    if report.place == "in a package":
+        return Finding("model", "warning", found, "nothing needs to be done")
+    download = ["hf", "download", name, *(["--revision", revision] if revision else [])]
+    return Finding("model", "warning", found, f"to download it before the run: {shlex.join(download)}")
 
 
 def hub_answers(report: HubReport) -> bool:
