@@ -1,7 +1,7 @@
-"""A comparison of two runs on a terminal, and as JSON.
+"""The comparison of two runs on a terminal.
 
-Invariants: texts from models, data and configurations are shown, never interpreted; a lower loss is called so
-only where losses can be compared.
+Invariants: texts from models, data and configurations are shown, never interpreted; a loss counts as lower
+only if the losses can be compared.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from pmpo_ray.history.comparison import RunComparison, Side, TaskComparison
 from pmpo_ray.text import excerpt, in_line, shortened_name
 
 _NUMBERS = 66
-"""Columns that the numbers need beside the names of tasks."""
+"""Columns of the numbers next to the names of tasks."""
 _VALUE = 200
-"""Characters of a value of the configuration."""
+"""Characters of a configuration value."""
 
 
-def show_comparison(found: RunComparison, console: Console) -> None:
+def show_comparison(comparison: RunComparison, console: Console) -> None:
     """Print two runs side by side."""
-    for letter, location in (("A", found.a), ("B", found.b)):
+    for letter, location in (("A", comparison.a), ("B", comparison.b)):
         console.print(Text(f"{letter}: {in_line(location)}"), soft_wrap=True)
     console.print()
-    console.print(_outcomes(found, max(12, min(24, console.width - _NUMBERS))))
-    for note in _notes(found):
+    console.print(_outcomes(comparison, max(12, min(24, console.width - _NUMBERS))))
+    for note in _notes(comparison):
         console.print(Text(note, style="dim"))
     console.print()
-    console.print(_costs(found, max(12, min(24, console.width - _NUMBERS))))
-    _show_differences(found, console)
-    if len(found.tasks) == 1:
-        _show_texts(found.tasks[0], console)
+    console.print(_costs(comparison, max(12, min(24, console.width - _NUMBERS))))
+    _show_differences(comparison, console)
+    if len(comparison.tasks) == 1:
+        _show_texts(comparison.tasks[0], console)
 
 
-def _outcomes(found: RunComparison, names: int) -> Table:
-    table = _table("task", "loss A", "loss B", "lower", "acc. A %", "acc. B %", "B less A", "p")
-    for task in found.tasks:
+def _outcomes(comparison: RunComparison, names: int) -> Table:
+    table = _table("task", "loss A", "loss B", "lower", "acc. A %", "acc. B %", "B minus A", "p")
+    for task in comparison.tasks:
         table.add_row(
             Text(shortened_name(task.task, names)),
             loss_text(task.a.loss),
@@ -56,14 +56,14 @@ def _outcomes(found: RunComparison, names: int) -> Table:
 
 
 def _accuracy(task: TaskComparison, side: Side) -> str:
-    """With its interval where there is none of the difference."""
+    """The accuracy of a side, with its interval unless the difference has one."""
     if task.paired is not None and side.accuracy is not None:
         return f"{side.accuracy.value * 100:.1f}"
     return percent_text(side.accuracy)
 
 
 def _lower(task: TaskComparison) -> str:
-    """The run whose loss is lower, as far as that can be said."""
+    """The run with the lower loss: A or B, "=" for equal losses, "?" if they cannot be compared."""
     losses = (task.a.loss, task.b.loss)
     if task.obstacles or not all(map(math.isfinite, losses)):
         return "?"
@@ -73,42 +73,42 @@ def _lower(task: TaskComparison) -> str:
 
 
 def _points(paired: Comparison) -> str:
-    found = paired.difference
-    return f"{found.value * 100:+.1f} [{found.low * 100:+.1f},{found.high * 100:+.1f}]"
+    points = paired.difference
+    return f"{points.value * 100:+.1f} [{points.low * 100:+.1f},{points.high * 100:+.1f}]"
 
 
-def _notes(found: RunComparison) -> list[str]:
-    paired = [task.paired.difference.n for task in found.tasks if task.paired is not None]
-    notes = ["acc.: held-out accuracy of the best instruction; intervals are of 95%"]
+def _notes(comparison: RunComparison) -> list[str]:
+    paired = [task.paired.difference.n for task in comparison.tasks if task.paired is not None]
+    notes = ["acc.: held-out accuracy of the best instruction; intervals are 95% intervals"]
     if paired:
         numbers = f"{min(paired)}" if min(paired) == max(paired) else f"{min(paired)} to {max(paired)}"
         notes.append(
-            f"B less A: points, on the same {numbers} held-out examples; p: corrected for the number of "
+            f"B minus A: points, on the same {numbers} held-out examples; p: corrected for the number of "
             "tasks, *: significant"
         )
-    if len(paired) < len(found.tasks):
+    if len(paired) < len(comparison.tasks):
         notes.append(
-            "not paired: the best instructions were not evaluated on the same examples, so intervals that "
-            "overlap say little; `pmpo evaluate` on both runs makes them comparable"
+            "not paired: the best instructions were not evaluated on the same examples, so overlapping "
+            "intervals prove little; run `pmpo evaluate` on both runs to compare them"
         )
     reasons: dict[tuple[str, ...], list[str]] = {}
-    for task in found.tasks:
+    for task in comparison.tasks:
         if task.obstacles:
             reasons.setdefault(task.obstacles, []).append(task.task)
     for obstacles, names in reasons.items():
-        of = "" if len(names) == len(found.tasks) else f" of {', '.join(map(in_line, names))}"
+        of = "" if len(names) == len(comparison.tasks) else f" of {', '.join(map(in_line, names))}"
         verb = "differs" if len(obstacles) == 1 else "differ"
         notes.append(f"?: the losses{of} cannot be compared: {' and '.join(obstacles)} {verb}")
-    for letter, only in (("A", found.only_a), ("B", found.only_b)):
+    for letter, only in (("A", comparison.only_a), ("B", comparison.only_b)):
         if only:
             notes.append(f"only in {letter}: {', '.join(map(in_line, only))}")
     return notes
 
 
-def _costs(found: RunComparison, names: int) -> Table:
+def _costs(comparison: RunComparison, names: int) -> Table:
     titles = ("rounds A", "B", "scored A", "B", "generated A", "B", "seconds A", "B")
     table = _table("task", *titles)
-    for task in found.tasks:
+    for task in comparison.tasks:
         table.add_row(
             Text(shortened_name(task.task, names)),
             *(_rounds(side) for side in (task.a, task.b)),
@@ -123,15 +123,15 @@ def _rounds(side: Side) -> str:
     return str(side.rounds) if side.state == "done" else f"{side.rounds} ({side.state})"
 
 
-def _show_differences(found: RunComparison, console: Console) -> None:
+def _show_differences(comparison: RunComparison, console: Console) -> None:
     console.print()
-    if not found.differences:
-        console.print(Text("the configurations are equal", style="dim"))
+    if not comparison.differences:
+        console.print(Text("the configurations are the same", style="dim"))
         return
     table = _table("configuration", numbers=False)
     for letter in ("A", "B"):
         table.add_column(letter)
-    for key in found.differences:
+    for key in comparison.differences:
         table.add_row(key.key, Text(excerpt(key.a, _VALUE)), Text(excerpt(key.b, _VALUE)))
     console.print(table)
 
@@ -146,7 +146,7 @@ def _show_texts(task: TaskComparison, console: Console) -> None:
 
 
 def _table(*titles: str, numbers: bool = True) -> Table:
-    """A table whose columns but the first are right-aligned numbers."""
+    """A table; all columns except the first are right-aligned if they are `numbers`."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for index, title in enumerate(titles):
         table.add_column(title, justify="right" if index and numbers else "left", no_wrap=True)

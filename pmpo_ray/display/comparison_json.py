@@ -1,4 +1,4 @@
-"""A comparison of two runs as JSON."""
+"""The comparison of two runs as JSON."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pmpo_ray.history.comparison import RunComparison, Side, TaskComparison
 from pmpo_ray.history.task_facts import word_diff
 
 
-def comparison_json(found: RunComparison) -> dict[str, Any]:
-    """What `pmpo compare --json` prints. Losses in nats, accuracies and their differences (B less A) from 0
-    to 1, tokens, seconds; null where a number does not exist."""
+def comparison_json(comparison: RunComparison) -> dict[str, Any]:
+    """The document that `pmpo compare --json` prints. Losses are in nats, accuracies and their differences (B
+    minus A) from 0 to 1; a number that does not exist is null."""
     return {
-        "a": found.a,
-        "b": found.b,
-        "tasks": [_task_json(task) for task in found.tasks],
-        "only_a": list(found.only_a),
-        "only_b": list(found.only_b),
-        "differences": [asdict(key) for key in found.differences],
+        "a": comparison.a,
+        "b": comparison.b,
+        "tasks": [_task_json(task) for task in comparison.tasks],
+        "only_a": list(comparison.only_a),
+        "only_b": list(comparison.only_b),
+        "differences": [asdict(key) for key in comparison.differences],
     }
 
 

@@ -1,7 +1,7 @@
-"""An evaluation as tables: for a terminal, as Markdown, as LaTeX, and as JSON.
+"""An evaluation as tables: on a terminal, as Markdown and as LaTeX.
 
-Invariants: every gain stands with its interval and p-value, and with the word "not" where it is not
-significant; names and answers are data, and never read as markup.
+Invariants: every gain is shown with its interval and p-value, and with the word "NOT" if it is not
+significant; names are data and never interpreted as markup.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pmpo_ray.display.numbers import p_value_text
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.statistics import Comparison
 from pmpo_ray.evaluation.summary import Against, Gain, Overall, Row, Summary
-from pmpo_ray.text import visible
+from pmpo_ray.text import in_line
 from pmpo_ray.types import Interval, Method
 
 _MANNER: Mapping[Method, str] = {
@@ -46,7 +46,7 @@ _LATEX = str.maketrans(
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Plain cells, the first column left and the others right; `notes` stand below."""
+    """A table of plain cells with `notes` below; all columns except the first are right-aligned."""
 
     title: str
     columns: tuple[str, ...]
@@ -55,17 +55,18 @@ class Table:
 
 
 def tables(summary: Summary) -> list[Table]:
-    """A table for every model and number of shots: of one task its instructions, of several the tasks."""
-    found = []
+    """A table for every model and number of shots: a row per instruction for one task, a row per task for
+    several."""
+    shown = []
     for overall in summary.overall:
         rows = [row for row in summary.rows if (row.model, row.shots) == (overall.model, overall.shots)]
         gains = [gain for gain in summary.gains if (gain.model, gain.shots) == (overall.model, overall.shots)]
         tasks = list(dict.fromkeys(row.task for row in rows))
         single = len(tasks) == 1
-        found.append(_one_task(rows, gains) if single else _many_tasks(tasks, rows, gains, overall))
+        shown.append(_one_task(rows, gains) if single else _many_tasks(tasks, rows, gains, overall))
     if summary.predictions:
-        found.append(_predictions(summary))
-    return found
+        shown.append(_predictions(summary))
+    return shown
 
 
 def _heading(row: Row) -> str:
@@ -94,7 +95,7 @@ def _one_task(rows: Sequence[Row], gains: Sequence[Gain]) -> Table:
 
 
 def _shown(rows: Sequence[Row]) -> list[Row]:
-    """Start, best and what stands beside them; of a run's other candidates only that they were there."""
+    """The start, the best and what they are compared with, without the other candidates of the run."""
     named = [row for row in rows if row.train_loss is None or row.name in (START, BEST)]
     return named or list(rows)
 
@@ -125,8 +126,8 @@ def _many_tasks(tasks: Sequence[str], rows: Sequence[Row], gains: Sequence[Gain]
     mean += [""] if written else []
     if compared:
         for kind in _AGAINST:
-            found = overall.gains.get(kind)
-            mean += ["–", "–"] if found is None else [_points(found), _p(found.p_value)]
+            gain = overall.gains.get(kind)
+            mean += ["–", "–"] if gain is None else [_points(gain), _p(gain.p_value)]
     cells.append(tuple(mean))
     title = f"{len(tasks)} tasks: {overall.model}, {overall.shots} shots"
     return Table(title, tuple(columns), tuple(cells), tuple(_many_notes(rows, gains)))
@@ -147,7 +148,7 @@ def _many_notes(rows: Sequence[Row], gains: Sequence[Gain]) -> Iterator[str]:
 
 def _range(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
-    return f"{low} test examples a task" if low == high else f"{low} to {high} test examples a task"
+    return f"{low} test examples per task" if low == high else f"{low} to {high} test examples per task"
 
 
 def _gain_note(gain: Gain) -> str:
@@ -160,14 +161,14 @@ def _gain_note(gain: Gain) -> str:
 
 def _predictions(summary: Summary) -> Table:
     rows = tuple(
-        (found.task, found.model, str(found.candidates), f"{found.correlation:+.2f}", _p(found.p_value))
-        for found in summary.predictions
+        (one.task, one.model, str(one.candidates), f"{one.correlation:+.2f}", _p(one.p_value))
+        for one in summary.predictions
     )
     return Table(
         "How training loss predicts held-out accuracy",
         ("task", "model", "candidates", "rank correlation", "p"),
         rows,
-        ("Spearman's: -1 means that a lower loss always went with a higher accuracy",),
+        ("Spearman's rank correlation: -1 if a lower loss always goes with a higher accuracy",),
     )
 
 
@@ -197,26 +198,26 @@ def _number(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def show(found: Sequence[Table], console: Console) -> None:
-    """Tables on a terminal."""
-    for number, table in enumerate(found):
+def show(shown: Sequence[Table], console: Console) -> None:
+    """Print tables on a terminal."""
+    for number, table in enumerate(shown):
         if number:
             console.print()
-        console.print(Text(_line(table.title), style="bold"))
+        console.print(Text(in_line(table.title), style="bold"))
         rich = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
         for index, name in enumerate(table.columns):
-            rich.add_column(Text(_line(name)), justify="right" if index else "left")
+            rich.add_column(Text(in_line(name)), justify="right" if index else "left")
         for row in table.rows:
-            rich.add_row(*(Text(_line(cell)) for cell in row))
+            rich.add_row(*(Text(in_line(cell)) for cell in row))
         console.print(rich)
         for note in table.notes:
-            console.print(Text(_line(note), style="dim"))
+            console.print(Text(in_line(note), style="dim"))
 
 
-def markdown(found: Sequence[Table]) -> str:
+def markdown(shown: Sequence[Table]) -> str:
     """Tables as Markdown."""
     parts = []
-    for table in found:
+    for table in shown:
         lines = [
             f"**{_escaped(table.title)}**",
             "",
@@ -235,17 +236,17 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A text as one line of Markdown that shows as it is."""
-    plain = _line(text)
+    """A text as one line of Markdown that is shown literally."""
+    plain = in_line(text)
     for character in "\\`*_<>|[]":
         plain = plain.replace(character, "\\" + character)
     return plain
 
 
-def latex(found: Sequence[Table]) -> str:
+def latex(shown: Sequence[Table]) -> str:
     """Tables as LaTeX (booktabs)."""
     parts = []
-    for table in found:
+    for table in shown:
         lines = [
             r"\begin{table}",
             r"\centering",
@@ -269,8 +270,4 @@ def _tex_row(cells: Sequence[str]) -> str:
 
 
 def _tex(text: str) -> str:
-    return _line(text).translate(_LATEX).replace("<", r"$<$").replace(">", r"$>$")
-
-
-def _line(text: str) -> str:
-    return " ".join(visible(text).split())
+    return in_line(text).translate(_LATEX).replace("<", r"$<$").replace(">", r"$>$")

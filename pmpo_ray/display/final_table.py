@@ -1,8 +1,7 @@
-"""What a run looks like on a terminal: progress while it works, the result at its end.
+"""The result of a run on a terminal: a page for one task, tables for several.
 
-Invariants: texts from models and data are shown, never interpreted (no markup, no escape sequences, no text
-direction tricks); progress goes only to the stream it was given; a call of an observer only notes the change,
-drawing happens at a bounded rate.
+Invariant: texts from models and data are shown, never interpreted (no markup, no escape sequences, no text
+direction tricks).
 """
 
 from __future__ import annotations
@@ -16,24 +15,18 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from pmpo_ray.display.numbers import (
-    accuracy_text,
-    amount,
-    loss_text,
-    p_value_text,
-    percent_text,
-)
+from pmpo_ray.display.numbers import accuracy_text, amount, loss_text, p_value_text, percent_text
 from pmpo_ray.evaluation.statistics import LEVEL, holm
 from pmpo_ray.text import excerpt, in_line, shortened_name, visible
 from pmpo_ray.types import Interval, TaskResult
 
 _EXCERPT = 240
-"""Characters of an instruction that the table of many tasks shows."""
+"""Characters of an instruction in the table of several tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinalTable:
-    """What a run came to: a page for one task, else the instructions, a row a task, and the mean."""
+    """The result of a run: a page for one task; for several, instructions, a row per task, and the mean."""
 
     results: Sequence[TaskResult]
     run_dir: str
@@ -44,7 +37,7 @@ class FinalTable:
 
 
 def final_table(results: Sequence[TaskResult], run_dir: str, console: Console) -> None:
-    """Print a `FinalTable`, the path of the run folder on one line however long it is."""
+    """Print a `FinalTable`, with the path of the run folder on one line whatever its length."""
     for part in _final(results, console.width):
         console.print(part)
     console.print(Text(f"run folder: {in_line(run_dir)}"), soft_wrap=True)
@@ -126,7 +119,7 @@ def _many_tasks(results: Sequence[TaskResult], width: int) -> Table:
 
 
 def significant(results: Sequence[TaskResult]) -> set[str]:
-    """The tasks whose accuracy changed significantly, their number allowed for."""
+    """The tasks whose accuracy changed significantly, corrected for their number."""
     tested = [(result.task, result.p_value) for result in results if result.p_value is not None]
     adjusted = holm([p_value for _, p_value in tested])
     return {task for (task, _), p_value in zip(tested, adjusted, strict=True) if p_value < LEVEL}
@@ -151,7 +144,7 @@ def _mean_accuracy(intervals: Sequence[Interval | None]) -> str:
 
 
 def _instructions(results: Sequence[TaskResult]) -> RenderableType:
-    """The instructions of many tasks; a start that all of them share stands once, at the top."""
+    """The instructions of several tasks; a start that all of them share is shown once, at the top."""
     starts = {result.start for result in results}
     table = Table(box=None, padding=(0, 2, 1, 0), pad_edge=False, header_style="bold")
     table.add_column("task", max_width=26)
@@ -161,7 +154,9 @@ def _instructions(results: Sequence[TaskResult]) -> RenderableType:
         before = "" if len(starts) == 1 else f"before: {excerpt(result.start, _EXCERPT)}\nafter: "
         cell = Text.assemble((before, "dim"), after)
         table.add_row(Text(in_line(result.task), overflow="fold"), cell)
-    table.caption = Text(f"Texts over {_EXCERPT} characters are cut; best.json has them whole.", style="dim")
+    table.caption = Text(
+        f"Texts over {_EXCERPT} characters are shortened; best.json has the full texts.", style="dim"
+    )
     table.caption_justify = "left"
     if len(starts) > 1:
         return table

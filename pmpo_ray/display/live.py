@@ -1,4 +1,8 @@
-"""Progress of a run while it goes on: a live table on a terminal, lines elsewhere."""
+"""The progress of a run: a live table on a terminal, lines elsewhere.
+
+Invariants: texts from models and data are shown, never interpreted; a call of an observer only records the
+change, and drawing happens at a bounded rate.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +17,21 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pmpo_ray.display.numbers import (
-    TREND_WIDTH,
-    amount,
-    loss_text,
-    spark,
-)
+from pmpo_ray.display.numbers import TREND_WIDTH, amount, loss_text, spark
 from pmpo_ray.text import in_line, shortened_name
 from pmpo_ray.types import Progress
 
 _STYLES = {"waiting": "dim", "done": "green", "failed": "red"}
 _NUMBERS = 52
-"""Columns that the live table needs beside the task names."""
+"""Columns of the live table next to the task names."""
 
 
 class LiveTable:
-    """An observer that keeps a table with a row a task on the terminal behind `console`.
+    """An observer that shows a table with a row per task on the terminal of `console`.
 
-    A context manager: the table is drawn from the first task at work until exit, four times a second at
-    most, and stays as it was last. Until then the terminal is left to others, such as the bar of a model's
-    download. Where the terminal has fewer lines than there are tasks, those at work come first.
+    A context manager: the table is drawn from the moment that the first task works until exit, at most four
+    times a second, and its last state stays. Before that, the terminal is free for others, such as the bar
+    of a download. If the terminal has fewer lines than there are tasks, those at work come first.
     """
 
     def __init__(self, console: Console) -> None:
@@ -59,14 +58,14 @@ class LiveTable:
         self._live.stop()
 
     def render(self) -> RenderableType:
-        """The table of the changes noted so far."""
+        """The table of the changes recorded so far."""
         with self._lock:
             tasks = list(self._tasks.values())
         return progress_table(tasks, self._console.width, self._console.height)
 
 
 def progress_table(tasks: Sequence[Progress], width: int, height: int) -> RenderableType:
-    """Where every task stands, in at most `height` lines of `width` characters."""
+    """The state of every task, in at most `height` lines of `width` characters."""
     room = max(3, height - 7)
     shown = tasks
     if len(tasks) > room:
@@ -109,14 +108,14 @@ def _left_out(tasks: Sequence[Progress], shown: int) -> list[Text]:
         return []
     states = [task.state for task in tasks]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return [Text(f"{shown} of {len(tasks)} tasks shown; in all {counts}", style="dim")]
+    return [Text(f"{shown} of {len(tasks)} tasks shown; in total {counts}", style="dim")]
 
 
 class PlainLog:
-    """An observer that writes one line to `stream` whenever a task's state, round or note changes.
+    """An observer that writes a line to `stream` whenever a task's state, round or note changes.
 
-    Lines begin with the seconds since the log was made, by `clock`. When nobody reads the stream any more,
-    the log goes quiet: a run is worth more than its progress.
+    Lines begin with the seconds since the log was created, by `clock`. Once nobody reads the stream, the log
+    writes nothing more: a run does not fail because of its progress.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,7 +1,7 @@
-"""What a notebook shows of a run: its progress while it works, its result as a table.
+"""A run in a notebook: its progress, and its result as a table.
 
-Invariants: texts from models and data are escaped, and characters that would turn their direction are written
-out; a call of the observer only notes the change, drawing happens at a bounded rate.
+Invariants: texts from models and data are escaped, and hidden characters are written out; a call of the
+observer only records the change, and drawing happens at a bounded rate.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
     from IPython.display import DisplayHandle
 
 _WIDTH, _HEIGHT = 110, 60
-"""Characters and lines of the progress table; a notebook has no terminal that would tell."""
+"""Characters and lines of the progress table; a notebook does not report its size."""
 _SECONDS = 0.25
 _PRE = "<pre style='line-height:1.3;overflow-x:auto'>{code}</pre>"
 _TEXT = "text-align:left;white-space:pre-wrap;overflow-wrap:anywhere;max-width:40em"
 _TITLES = ("task", "instruction before", "instruction after", "training loss", "held-out accuracy")
 
 Show = Callable[[str], None]
-"""Shows a piece of HTML in the place of the one that it was given before."""
+"""Shows a piece of HTML in place of the previous one."""
 
 
 class NotebookTable:
-    """An observer that keeps a table with a row a task below the notebook's cell, through `show`.
+    """An observer that shows a table with a row per task below the notebook's cell, through `show`.
 
-    A context manager: drawn from the first change on, four times a second at most, and once more at exit.
+    A context manager: the table is drawn from the first change, at most four times a second, and once more at
+    exit.
     """
 
     def __init__(self, show: Show) -> None:
@@ -79,7 +80,7 @@ class NotebookTable:
 
 
 class CellOutput:
-    """Shows HTML below the notebook's cell that runs when the first piece comes."""
+    """Shows HTML below the notebook's cell that is running at the first call."""
 
     def __init__(self) -> None:
         self._handle: DisplayHandle | None = None
@@ -95,7 +96,7 @@ class CellOutput:
 
 
 def result_html(results: Sequence[TaskResult], failed: Sequence[TaskFailure], run_dir: str) -> str:
-    """What a run came to, as a table of its own with a row a task."""
+    """The result of a run as an HTML table with a row per task."""
     head = "".join(f"<th style='text-align:left'>{title}</th>" for title in _TITLES)
     rows = "".join(map(_row, results)) + "".join(map(_failed_row, failed))
     return (

@@ -1,4 +1,4 @@
-"""Figures in words and characters: losses, accuracies, p-values, amounts and trends."""
+"""Numbers as text: losses, accuracies, p-values, amounts and trends; and as JSON."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TREND_WIDTH = 10
 
 
 def spark(losses: Sequence[float], width: int = TREND_WIDTH) -> str:
-    """Losses as a line of bars, lowest to highest over the range seen; at most `width` characters, picked
-    evenly with the first and the last among them. A loss that is not finite shows as a dot."""
+    """Losses as a line of bars, scaled to their range: at most `width` of them, evenly spaced, the first and
+    the last included. A loss that is not finite is a dot."""
     if len(losses) > width:
         losses = [losses[round(i * (len(losses) - 1) / (width - 1))] for i in range(width)]
     finite = [loss for loss in losses if math.isfinite(loss)]
@@ -38,17 +38,17 @@ def amount(number: int) -> str:
 
 
 def loss_text(loss: float) -> str:
-    """A loss as tables show it."""
+    """A loss in a table."""
     return f"{loss:.3f}" if math.isfinite(loss) else "–"
 
 
 def p_value_text(value: float) -> str:
-    """As in a sentence: "p = 0.012", or "p < 0.001"."""
+    """A p-value in a sentence: "p = 0.012" or "p < 0.001"."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def accuracy_text(interval: Interval | None) -> str:
-    """An accuracy with its interval, where there is room for it."""
+    """An accuracy with its interval, with decimals."""
     if interval is None:
         return "not evaluated"
     return f"{interval.value * 100:.1f}% [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
@@ -60,6 +60,7 @@ def json_number(value: float) -> float | None:
 
 
 def percent_text(interval: Interval | None) -> str:
+    """An accuracy with its interval in a table, without a percent sign."""
     if interval is None:
         return "–"
     ends = f"[{interval.low * 100:.0f},{interval.high * 100:.0f}]"

@@ -1,6 +1,6 @@
-"""Where the progress of a run is shown: on a terminal, in a notebook, or line by line.
+"""The choice of a progress display: on a terminal, in a notebook, or line by line.
 
-Invariant: it goes to standard error, or below the notebook's cell, and nowhere else.
+Invariant: progress goes to standard error, or below the notebook's cell, and nowhere else.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from pmpo_ray.types import TaskFailure, TaskResult
 def result_json(
     results: Sequence[TaskResult], run_dir: str, failed: Sequence[TaskFailure] = ()
 ) -> dict[str, object]:
-    """What `pmpo optimize --json` prints. Losses in nats, accuracies from 0 to 1, tokens, seconds; null
-    where a number does not exist. `failed` lists the tasks that came to no result."""
+    """The document that `pmpo optimize --json` prints. Losses are in nats, accuracies from 0 to 1; a number
+    that does not exist is null. `failed` lists the tasks without a result."""
     return {
         "run_dir": run_dir,
         "tasks": [_task_json(result) for result in results],

@@ -1,7 +1,6 @@
-"""What `pmpo show --json` prints: plain values, all there is and nothing cut.
+"""The documents that `pmpo show --json` prints, with complete texts.
 
-Invariants: losses and importances in nats, accuracies from 0 to 1, tokens, seconds; null where a number does
-not exist.
+Invariants: losses and importances are in nats, accuracies from 0 to 1; a number that does not exist is null.
 """
 
 from __future__ import annotations
@@ -26,25 +25,25 @@ from pmpo_ray.history.task_facts import (
 from pmpo_ray.types import Interval
 
 HARD_EXAMPLES = 3
-"""Hardest training examples, each before and after."""
+"""Number of the hardest training examples, before and after each."""
 Document = dict[str, object]
 
 
 def overview_json(history: RunHistory) -> Document:
-    """All tasks in the configuration's order; of a task that waits, nothing but its name is known."""
-    found = {task.task: task for task in history.tasks}
+    """All tasks in the configuration's order; of a waiting task only the name is known."""
+    tasks = {task.task: task for task in history.tasks}
     held = held_out_results(history)
     return {
         **_run(history),
         "tasks": [
-            {**_figures(history, found.get(name), held.get(name, NOTHING)), "task": name}
+            {**_figures(history, tasks.get(name), held.get(name, NOTHING)), "task": name}
             for name in history.config.named_searches()
         ],
     }
 
 
 def task_json(history: RunHistory, task: TaskHistory) -> Document:
-    """One task with how its best instruction came about."""
+    """One task with the history of its best instruction."""
     part, result = analysed(task), task.result
     held = held_out_results(history, task.task).get(task.task, NOTHING)
     summary = task_summary(history, task.task)

@@ -1,7 +1,7 @@
-"""A run folder on a terminal: its tasks at a glance, or one task's best instruction and how it came about.
+"""A run folder on a terminal: an overview of its tasks, or one task with the history of its best instruction.
 
-Invariants: texts from models and data are shown, never interpreted; what is deleted, inserted, helpful or
-harmful can be told without colours; a run at work is shown as far as it is.
+Invariants: texts from models and data are shown, never interpreted; deleted and inserted, helpful and harmful
+parts can be told apart without colours; an unfinished run is shown up to its last finished round.
 """
 
 from __future__ import annotations
@@ -49,28 +49,28 @@ _PIECES: Mapping[PieceKind, tuple[str, str, str]] = {
     "deleted": ("[-", "-]", "red"),
     "inserted": ("{+", "+}", "green"),
 }
-"""What stands before and behind a piece of a diff, and its colour."""
+"""The marks before and after a piece of a diff, and its colour."""
 _BAR = 16
 """Characters of the longest bar."""
-_INPUT, _WANTED, _INSTRUCTION = 120, 60, 120
-"""Characters that stand for a longer text."""
+_INPUT, _TARGET, _INSTRUCTION = 120, 60, 120
+"""Characters to which longer texts are shortened."""
 _WIDE = 110
-"""Columns from which on the overview has room for whole trends and longer names."""
+"""Columns from which the overview has room for full trends and longer names."""
 
 
 def show_overview(history: RunHistory, console: Console) -> None:
-    """Print a line a task, in the configuration's order."""
-    found = {task.task: task for task in history.tasks}
+    """Print a line per task, in the configuration's order."""
+    tasks = {task.task: task for task in history.tasks}
     held = held_out_results(history)
-    jobs = list(history.config.named_searches())
+    searches = list(history.config.named_searches())
     wide = console.width >= _WIDE
-    names = max(12, min(30 if wide else 14, max(map(len, jobs))))
+    names = max(12, min(30 if wide else 14, max(map(len, searches))))
     table = _table("task", "state", "round", "loss", "after", "trend", "acc. %", "after", "best instruction")
-    # Where there is too little room, it is the instruction that gives way.
+    # On a narrow terminal only the instruction is shortened.
     for column in table.columns[:-1]:
         column.no_wrap = True
-    for name in jobs:
-        cells = _overview_cells(history, found.get(name), held.get(name, NOTHING), 10 if wide else 6)
+    for name in searches:
+        cells = _overview_cells(history, tasks.get(name), held.get(name, NOTHING), 10 if wide else 6)
         table.add_row(Text(shortened_name(name, names)), *cells)
     console.print(table)
     console.print(
@@ -80,12 +80,12 @@ def show_overview(history: RunHistory, console: Console) -> None:
             style="dim",
         )
     )
-    console.print(Text("pmpo show RUN TASK tells how an instruction came about", style="dim"))
+    console.print(Text("`pmpo show RUN TASK` shows how a best instruction was found", style="dim"))
     _show_run(history, console)
 
 
 def _overview_cells(history: RunHistory, task: TaskHistory | None, held: HeldOut, trend: int) -> list[Text]:
-    """What follows a task's name; None for a task without a finished round."""
+    """The cells after a task's name. `task` is None for a task without a finished round."""
     if task is None:
         return [Text("waiting", style=_STATES["waiting"]), *(Text("–") for _ in range(7))]
     state = state_of(history, task)
@@ -107,7 +107,7 @@ def show_task(history: RunHistory, task: TaskHistory, console: Console) -> None:
     """Print a task's page."""
     console.print(Rule(Text(in_line(task.task), style="bold"), align="left"))
     console.print(Text(_state(history, task)), soft_wrap=True)
-    for part in (_instruction(task), _facts(history, task), _way(task), _importance(task), _hard(task)):
+    for part in (_instruction(task), _facts(history, task), _steps(task), _importance(task), _hard(task)):
         console.print(Text())
         console.print(part)
     console.print(Text())
@@ -120,18 +120,19 @@ def show_task(history: RunHistory, task: TaskHistory, console: Console) -> None:
 def _show_held_out(history: RunHistory, task: TaskHistory, console: Console) -> None:
     summary = task_summary(history, task.task)
     if summary is None:
-        console.print(Text("no evaluation yet; `pmpo evaluate` compares with free baselines", style="dim"))
+        note = "no evaluation yet; `pmpo evaluate` compares the instruction with free baselines"
+        console.print(Text(note, style="dim"))
         return
     show_tables(tables(summary), console)
     if history.has_many_tasks:
-        console.print(Text("here p-values are not corrected for the number of tasks", style="dim"))
+        console.print(Text("these p-values are not corrected for the number of tasks", style="dim"))
     if any(row.name == BEST and row.instruction != task.best.candidate.text for row in summary.rows):
-        note = "its best is an earlier one; `pmpo evaluate` measures the one above"
+        note = "this evaluation is of an earlier best; run `pmpo evaluate` to measure the one above"
         console.print(Text(note, style="yellow"))
 
 
 def diff_text(before: str, after: str) -> Text:
-    """The word diff of two texts, with its marks also where there are colours."""
+    """The word diff of two texts, with marks and colours."""
     shown = Text()
     for piece in word_diff(before, after):
         opening, closing, colour = _PIECES[piece.kind]
@@ -154,7 +155,7 @@ def _instruction(task: TaskHistory) -> RenderableType:
     start, best = task.start.candidate.text, task.best.candidate.text
     parts = [Text("best instruction", style="dim"), Text(visible(best), style="bold"), Text()]
     if best == start:
-        return Group(*parts, Text("it is the one that the search began with", style="dim"))
+        return Group(*parts, Text("unchanged: the search found nothing better than the start", style="dim"))
     title = Text("what changed since the start: [-deleted-] {+inserted+}", style="dim")
     return Group(*parts, title, diff_text(start, best))
 
@@ -174,7 +175,7 @@ def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
     return Group(table, Text(note, style="dim"))
 
 
-def _way(task: TaskHistory) -> RenderableType:
+def _steps(task: TaskHistory) -> RenderableType:
     table = _table("round", "made by", "loss", "change", "instruction")
     for step in steps(task, task.best_id):
         candidate = step.scored.candidate
@@ -186,7 +187,9 @@ def _way(task: TaskHistory) -> RenderableType:
             Text(excerpt(candidate.text, _INSTRUCTION)),
         )
     counts = "; ".join(map(_count, operator_counts(task)))
-    return Group(Text("the way to the best", style="dim"), table, Text(f"tried: {counts}", style="dim"))
+    return Group(
+        Text("steps to the best instruction", style="dim"), table, Text(f"tried: {counts}", style="dim")
+    )
 
 
 def _count(count: OperatorCount) -> str:
@@ -196,46 +199,47 @@ def _count(count: OperatorCount) -> str:
 
 
 def _importance(task: TaskHistory) -> RenderableType:
-    found = analysed(task)
-    if found is None:
-        return Text("importance of its parts: none was analysed", style="dim")
-    scored, rows = found
+    part = analysed(task)
+    if part is None:
+        return Text("importance of its parts: not analysed", style="dim")
+    scored, rows = part
     name = scored.candidate.id
     whose = "its parts" if name == task.best_id else f"the parts of its ancestor {name}"
     title = f"importance of {whose}: + helps, - hurts, in nats of training loss without the part"
-    most = max((abs(row.importance) for row in rows if math.isfinite(row.importance)), default=0.0)
+    largest = max((abs(row.importance) for row in rows if math.isfinite(row.importance)), default=0.0)
     table = _table("", "", "")
     table.show_header = False
     for row in rows:
         colour = "green" if row.importance > 0 else "red"
         table.add_row(
             f"{row.importance:+.3f}",
-            Text(_bar(row.importance, most), style=colour),
+            Text(_bar(row.importance, largest), style=colour),
             Text(visible(row.segment.text.strip())),
         )
     return Group(Text(title, style="dim"), table)
 
 
-def _bar(value: float, most: float) -> str:
-    """A bar for a value among others of which the largest is `most`; a value that is not finite is larger."""
+def _bar(value: float, largest: float) -> str:
+    """A bar in proportion to the `largest` value; a value that is not finite has the longest bar."""
     if not math.isfinite(value):
         return "█" * _BAR
-    return "█" * math.ceil(abs(value) / most * _BAR) if most else ""
+    return "█" * math.ceil(abs(value) / largest * _BAR) if largest else ""
 
 
 def _hard(task: TaskHistory) -> RenderableType:
-    found = hard_examples(task, HARD_EXAMPLES)[:HARD_EXAMPLES]
-    if not found:
-        return Text("hardest training examples: this run folder does not hold its examples", style="dim")
-    table = _table("loss", "after", "wanted", "input")
-    for hard in found:
+    hardest = hard_examples(task, HARD_EXAMPLES)[:HARD_EXAMPLES]
+    if not hardest:
+        note = "hardest training examples: this run folder does not contain its training examples"
+        return Text(note, style="dim")
+    table = _table("loss", "after", "target", "input")
+    for hard in hardest:
         table.add_row(
             loss_text(hard.loss_before),
             loss_text(hard.loss_after),
-            Text(excerpt(hard.example.target, _WANTED)),
+            Text(excerpt(hard.example.target, _TARGET)),
             Text(excerpt(hard.example.input, _INPUT)),
         )
-    return Group(Text("hardest training examples now", style="dim"), table)
+    return Group(Text("hardest training examples under the best instruction", style="dim"), table)
 
 
 def _cost(task: TaskHistory) -> str:
@@ -243,13 +247,13 @@ def _cost(task: TaskHistory) -> str:
 
 
 def cost_text(cost: Cost) -> str:
-    """Tokens and seconds in words."""
+    """Tokens and seconds as text."""
     scored, generated = amount(cost.tokens_scored), amount(cost.tokens_generated)
     return f"{scored} tokens scored, {generated} generated, {cost.seconds:.0f} s"
 
 
 def _show_run(history: RunHistory, console: Console) -> None:
-    """What the run as a whole took, and where it is."""
+    """Print the cost of the whole run, and its folder."""
     if history.manifest is not None:
         console.print(Text("; ".join(_spent(history.manifest))))
     console.print(Text(f"run folder: {in_line(history.location)}"), soft_wrap=True)
@@ -262,11 +266,11 @@ def _spent(manifest: Manifest) -> Iterator[str]:
         spent = Cost(manifest.tokens_scored, manifest.tokens_generated, manifest.seconds)
         yield f"the run: {cost_text(spent)}"
     for role, use in manifest.pools.items():
-        yield f"{in_line(role)}: replicas lost {use.lost}, calls made again {use.retries}"
+        yield f"{in_line(role)}: replicas lost {use.lost}, calls retried {use.retries}"
 
 
 def _table(*titles: str) -> Table:
-    """A table whose columns of numbers, told by their titles, are right-aligned."""
+    """A table whose columns of numbers, recognised by their titles, are right-aligned."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     numbers = {"round", "loss", "after", "acc. %", "change"}
     for title in titles:

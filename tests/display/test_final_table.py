@@ -226,7 +226,7 @@ def test_a_low_terminal_shows_the_tasks_at_work() -> None:
     lines = drawn(table, console)
     assert len(lines) < 12
     assert [line.split()[:2] for line in lines[1:3]] == [["task9", "scoring"], ["task20", "scoring"]]
-    assert lines[-1].startswith("5 of 27 tasks shown; in all 25 done, 2 scoring")
+    assert lines[-1].startswith("5 of 27 tasks shown; in total 25 done, 2 scoring")
 
 
 def test_notes_and_names_in_the_live_table_are_never_interpreted() -> None:
