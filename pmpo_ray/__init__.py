@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
     from pmpo_ray.config.run import RunConfig
     from pmpo_ray.errors import PmpoError
-    from pmpo_ray.evaluation.alpaca import preference_rows
+    from pmpo_ray.evaluation.alpaca_rows import preference_rows
     from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, GenerateClient, Generator, Observer, Scorer
     from pmpo_ray.result import RunResult
     from pmpo_ray.runs.evaluate import EvaluationResult
@@ -114,7 +114,7 @@ _MODULES = {
     "evaluate": "pmpo_ray.api",
     "load_run": "pmpo_ray.api",
     "optimize": "pmpo_ray.api",
-    "preference_rows": "pmpo_ray.evaluation.alpaca",
+    "preference_rows": "pmpo_ray.evaluation.alpaca_rows",
     "task": "pmpo_ray.tasks",
 }
 """The module that defines each public name."""

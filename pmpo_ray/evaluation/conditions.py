@@ -1,7 +1,7 @@
-"""Telling conditions of an evaluation apart.
+"""Keys of the conditions of an evaluation.
 
-Invariant: two conditions have one key exactly if the same is asked of the same model, so that what was
-measured once is never measured again, nor taken for something else.
+Invariant: two conditions have the same key exactly if the same requests go to the same model, so that no
+condition is measured twice, and no outcome is reused for a different condition.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.types import Condition, EngineInfo, Example
 
 START, BEST = "start", "best"
-"""What a run's first and its best instruction are called."""
+"""The names of a run's first and best instruction."""
 
 
 def condition_key(
@@ -29,19 +29,19 @@ def condition_key(
     calibrate: bool,
     seed: int,
 ) -> str:
-    """A name for everything that the outcomes depend on, 32 hexadecimal digits. `start` is the instruction
+    """A hash of everything that the outcomes depend on: 32 hexadecimal digits. `start` is the instruction
     whose answers are a judge's references."""
-    asked: dict[str, object] = {
+    inputs: dict[str, object] = {
         "engine": [info.engine, info.model, info.revision, info.layout, info.dtype],
         "instruction": condition.instruction,
         "examples": [[e.id, e.input, e.target, *e.negatives] for e in examples],
         "shots": [[e.input, e.target] for e in shots],
     }
     if condition.method == "likelihood":
-        asked |= {"objective": objective, "calibrate": calibrate}
+        inputs |= {"objective": objective, "calibrate": calibrate}
     else:
         reward, judge = settings.process_reward, settings.judge
-        asked |= {
+        inputs |= {
             "sampling": [settings.max_tokens, settings.temperature, settings.top_p, settings.follow_up],
             "evaluator": [settings.evaluator.model, settings.evaluator.engine],
             "reward": [reward.model, reward.revision, reward.separator],
@@ -49,4 +49,4 @@ def condition_key(
             "start": start if condition.method == "judged" else "",
             "seed": [condition.task, seed, condition.repetition] if settings.temperature else [],
         }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]

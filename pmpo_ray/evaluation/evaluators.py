@@ -1,17 +1,18 @@
-"""Measuring an instruction on held-out examples of a task.
+"""Evaluation of an instruction on held-out examples of a task.
 
-Invariants: every example gets exactly one outcome, in order; it is right only where its own target wins, and
-ties are wrong; a reply in which no answer is found is told apart from a wrong one.
+Invariants: every example gets exactly one outcome, in order; an outcome is right only if the example's target
+wins, and ties are wrong; a reply without a readable answer is distinguished from a wrong answer.
 
-By likelihood the model chooses among the target and the negatives that an example brings, which takes no
-decoding. By generation it answers, with its reasoning first where the instruction asks for that; where no
-answer can be read from the reply, it is asked in a second turn for the answer alone.
+By likelihood, the model chooses between the target and the negatives of an example, without decoding. By
+generation, it writes a reply, reasoning first if the instruction says so; if no answer can be read from the
+reply, a second turn requests the answer alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.evaluation import EvaluationConfig
@@ -35,30 +36,44 @@ FOLLOW_UP = "So what is the final answer? Give the answer alone, in the form tha
 _FOLLOW_UP_TOKENS = 64
 
 
+class Evaluator(Protocol):
+    """Evaluates instructions on examples of one task."""
+
+    async def evaluate(
+        self,
+        instruction: str,
+        examples: Sequence[Example],
+        shots: Sequence[Example],
+        repetition: int = 0,
+    ) -> tuple[Outcome, ...]:
+        """One outcome per example, in order, with `shots` as demonstrations. Sampling differs between
+        repetitions."""
+
+
 def method_for(task: Task, settings: EvaluationConfig) -> Method:
-    """How the task is evaluated. Raises ConfigError for what it cannot be."""
-    wanted = settings.method
-    if task.kind == "pairs" and wanted != "likelihood" and settings.judge.model is not None:
+    """The method by which a task is evaluated. Raises ConfigError if the configured one does not fit it."""
+    method = settings.method
+    if task.kind == "pairs" and method != "likelihood" and settings.judge.model is not None:
         return "judged"
-    if wanted == "auto":
-        wanted = "generation" if task.kind == "text" else "likelihood"
-    if wanted == "generation" and task.kind == "pairs":
+    if method == "auto":
+        method = "generation" if task.kind == "text" else "likelihood"
+    if method == "generation" and task.kind == "pairs":
         raise ConfigError(
-            f"evaluation.method=generation: task {task.name!r} has better and worse answers, of which a "
-            "generated one is neither; name a judge in evaluation.judge.model, or set the method to auto or "
-            "likelihood"
+            f"evaluation.method=generation: task {task.name!r} has pairs of a better and a worse answer, and "
+            "a generated answer is neither; name a judge in evaluation.judge.model, or set the method to "
+            "auto or likelihood"
         )
-    if wanted == "likelihood" and not all(example.negatives for example in task.examples):
+    if method == "likelihood" and not all(example.negatives for example in task.examples):
         raise ConfigError(
-            f"evaluation.method=likelihood: some examples of task {task.name!r} have no other answers to "
-            "choose from; set the method to auto or generation"
+            f"evaluation.method=likelihood: some examples of task {task.name!r} have no negatives to choose "
+            "from; set the method to auto or generation"
         )
-    return wanted
+    return method
 
 
 @dataclass(frozen=True, slots=True)
 class LikelihoodEvaluator:
-    """Evaluates by likelihood; `objective` gives the losses."""
+    """Evaluates by likelihood. `objective` computes the losses."""
 
     scorer: ScoreClient
     objective: Objective
@@ -68,9 +83,9 @@ class LikelihoodEvaluator:
         instruction: str,
         examples: Sequence[Example],
         shots: Sequence[Example],
-        repetition: int = 0,  # noqa: ARG002 (nothing is drawn by chance)
+        repetition: int = 0,  # noqa: ARG002 (nothing is sampled)
     ) -> tuple[Outcome, ...]:
-        """One outcome an example. Raises EngineError where one is too long for the model."""
+        """One outcome per example. Raises EngineError if an example is too long for the model."""
         if not examples:
             return ()
         scores = await self.scorer.score(ScoreRequest(instruction, tuple(examples), tuple(shots)))
@@ -87,7 +102,7 @@ class LikelihoodEvaluator:
 
 @dataclass(frozen=True, slots=True)
 class GenerationEvaluator:
-    """Evaluates by generation; replies are judged by `grader`. `seed` is the run's."""
+    """Evaluates by generation; `grader` grades the replies. `seed` is the seed of the run."""
 
     task: Task
     settings: EvaluationConfig
@@ -102,13 +117,15 @@ class GenerationEvaluator:
         shots: Sequence[Example],
         repetition: int = 0,
     ) -> tuple[Outcome, ...]:
-        """One outcome an example. What is too long for the model is an outcome without an answer."""
-        shown = tuple(shots)
+        """One outcome per example. An example that is too long for the model gets one without an answer."""
+        demonstrations = tuple(shots)
         return tuple(
-            await gather_or_cancel(self._one(instruction, example, shown, repetition) for example in examples)
+            await gather_or_cancel(
+                self._outcome(instruction, example, demonstrations, repetition) for example in examples
+            )
         )
 
-    async def _one(
+    async def _outcome(
         self, instruction: str, example: Example, shots: tuple[Example, ...], repetition: int
     ) -> Outcome:
         settings = self.settings
@@ -121,7 +138,7 @@ class GenerationEvaluator:
             top_p=settings.top_p,
             seed=seed_of(self.seed, self.task.name, example.id, repetition),
         )
-        result = await self._generated(request)
+        result = await self._generate(request)
         if result is None:
             return Outcome(example.id, False, None)
         reply = result.samples[0].text
@@ -129,7 +146,7 @@ class GenerationEvaluator:
         tokens = result.tokens
         if grade.answer is None and settings.follow_up and reply.strip():
             turn = replace(example, target=reply)
-            again = await self._generated(
+            second = await self._generate(
                 replace(
                     request,
                     prompt=FOLLOW_UP,
@@ -138,18 +155,15 @@ class GenerationEvaluator:
                     temperature=0.0,
                 )
             )
-            if again is not None:
-                tokens += again.tokens
-                reply = f"{reply}\n\n{again.samples[0].text}"
-                grade = await self.grader.grade(example, again.samples[0].text)
+            if second is not None:
+                tokens += second.tokens
+                reply = f"{reply}\n\n{second.samples[0].text}"
+                grade = await self.grader.grade(example, second.samples[0].text)
         return Outcome(example.id, grade.right, grade.answer, reply, tokens=tokens)
 
-    async def _generated(self, request: GenerateRequest) -> GenerateResult | None:
+    async def _generate(self, request: GenerateRequest) -> GenerateResult | None:
         try:
             return await self.generator.generate(request)
         except EngineError:
-            # An input too long for the context can't be answered.
+            # The input does not fit into the model's context.
             return None
-
-
-Evaluator = LikelihoodEvaluator | GenerationEvaluator

@@ -1,7 +1,7 @@
-"""Whether a reply comes to the target: by rules, or by asking a model.
+"""Grades of replies: by rules, or by an evaluator model.
 
-Invariant: a grade without an answer is never right; what a reply says is material for the evaluator, shown
-between tags that it cannot close.
+Invariants: a grade without an answer is never right; the evaluator model sees a reply between tags that the
+reply cannot close.
 """
 
 from __future__ import annotations
@@ -13,30 +13,33 @@ from typing import Protocol
 from pmpo_ray.errors import EngineError
 from pmpo_ray.evaluation.answers.reader import AnswerReader
 from pmpo_ray.protocols import GenerateClient
+from pmpo_ray.text import shortened
 from pmpo_ray.types import Example, GenerateRequest, Task
 
 _VERDICT_TOKENS = 16
-_LONGEST = 8000
+_MAX_CHARACTERS = 8000
+"""Characters of a text that the evaluator model sees."""
 _VERDICT = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _TAG = re.compile(r"<(/?\s*(?:question|target|reply)\b[^<>]*)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What a reply comes to. `answer` None: none could be read."""
+    """The grade of a reply. `answer` is None if none could be read."""
 
     answer: str | None
     right: bool
 
 
 class Grader(Protocol):
-    """Decides on replies to the examples of one task."""
+    """Grades replies to the examples of one task."""
 
-    async def grade(self, example: Example, reply: str) -> Grade: ...
+    async def grade(self, example: Example, reply: str) -> Grade:
+        """The grade of a reply to an example."""
 
 
 class RuleGrader:
-    """Reads the answer out of the reply and compares it with the target in equivalent formats."""
+    """Reads the answer from the reply and compares it with the target, both in canonical form."""
 
     def __init__(self, task: Task) -> None:
         self._reader = AnswerReader(task)
@@ -47,8 +50,8 @@ class RuleGrader:
 
 
 class ModelGrader:
-    """Asks an evaluator model, greedily. The answer that rules read is kept where there is one, else the
-    verdict; a verdict that is neither yes nor no leaves the reply unread."""
+    """Has an evaluator model grade the reply, decoding greedily. The grade's answer is the one read by rules,
+    if any, otherwise the verdict. If the verdict is neither yes nor no, the grade has no answer."""
 
     def __init__(self, task: Task, evaluator: GenerateClient) -> None:
         self._reader = AnswerReader(task)
@@ -90,7 +93,5 @@ may stand for its option, a number may have a unit. Say yes or no, and nothing e
 
 
 def _plain(text: str) -> str:
-    """The text with our tags in other brackets; of a long one the beginning and the end."""
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST // 4]} … {text[-_LONGEST * 3 // 4 :]}"
-    return _TAG.sub(r"‹\1›", text.strip())
+    """The text with the prompt's tags in other brackets; of a long text, the beginning and the end."""
+    return _TAG.sub(r"‹\1›", shortened(text, _MAX_CHARACTERS, tail=3 / 4).strip())

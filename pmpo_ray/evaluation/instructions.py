@@ -1,6 +1,7 @@
-"""The instructions that are compared: a run's first and best, the free baselines, and the user's own.
+"""The instructions that an evaluation compares: a run's first and best, free baselines, and the user's.
 
-Invariant: every name stands for one instruction of a task, and the run's own keep their names.
+Invariant: within a task every name stands for one instruction; the names of the run's instructions and of the
+baselines are reserved.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ BASELINES: Mapping[Baseline, str | None] = {
     ),
     "description": None,
 }
-"""The paper's baselines (AO, CoT, RaR, Step-Back) and the bare description of the task, which are free:
-nothing was optimised for them."""
+"""The paper's baselines (AO, CoT, RaR, Step-Back) and the plain description of the task. They are free: they
+need no optimisation."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedInstruction:
-    """An instruction under its name. `free`: it was there before any optimisation. `train_loss` is that of
-    the run which it took part in."""
+    """An instruction with its name. `free` is True if it needed no optimisation. `train_loss` is its loss on
+    the training part in nats, if the run scored it."""
 
     name: str
     instruction: str
@@ -43,27 +44,27 @@ class NamedInstruction:
     train_loss: float | None = None
 
 
-def own_instructions(instructions: Mapping[str, str], task: str) -> list[NamedInstruction]:
-    """The configuration's `evaluation.instructions` for a task: a text, or @PATH of a text file, or of a JSON
-    file that maps tasks to texts.
+def configured_instructions(instructions: Mapping[str, str], task: str) -> list[NamedInstruction]:
+    """The instructions of `evaluation.instructions` for a task. Each is a text, or @PATH of a text file, or
+    @PATH of a JSON file that maps tasks to texts.
 
-    Raises ConfigError for a name of ours, a file that cannot be read, and a text without anything in it.
+    Raises ConfigError for a reserved name, a file that cannot be read, and an empty text.
     """
-    found = []
+    named = []
     for name, text in instructions.items():
         key = f"evaluation.instructions.{name}"
         if name in (START, BEST, *BASELINES):
-            raise ConfigError(f"{key}: the name {name!r} is taken; choose another")
+            raise ConfigError(f"{key}: the name {name!r} is reserved; choose another")
         instruction = _read(Path(text[1:]), task, key) if text.startswith("@") else text
         if instruction is not None:
             if not instruction.strip():
-                raise ConfigError(f"{key}: the instruction is empty; write one, or leave it out")
-            found.append(NamedInstruction(name, instruction))
-    return found
+                raise ConfigError(f"{key}: the instruction is empty; write one, or remove the key")
+            named.append(NamedInstruction(name, instruction))
+    return named
 
 
 def _read(path: Path, task: str, key: str) -> str | None:
-    """The instruction in a file; None where it holds none for this task."""
+    """The instruction in a file; None if the file has none for this task."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -75,7 +76,7 @@ def _read(path: Path, task: str, key: str) -> str | None:
     except json.JSONDecodeError as error:
         raise ConfigError(f"{key}: {path} is not JSON: {error}") from None
     if not isinstance(value, dict) or not all(isinstance(entry, str) for entry in value.values()):
-        raise ConfigError(f"{key}: {path} should map names of tasks to instructions")
+        raise ConfigError(f"{key}: {path} must be a JSON object that maps names of tasks to instructions")
     instruction: str | None = value.get(task)
     return instruction
 
@@ -85,10 +86,11 @@ def baselines(names: Sequence[Baseline], task: Task) -> list[NamedInstruction]:
     return [NamedInstruction(name, BASELINES[name] or task.description, free=True) for name in names]
 
 
-def of_run(
+def run_instructions(
     records: Sequence[RoundRecord], start: str, best: str, *, every_candidate: bool
 ) -> list[NamedInstruction]:
-    """The start and the best instruction of a run, and all its scored candidates by their ids if wanted."""
+    """The start and the best instruction of a run; with `every_candidate` also its other scored candidates,
+    named by their ids."""
     losses: dict[str, float] = {}
     others: list[NamedInstruction] = []
     for record in records:
@@ -98,6 +100,8 @@ def of_run(
                 losses[text] = scored.loss
                 if text not in (start, best):
                     others.append(NamedInstruction(scored.candidate.id, text, train_loss=scored.loss))
-    found = [NamedInstruction(START, start, free=True, train_loss=losses.get(start))]
-    found.append(NamedInstruction(BEST, best, train_loss=losses.get(best)))
-    return found + others if every_candidate else found
+    named = [
+        NamedInstruction(START, start, free=True, train_loss=losses.get(start)),
+        NamedInstruction(BEST, best, train_loss=losses.get(best)),
+    ]
+    return named + others if every_candidate else named

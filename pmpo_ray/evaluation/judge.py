@@ -1,7 +1,7 @@
-"""Measuring an instruction by how often a judge prefers its answers to reference answers (AlpacaEval 2).
+"""Evaluation of an instruction by how often a judge prefers its answers to reference answers (AlpacaEval 2).
 
-Invariants: references and answers are compared on equal inputs; an undecided pair counts half and is told
-apart; instructions are compared through the same references.
+Invariants: an answer is compared with the reference to the same input; an undecided pair counts half and is
+marked as undecided; all instructions are compared with the same references.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from pathlib import Path
 
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.errors import DataError
-from pmpo_ray.evaluation.alpaca import outputs_document, win_rates
+from pmpo_ray.evaluation.alpaca import win_rates
+from pmpo_ray.evaluation.alpaca_rows import outputs_document
 from pmpo_ray.evaluation.evaluators import GenerationEvaluator
+from pmpo_ray.text import shortened
 from pmpo_ray.types import Example, Outcome
 
 TIE = 0.5
 
 
-class Judging:
-    """Evaluates by a judge. `writer` makes the answers; without a file of references those under the
-    instruction `start` are the references."""
+class JudgeEvaluator:
+    """Evaluates by a judge. `writer` generates the answers. The references are read from the configured file;
+    without one, they are the answers to the instruction `start`."""
 
     def __init__(self, writer: GenerationEvaluator, settings: EvaluationConfig, start: str) -> None:
         self._writer = writer
@@ -37,8 +39,8 @@ class Judging:
         shots: Sequence[Example],
         repetition: int = 0,
     ) -> tuple[Outcome, ...]:
-        """One outcome an example, its `score` the preference for the answer, from 0 to 1. Raises what
-        `alpaca.win_rates` raises."""
+        """One outcome per example, whose `score` is the preference for the answer, from 0 to 1. Errors as in
+        `alpaca.win_rates`."""
         judge = self._settings.judge
         key = (tuple(shots), repetition)
         if key not in self._references:
@@ -51,7 +53,7 @@ class Judging:
             )
         written = await self._writer.evaluate(instruction, examples, shots, repetition)
         texts = [example.input for example in examples]
-        found = await asyncio.to_thread(
+        rates = await asyncio.to_thread(
             win_rates,
             outputs_document(texts, [outcome.reply for outcome in written], generator="candidate"),
             outputs_document(texts, references, generator="reference"),
@@ -62,7 +64,7 @@ class Judging:
         )
         return tuple(
             _outcome(outcome, row["preference"])
-            for outcome, row in zip(written, found.annotations, strict=True)
+            for outcome, row in zip(written, rates.annotations, strict=True)
         )
 
     async def _reference_texts(
@@ -76,7 +78,7 @@ class Judging:
 
 
 def _outcome(written: Outcome, preference: float | None) -> Outcome:
-    """`preference` is the package's: 1 for the reference, 2 for the answer."""
+    """The outcome of a pair. `preference` is from 1 (for the reference) to 2 (for the answer)."""
     if preference is None:
         return Outcome(written.example, False, None, written.reply, score=TIE, tokens=written.tokens)
     share = preference - 1
@@ -85,19 +87,19 @@ def _outcome(written: Outcome, preference: float | None) -> Outcome:
 
 
 def _read_references(path: Path, examples: Sequence[Example]) -> list[str]:
-    """Outputs by instruction from a file in the format of AlpacaEval. Raises DataError for one that cannot be
-    read or lacks an example."""
+    """The references of the examples, from a JSON file in the format of AlpacaEval. Raises DataError if it
+    cannot be read or lacks an example."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         known = {row["instruction"]: row["output"] for row in rows}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f"evaluation.judge.references: {path} is no list of instructions with outputs ({error})"
+            f"evaluation.judge.references: {path} is not a JSON list of instructions with outputs ({error})"
         ) from None
     missing = [example for example in examples if not isinstance(known.get(example.input), str)]
     if missing:
         raise DataError(
             f"evaluation.judge.references: {path} has no output for {len(missing)} test examples, such as "
-            f"{missing[0].input[:60]!r}"
+            f"{shortened(missing[0].input, 60)!r}"
         )
     return [known[example.input] for example in examples]

@@ -1,8 +1,8 @@
-"""What an evaluation comes to: accuracies with intervals, and the best instruction against its start and
-against the strongest free baseline.
+"""The summary of an evaluation: accuracies with intervals, and comparisons of the best instruction with the
+start and with the strongest free instruction.
 
-Invariants: instructions are compared on the same examples only; a value is an example's mean over
-repetitions; p-values of the tasks of one comparison are corrected for their number (Holm).
+Invariants: instructions are compared on the same examples; a value is an example's mean over repetitions;
+p-values of one comparison are corrected for the number of tasks (Holm).
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ Against = Literal["start", "free"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One instruction on one task, with one model and number of shots, over all repetitions. `unread` is the
-    share of replies in which no answer was found; `loss` and `score` (of the replies' steps) are means where
-    they were measured. Of judged answers `accuracy` is the win rate, ties and undecided pairs half, and
-    `unread` the share of undecided ones."""
+    """The results of one instruction on one task, with one model and number of shots, over all repetitions.
+
+    `unread` is the share of replies without a readable answer. `loss` (in nats) and `score` (of the steps of
+    replies) are means, None if they were not measured. With a judge, `accuracy` is the win rate, in which
+    ties and undecided pairs count half, and `unread` is the share of undecided pairs."""
 
     task: str
     model: str
@@ -52,9 +53,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """The best instruction of a task against its start (`against` "start") or against the strongest of what
-    was free, the start among it ("free"; which one that is was seen on the test part, to its advantage).
-    `p_adjusted` is corrected for the number of tasks; `loss` compares the losses where they were measured."""
+    """The best instruction of a task compared with `other`: the start (`against` "start"), or the strongest
+    free instruction, which may be the start ("free"; it is selected on the test part, which favours it).
+    `p_adjusted` is corrected for the number of tasks; `loss` compares the losses, None if they were not
+    measured."""
 
     task: str
     model: str
@@ -67,13 +69,14 @@ class Gain:
 
     @property
     def significant(self) -> bool:
+        """True if the accuracies differ significantly."""
         return self.p_adjusted < LEVEL
 
 
 @dataclass(frozen=True, slots=True)
 class Overall:
-    """All tasks together, each weighing the same: mean accuracies by name (where every task has it), and the
-    mean gain over start and over each task's strongest free baseline."""
+    """Means over all tasks, which weigh the same: the accuracies of the instructions that every task has, by
+    name, and the gains over the start and over each task's strongest free instruction."""
 
     model: str
     shots: int
@@ -83,8 +86,8 @@ class Overall:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """How well the loss on the training part tells the accuracy on the test part, over all candidates of a
-    task that were evaluated: Spearman's rank correlation (-1 were perfect) and its p-value."""
+    """How well the loss on the training part predicts the accuracy on the test part: Spearman's rank
+    correlation over the evaluated candidates of a task (-1 is perfect), and its p-value."""
 
     task: str
     model: str
@@ -96,7 +99,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an evaluation comes to, in the order of its conditions."""
+    """The summary of an evaluation, in the order of its conditions."""
 
     rows: tuple[Row, ...]
     gains: tuple[Gain, ...]
@@ -114,24 +117,25 @@ class _Cell:
 
 
 def summarise(results: Sequence[ConditionResult], free: Collection[str]) -> Summary:
-    """The summary of conditions with outcomes; `free` names what was there before any optimisation."""
+    """Summarise the conditions that have outcomes. `free` names the instructions that needed no
+    optimisation."""
     cells = [_cell(group) for group in grouped(results) if group[0].outcomes]
-    places = dict.fromkeys((cell.row.model, cell.row.shots) for cell in cells)
+    settings = dict.fromkeys((cell.row.model, cell.row.shots) for cell in cells)
     gains: list[Gain] = []
     overall: list[Overall] = []
     predictions: list[Prediction] = []
-    for model, shots in places:
-        here = [cell for cell in cells if (cell.row.model, cell.row.shots) == (model, shots)]
-        tasks = {task: _of(here, task) for task in dict.fromkeys(cell.row.task for cell in here)}
+    for model, shots in settings:
+        selected = [cell for cell in cells if (cell.row.model, cell.row.shots) == (model, shots)]
+        tasks = {task: _of(selected, task) for task in dict.fromkeys(cell.row.task for cell in selected)}
         gains += _gains(tasks, "start", lambda _: START)
         gains += _gains(tasks, "free", lambda cells: _strongest(cells, free))
         overall.append(_overall(model, shots, tasks, free))
-        predictions += [found for own in tasks.values() if (found := _prediction(own)) is not None]
+        predictions += filter(None, map(_prediction, tasks.values()))
     return Summary(tuple(cell.row for cell in cells), tuple(gains), tuple(overall), tuple(predictions))
 
 
 def grouped(results: Iterable[ConditionResult]) -> list[list[ConditionResult]]:
-    """The results of equal conditions, those of all repetitions together."""
+    """The results by condition, the repetitions of a condition in one group."""
     groups: dict[object, list[ConditionResult]] = {}
     for one in results:
         groups.setdefault(replace(one.condition, repetition=0), []).append(one)
@@ -150,7 +154,7 @@ def values_of(group: Sequence[ConditionResult]) -> tuple[float, ...]:
 
 
 def row_of(group: Sequence[ConditionResult]) -> Row:
-    """The figures of one condition over its repetitions, with their intervals."""
+    """The row of one condition, over all its repetitions."""
     condition = group[0].condition
     outcomes = [outcome for one in group for outcome in one.outcomes]
     losses = _losses(group)
@@ -174,12 +178,12 @@ def row_of(group: Sequence[ConditionResult]) -> Row:
 
 
 def outcome_value(outcome: Outcome, *, judged: bool) -> float:
-    """What an outcome counts: 1 if right, or how far it is preferred."""
+    """The value of an outcome: 1 if it is right, otherwise 0; with a judge, its preference from 0 to 1."""
     return float(outcome.right) if not judged or outcome.score is None else outcome.score
 
 
 def _losses(group: Sequence[ConditionResult]) -> tuple[float, ...] | None:
-    """Each example's mean loss over the repetitions; None if any has no finite one."""
+    """Each example's mean loss over the repetitions; None if a loss is missing or not finite."""
     repetitions = [[outcome.loss for outcome in one.outcomes if outcome.loss is not None] for one in group]
     if any(len(losses) < len(one.outcomes) for losses, one in zip(repetitions, group, strict=True)):
         return None
@@ -192,7 +196,7 @@ def _of(cells: Sequence[_Cell], task: str) -> dict[str, _Cell]:
 
 
 def strongest(values: Mapping[str, Sequence[float]], free: Collection[str]) -> str | None:
-    """The name of the most accurate free instruction, the first of several; None if there is none."""
+    """The name of the most accurate free instruction (the first on a tie); None if there is none."""
     names = [name for name in values if name in free]
     return max(names, key=lambda name: math.fsum(values[name]) / len(values[name]), default=None)
 
@@ -204,7 +208,7 @@ def _strongest(cells: dict[str, _Cell], free: Collection[str]) -> str | None:
 def _gains(
     tasks: dict[str, dict[str, _Cell]], against: Against, choose: Callable[[dict[str, _Cell]], str | None]
 ) -> list[Gain]:
-    found: list[Gain] = []
+    gains: list[Gain] = []
     for task, cells in tasks.items():
         other = choose(cells)
         if BEST not in cells or other not in cells:
@@ -215,9 +219,9 @@ def _gains(
             losses = compare(before.losses, after.losses)
         accuracy = compare(before.values, after.values)
         row = after.row
-        found.append(Gain(task, row.model, row.shots, against, other, accuracy, accuracy.p_value, losses))
-    adjusted = corrected([gain.accuracy.p_value for gain in found])
-    return [replace(gain, p_adjusted=p_value) for gain, p_value in zip(found, adjusted, strict=True)]
+        gains.append(Gain(task, row.model, row.shots, against, other, accuracy, accuracy.p_value, losses))
+    adjusted = corrected([gain.accuracy.p_value for gain in gains])
+    return [replace(gain, p_adjusted=p_value) for gain, p_value in zip(gains, adjusted, strict=True)]
 
 
 def _overall(model: str, shots: int, tasks: dict[str, dict[str, _Cell]], free: Collection[str]) -> Overall:
@@ -227,21 +231,20 @@ def _overall(model: str, shots: int, tasks: dict[str, dict[str, _Cell]], free: C
     }
     gains: dict[Against, Comparison] = {}
     if BEST in shared:
+        after = [cells[BEST].values for cells in tasks.values()]
         if START in shared:
-            gains["start"] = pooled([(cells[START].values, cells[BEST].values) for cells in tasks.values()])
-        strongest = [_strongest(cells, free) for cells in tasks.values()]
-        if all(name is not None for name in strongest):
-            gains["free"] = pooled(
-                [
-                    (cells[name or ""].values, cells[BEST].values)
-                    for name, cells in zip(strongest, tasks.values(), strict=True)
-                ]
-            )
+            before = [cells[START].values for cells in tasks.values()]
+            gains["start"] = pooled(list(zip(before, after, strict=True)))
+        before = [
+            cells[name].values for cells in tasks.values() if (name := _strongest(cells, free)) is not None
+        ]
+        if len(before) == len(after):
+            gains["free"] = pooled(list(zip(before, after, strict=True)))
     return Overall(model, shots, accuracies, gains)
 
 
 def _prediction(cells: dict[str, _Cell]) -> Prediction | None:
-    """None with fewer than 3 candidates that have a training loss."""
+    """The prediction for a task; None with fewer than 3 candidates that have a training loss."""
     rows = [
         cell.row
         for cell in cells.values()

@@ -24,7 +24,8 @@ from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.engines.hf.generator import TransformersGenerator
 from pmpo_ray.engines.hf.loading import load_replica
 from pmpo_ray.errors import ConfigError, DataError, EndpointError, ModelError
-from pmpo_ray.evaluation.alpaca import WinRate, outputs_document, preference_rows, win_rates
+from pmpo_ray.evaluation.alpaca import WinRate, win_rates
+from pmpo_ray.evaluation.alpaca_rows import outputs_document, preference_rows
 from pmpo_ray.tasks import load_task
 from pmpo_ray.types import GenerateRequest
 from tests.engines.openai.test_generator import (
@@ -286,7 +287,7 @@ def test_a_judge_that_decides_nothing_is_an_error_that_quotes_it(server: Server)
     server.reply = in_turn(reply_with("Both are\nfine", {"Both": 0.7, "The": 0.2}))
     with pytest.raises(ModelError) as caught:
         judged(server)
-    assert r"decided none of 8 pairs (its last reply is 'Both are\nfine'); take" in one_line(caught.value)
+    assert r"decided none of 8 pairs (its last reply is 'Both are\nfine'); use a" in one_line(caught.value)
     server.reply = in_turn(reply_with("m"))
     with pytest.raises(ModelError, match="without log-probabilities, which method 'plain'"):
         judged(server)
@@ -345,7 +346,8 @@ def test_a_missing_package_is_named_with_the_command(server: Server, monkeypatch
 LENGTH_CONTROL = """
 import json, sys
 from pmpo_ray.config.engines import EndpointConfig
-from pmpo_ray.evaluation.alpaca import outputs_document, win_rates
+from pmpo_ray.evaluation.alpaca import win_rates
+from pmpo_ray.evaluation.alpaca_rows import outputs_document
 instructions = [f"Question {number}" for number in range(805)]
 short = outputs_document(instructions, [f"no {n}" for n in range(805)], generator="same")
 mixed = outputs_document(

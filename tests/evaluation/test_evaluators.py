@@ -16,7 +16,7 @@ from pmpo_ray.errors import ConfigError, EngineError
 from pmpo_ray.evaluation.conditions import condition_key
 from pmpo_ray.evaluation.evaluators import FOLLOW_UP, GenerationEvaluator, LikelihoodEvaluator, method_for
 from pmpo_ray.evaluation.grading import ModelGrader, RuleGrader
-from pmpo_ray.evaluation.instructions import baselines, of_run, own_instructions
+from pmpo_ray.evaluation.instructions import baselines, configured_instructions, run_instructions
 from pmpo_ray.prepared_task import prepare_tasks
 from pmpo_ray.runs.evaluation_plan import conditions_of, engines_for, plan_file, shots_of
 from pmpo_ray.search.calibration import calibrated
@@ -196,18 +196,18 @@ def test_better_and_worse_answers_cannot_be_told_by_writing(data_dir: Path) -> N
 
 def test_demonstrations_are_never_test_examples() -> None:
     config = RunConfig.model_validate({"split": {"shots": 2, "train_max": 10}})
-    job = prepare_tasks(config)[0]
-    tested = {example.input for example in job.split.test}
-    assert shots_of(job, 2, 0, 0) == job.split.shots
-    assert shots_of(job, 5, 0, 0)[:2] == job.split.shots
+    prepared = prepare_tasks(config)[0]
+    tested = {example.input for example in prepared.split.test}
+    assert shots_of(prepared, 2, 0, 0) == prepared.split.shots
+    assert shots_of(prepared, 5, 0, 0)[:2] == prepared.split.shots
     for repetition in range(3):
         for count in (0, 1, 2, 7, 12):
-            shots = shots_of(job, count, repetition, 0)
+            shots = shots_of(prepared, count, repetition, 0)
             assert len(shots) == len({shot.id for shot in shots}) == count
             assert not tested & {shot.input for shot in shots}
-    assert shots_of(job, 7, 1, 0) != shots_of(job, 7, 2, 0)
-    with pytest.raises(ConfigError, match="13 are asked for, but task 'tickets' has 12 examples outside"):
-        plan_file(config.model_copy(update={"evaluation": EvaluationConfig(shots=(13,))}), job)
+    assert shots_of(prepared, 7, 1, 0) != shots_of(prepared, 7, 2, 0)
+    with pytest.raises(ConfigError, match="13 requested, but task 'tickets' has 12 examples outside"):
+        plan_file(config.model_copy(update={"evaluation": EvaluationConfig(shots=(13,))}), prepared)
 
 
 def test_what_no_chance_enters_into_is_measured_once() -> None:
@@ -292,27 +292,27 @@ def test_instructions_come_from_texts_and_files(tmp_path: Path) -> None:
     text, table = tmp_path / "mine.txt", tmp_path / "all.json"
     text.write_text("Think.\n", encoding="utf-8")
     table.write_text(json.dumps({"t": "For t.", "u": "For u."}), encoding="utf-8")
-    found = own_instructions({"plain": "Do it.", "mine": f"@{text}", "all": f"@{table}"}, "t")
+    found = configured_instructions({"plain": "Do it.", "mine": f"@{text}", "all": f"@{table}"}, "t")
     assert [(one.name, one.instruction, one.free) for one in found] == [
         ("plain", "Do it.", False),
         ("mine", "Think.", False),
         ("all", "For t.", False),
     ]
-    assert not own_instructions({"all": f"@{table}"}, "another")
+    assert not configured_instructions({"all": f"@{table}"}, "another")
 
 
 @pytest.mark.parametrize(
     ("name", "text", "complaint"),
     [
-        ("start", "Do.", r"instructions\.start: the name 'start' is taken"),
-        ("description", "Do.", "is taken"),
+        ("start", "Do.", r"instructions\.start: the name 'start' is reserved"),
+        ("description", "Do.", "is reserved"),
         ("mine", "@nowhere.txt", r"instructions\.mine: nowhere\.txt cannot be read"),
         ("mine", "  ", "the instruction is empty"),
     ],
 )
 def test_instructions_that_cannot_be_used_are_named(name: str, text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        own_instructions({name: text}, "t")
+        configured_instructions({name: text}, "t")
 
 
 def test_baselines_are_free_and_the_description_is_the_tasks() -> None:
@@ -329,10 +329,13 @@ def test_candidates_of_a_run_keep_their_training_losses() -> None:
         RoundRecord("t", 0, (scored("a", "A", 3.0),), ("a",)),
         RoundRecord("t", 1, (scored("a", "A", 3.0), scored("b", "B", 2.0), scored("c", "C", 4.0)), ("b",)),
     )
-    found = of_run(records, "A", "B", every_candidate=True)
+    found = run_instructions(records, "A", "B", every_candidate=True)
     assert [(one.name, one.train_loss, one.free) for one in found] == [
         ("start", 3.0, True),
         ("best", 2.0, False),
         ("c", 4.0, False),
     ]
-    assert [one.name for one in of_run(records, "A", "B", every_candidate=False)] == ["start", "best"]
+    assert [one.name for one in run_instructions(records, "A", "B", every_candidate=False)] == [
+        "start",
+        "best",
+    ]
