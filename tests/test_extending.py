@@ -501,5 +501,5 @@ async def test_what_is_no_engine_is_said_when_it_is_made(name: str, expected: st
     with pytest.raises(ConfigError, match=expected):
         await open_scorer(config, "m")
     if name == "NoEngine":
-        with pytest.raises(ConfigError, match=r"rewriter\.engine: .*protocols\.Generator"):
+        with pytest.raises(ConfigError, match=r"rewriter\.engine: .*pmpo_ray\.Generator"):
             await open_generator(RewriterConfig(engine=config.engine), "m")
