@@ -1,7 +1,7 @@
-"""What a run came to, for scripts and notebooks.
+"""The result of a run, for scripts and notebooks.
 
-Invariants: a result says what its run folder tells and nothing else, so one that is loaded later says the
-same; the folder is read when it is first asked for, and once.
+Invariants: a result has no content that its run folder lacks, so one that is loaded later is equal; the
+folder is read once, at the first access that needs it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _COLUMNS = ("task", "round", "id", "parent", "lineage", "operator", "status", "r
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """What a run came to: one result a task, in the configuration's order, and where everything is kept.
-    `failed` are the tasks that came to none, which did not keep the others from theirs.
+    """The result of a run: one result per task, in the configuration's order, and the run folder. `failed`
+    are the tasks without a result; a failed task does not stop the others.
 
-    `result["tickets"]` is the result of one task. Whatever reads the run folder raises RunFolderError where
-    the folder is gone or damaged, or where one of several tasks has to be named.
+    `result["tickets"]` is the result of one task. Everything that reads the run folder raises RunFolderError
+    if the folder is missing or damaged, or if one of several tasks has to be named.
     """
 
     tasks: tuple[TaskResult, ...]
@@ -35,7 +35,7 @@ class RunResult:
     failed: tuple[TaskFailure, ...] = ()
 
     def __getitem__(self, task: str) -> TaskResult:
-        """The result of the task with this name. Raises KeyError where there is none."""
+        """The result of the task with this name. Raises KeyError if there is none."""
         for result in self.tasks:
             if result.task == task:
                 return result
@@ -46,7 +46,7 @@ class RunResult:
 
     @property
     def best(self) -> str:
-        """The best instruction of a run of one task. Raises ValueError for any other run."""
+        """The best instruction of a run with one task. Raises ValueError for any other run."""
         if len(self.tasks) != 1 or self.failed:
             raise ValueError(
                 f"not one task with a result: use result[TASK].best; there are results of: {self._names()}"
@@ -55,18 +55,18 @@ class RunResult:
 
     @cached_property
     def history(self) -> RunHistory:
-        """Everything that the run folder tells, as it was when this was first asked for."""
+        """The contents of the run folder when this is first read."""
         from pmpo_ray.history.run_history import load_history
 
         return load_history(self.run_dir)
 
     def candidates(self, task: str | None = None) -> tuple[ScoredCandidate, ...]:
-        """Every scored candidate of a task (None: of the only one), oldest first. Scores and losses by
-        example are there for the first and the best instruction alone."""
+        """Every scored candidate of a task (None: of the only one), oldest first. Only the start and the best
+        instruction have scores and losses by example."""
         return tuple(self.history.task(task).candidates.values())
 
     def parents(self, task: str | None = None) -> dict[str, str | None]:
-        """From the id of every scored candidate to that of the one it was made from, None for the start."""
+        """The parent's id by the id of every scored candidate; None for the start."""
         return {scored.candidate.id: scored.candidate.parent for scored in self.candidates(task)}
 
     def losses(self, task: str | None = None) -> tuple[float, ...]:
@@ -74,22 +74,23 @@ class RunResult:
         return self.history.task(task).losses
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a candidate, refused ones included, by task and age: task, round (in which it was made),
-        id, parent, lineage (the id of its first ancestor), operator, status (survivor of any round, dropped,
-        refused or failed), reason (why it was refused or failed), loss (NaN where there is none) and text."""
+        """A data frame with a row per candidate, refused ones included, by task and age: task,
+        round (in which it was made), id, parent, lineage (the id of its first ancestor), operator, status
+        (survivor of any round, dropped, refused or failed), reason (of a refusal or failure), loss (NaN if
+        there is none) and text."""
         import pandas as pd
 
         rows = [row for task in self.history.tasks for row in _rows(task)]
         return pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"loss": "float64"})
 
     def to_dict(self) -> dict[str, object]:
-        """The result as JSON can hold it: what `pmpo optimize --json` prints."""
+        """The result as plain JSON values: the document that `pmpo optimize --json` prints."""
         from pmpo_ray.display.result_json import result_json
 
         return result_json(self.tasks, self.run_dir, self.failed)
 
     def report(self, path: str | None = None) -> str:
-        """Write the HTML report of the run to `path` (None: into the run folder). Gives back where it is."""
+        """Write the HTML report of the run to `path` (None: into the run folder), and return its address."""
         from pmpo_ray.report import write_report
 
         return write_report(self.run_dir, path)
@@ -106,7 +107,7 @@ class RunResult:
         return f"<RunResult: {what}{failed}, in {self.run_dir!r}>"
 
     def __rich__(self) -> RenderableType:
-        """What `pmpo optimize` prints at its end."""
+        """The text that `pmpo optimize` prints at its end."""
         from pmpo_ray.display.final_table import FinalTable
 
         return FinalTable(self.tasks, self.run_dir)

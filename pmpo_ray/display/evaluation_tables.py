@@ -126,8 +126,8 @@ def _many_tasks(tasks: Sequence[str], rows: Sequence[Row], gains: Sequence[Gain]
     mean += [""] if written else []
     if compared:
         for kind in _AGAINST:
-            gain = overall.gains.get(kind)
-            mean += ["–", "–"] if gain is None else [_points(gain), _p(gain.p_value)]
+            pooled = overall.gains.get(kind)
+            mean += ["–", "–"] if pooled is None else [_points(pooled), _p(pooled.p_value)]
     cells.append(tuple(mean))
     title = f"{len(tasks)} tasks: {overall.model}, {overall.shots} shots"
     return Table(title, tuple(columns), tuple(cells), tuple(_many_notes(rows, gains)))
@@ -186,8 +186,8 @@ def _interval(interval: Interval | None, factor: float, places: int) -> str:
 
 
 def _points(comparison: Comparison) -> str:
-    found = comparison.difference
-    return f"{found.value * 100:+.1f} [{found.low * 100:+.1f}, {found.high * 100:+.1f}]"
+    points = comparison.difference
+    return f"{points.value * 100:+.1f} [{points.low * 100:+.1f}, {points.high * 100:+.1f}]"
 
 
 def _p(value: float) -> str:

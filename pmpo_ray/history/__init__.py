@@ -1,1 +1,1 @@
-"""A run folder as values: what displays, reports and exports are made from."""
+"""A run folder as values, for displays, reports, exports and comparisons."""

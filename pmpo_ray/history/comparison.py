@@ -1,10 +1,10 @@
-"""Two runs side by side, as values.
+"""The comparison of two runs, as values.
 
-Invariants: losses are ranked only where they measure the same thing; held-out accuracies are tested only on
+Invariants: losses are compared only if they measure the same thing; held-out accuracies are tested only on
 examples that both best instructions answered, paired, and p-values are corrected for the number of tasks
-(Holm); values of a configuration that may hold a secret are not among what is told.
+(Holm); configuration values that may be secrets are never included.
 
-The first run is "A", the second "B"; a difference is B less A.
+The first run is "A", the second "B"; a difference is B minus A.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from pmpo_ray.types import ConditionResult, Interval
 HIDDEN = "(not shown)"
 ABSENT = "(not there)"
 _PLACE = ("run_dir",)
-"""Keys that say nothing about what was done."""
+"""Keys without an influence on the result."""
 _FREE = "options"
-"""Arguments of other programs, whose names are theirs to choose."""
+"""Arguments of other programs, under names of their choice."""
 
 Values = dict[str, float]
-"""What an instruction comes to on held-out examples, by the examples' ids, which stand for their contents."""
+"""An instruction's values on held-out examples by the examples' ids, which identify their contents."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One run's part of a task. `accuracy` is that of its best instruction, None where not measured."""
+    """A task in one of the runs. `accuracy` is that of its best instruction, None if not measured."""
 
     state: TaskState
     rounds: int
@@ -53,9 +53,9 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class TaskComparison:
-    """A task of both runs. `obstacles` say what keeps their losses from being compared, empty where nothing
-    does. `paired` compares the accuracies on the same examples, `p_adjusted` corrected for the number of
-    tasks; None where there are no such examples, and then the accuracies of A and B stand each for itself."""
+    """A task of both runs. `obstacles` are the differences that make their losses incomparable, if any.
+    `paired` compares the accuracies on the same examples, `p_adjusted` is corrected for the number of tasks;
+    both are None if there are no such examples, and then the accuracies of A and B are independent."""
 
     task: str
     a: Side
@@ -66,7 +66,7 @@ class TaskComparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the accuracies differ by more than chance."""
+        """True if the accuracies differ significantly."""
         return self.p_adjusted is not None and self.p_adjusted < LEVEL
 
 
@@ -94,14 +94,14 @@ class RunComparison:
 def compare_runs(
     a: RunHistory, b: RunHistory, *, task: str | None, redact: Callable[[str], str]
 ) -> RunComparison:
-    """Compare the tasks of both runs, or `task` alone. `redact` takes secrets out of a text.
+    """Compare the tasks of both runs, or only `task`. `redact` removes secrets from a text.
 
-    Raises RunFolderError where there is nothing to compare.
+    Raises RunFolderError if the runs have no such task in common.
     """
     if task is not None:
         pairs = [(a.task(task), b.task(task))]
     else:
-        others = {found.task: found for found in b.tasks}
+        others = {other.task: other for other in b.tasks}
         pairs = [(one, others[one.task]) for one in a.tasks if one.task in others]
     if not pairs:
         raise RunFolderError(
@@ -152,8 +152,8 @@ def _side(history: RunHistory, task: TaskHistory) -> Side:
 def _answers(
     ours: Mapping[object, Values], theirs: Mapping[object, Values]
 ) -> tuple[list[float], list[float]] | None:
-    """What both best instructions come to on the held-out examples that both answered, under the first
-    conditions (model, shots, method) that they share; None where there are none."""
+    """The values of both best instructions on the held-out examples that both answered, under the first
+    condition (model, shots, method) that they share; None if there are none."""
     for place, values in ours.items():
         others = theirs.get(place, {})
         if shared := [example for example in values if example in others]:
@@ -164,22 +164,25 @@ def _answers(
 def _best_values(results: Sequence[ConditionResult], task: TaskHistory) -> dict[object, Values]:
     """The best instruction's values by condition, each an example's mean over repetitions.
 
-    Answers that a judge compared with others do not count: each run has references of its own.
+    Answers that a judge compared with references do not count: the references of the runs differ.
     """
-    found: dict[object, dict[str, list[float]]] = {}
-    wanted = (task.task, BEST, task.best.candidate.text)
+    best: dict[object, dict[str, list[float]]] = {}
+    identity = (task.task, BEST, task.best.candidate.text)
     for one in results:
         condition = one.condition
-        if (condition.task, condition.name, condition.instruction) != wanted or condition.method == "judged":
+        named = (condition.task, condition.name, condition.instruction)
+        if named != identity or condition.method == "judged":
             continue
-        values = found.setdefault((condition.model, condition.shots, condition.method), {})
+        values = best.setdefault((condition.model, condition.shots, condition.method), {})
         for outcome in one.outcomes:
             values.setdefault(outcome.example, []).append(outcome_value(outcome, judged=False))
-    return {place: {key: fmean(every) for key, every in values.items()} for place, values in found.items()}
+    return {
+        place: {example: fmean(every) for example, every in values.items()} for place, values in best.items()
+    }
 
 
 def _obstacles(a: RunHistory, b: RunHistory, one: TaskHistory, other: TaskHistory) -> Iterator[str]:
-    """What differs between two runs of a task that its losses depend on beside the instruction."""
+    """The differences between two runs of a task, besides the instruction, that its losses depend on."""
     if not _same_model(a, b):
         yield "model"
     if a.manifest is None or b.manifest is None or a.manifest.data[one.task] != b.manifest.data[one.task]:
@@ -193,20 +196,20 @@ def _obstacles(a: RunHistory, b: RunHistory, one: TaskHistory, other: TaskHistor
 
 
 def _same_model(a: RunHistory, b: RunHistory) -> bool:
-    """Whether both ask the same weights in the same way. A run that has only begun may not know its model
-    yet; then it is what the configurations say."""
+    """True if both use the same weights with the same prompt layout. A run that has only begun may not know
+    its model yet; then the configurations are compared."""
     infos = [run.manifest.scorer if run.manifest is not None else None for run in (a, b)]
     if all(infos):
-        told = {(info.model, info.revision, info.layout) for info in infos if info is not None}
-        return len(told) == 1
-    asked = {
+        used = {(info.model, info.revision, info.layout) for info in infos if info is not None}
+        return len(used) == 1
+    configured = {
         (run.config.scorer_model, run.config.scorer.revision, run.config.scorer.layout) for run in (a, b)
     }
-    return len(asked) == 1
+    return len(configured) == 1
 
 
 def _same_split(a: RunHistory, b: RunHistory, one: TaskHistory, other: TaskHistory) -> bool:
-    """Whether both have the same training examples, and the same shots in every prompt."""
+    """True if both have the same training examples and the same shots in every prompt."""
     split, others = a.config.split, b.config.split
     if split.shots != others.shots or (split.shots and a.config.seed != b.config.seed):
         return False
@@ -224,7 +227,7 @@ def _objective(run: RunHistory, task: TaskHistory) -> tuple[str, float, bool]:
 
 
 def _value(run: RunHistory, key: str, redact: Callable[[str], str]) -> str:
-    """The value of a key as JSON, without secrets; of a section what is not as by default."""
+    """The value of a key as JSON, without secrets; for a section, what differs from its defaults."""
     path = tuple(key.split("."))
     if secretive(path) or _FREE in path:
         return HIDDEN

@@ -1,7 +1,7 @@
-"""The report's pictures, drawn by Vega-Lite when the report is written, as SVG for the page.
+"""The report's charts, drawn by Vega-Lite as SVG when the report is written.
 
-Invariants: colours are the page's own (CSS variables), so that a picture follows light and dark; a dot knows
-what it stands for by its `data-id`; nothing of a picture is a script, and labels are text.
+Invariants: colours are the page's (CSS variables), so that a chart follows light and dark mode; a dot has the
+id of its candidate or example in `data-id`; charts contain no scripts, and labels are text.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _SPREAD = 0.68
 _OUTLIER = 4.0
 """Losses beyond this multiple of the range from the best loss to the start's are drawn at the upper edge."""
 WIDE, NARROW = 860, 300
-"""Widths of a picture's plot in pixels, for a desk and for a phone."""
+"""Widths of a plot in pixels, for a desktop and for a phone."""
 _TICK = 26
-"""Pixels that a tick with its label takes."""
+"""Pixels of a tick with its label."""
 
 _OPERATORS: Mapping[str, tuple[str, str]] = {
     "seed": ("var(--ink)", "square"),
@@ -30,10 +30,10 @@ _OPERATORS: Mapping[str, tuple[str, str]] = {
     "mask_drop": ("var(--drop)", "diamond"),
 }
 _OTHER = ("var(--other)", "triangle-up")
-"""The look of what an operator of the user's own made."""
+"""Colour and shape of candidates from custom operators."""
 
 _NAMES = 110
-"""Pixels for the names of what is compared."""
+"""Pixels for the names of the instructions."""
 
 Value = str | float | int | bool | None
 Rows = list[dict[str, Value]]
@@ -62,8 +62,8 @@ class Bar:
 def loss_chart(
     dots: Sequence[Dot], best_losses: Sequence[float], lineage: Sequence[str], width: int = WIDE
 ) -> str:
-    """Every candidate's training loss by round; the best so far as a line of steps, the way to the best
-    instruction as a thin line, and what was refused in a row below."""
+    """Every candidate's training loss by round, the best so far as a step line, the lineage of the best
+    instruction as a thin line, and refused texts in a row below."""
     rounds = len(best_losses) - 1
     low, high = _loss_range(dots, best_losses)
     rows = _spread(dots, high)
@@ -93,18 +93,7 @@ def loss_chart(
             [row for row in rows if row["loss"] is not None], _point(), {"x": x, "y": y, **_dot_looks(dots)}
         ),
     ]
-    below = {
-        "x": {**x, "axis": {**ticks, "title": "round"}},
-        "y": {
-            "field": "level",
-            "type": "quantitative",
-            "scale": {"domain": [0, 1]},
-            "axis": {"title": None, "values": [], "grid": False},
-        },
-        "description": {"field": "id"},
-    }
-    cross = {**_point(), "shape": "cross", "angle": 45, "size": 34, "fill": "var(--refused)"}
-    refused = _layer([row for row in rows if row["loss"] is None], cross, below)
+    refused = _refused(rows, {**x, "axis": {**ticks, "title": "round"}})
     charts = [
         {"width": width, "height": 260, "layer": layers},
         {"width": width, "height": 34, **refused},
@@ -112,24 +101,37 @@ def loss_chart(
     return svg({"vconcat": charts, "spacing": 6})
 
 
+def _refused(rows: Rows, x: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of refused and failed texts below the losses."""
+    y = {
+        "field": "level",
+        "type": "quantitative",
+        "scale": {"domain": [0, 1]},
+        "axis": {"title": None, "values": [], "grid": False},
+    }
+    cross = {**_point(), "shape": "cross", "angle": 45, "size": 34, "fill": "var(--refused)"}
+    encoding = {"x": x, "y": y, "description": {"field": "id"}}
+    return _layer([row for row in rows if row["loss"] is None], cross, encoding)
+
+
 def loss_limit(dots: Sequence[Dot], best_losses: Sequence[float]) -> float:
-    """The loss beyond which the chart draws a dot at its upper edge."""
+    """The loss above which the chart draws a dot at its upper edge."""
     return _loss_range(dots, best_losses)[1]
 
 
 def _loss_range(dots: Sequence[Dot], best_losses: Sequence[float]) -> tuple[float, float]:
-    """The losses that the chart shows: most of them, and not so many that the way down becomes flat."""
+    """The range of losses in the chart: most of them, but not so many that the decrease looks flat."""
     finite = sorted(dot.loss for dot in dots if dot.loss is not None and math.isfinite(dot.loss)) or [0.0]
-    low, most = finite[0], finite[int(len(finite) * 0.9)]
+    low, upper = finite[0], finite[int(len(finite) * 0.9)]
     first = next((loss for loss in best_losses if math.isfinite(loss)), low)
     drop = first - low
-    high = max(first + drop / 2, min(most, low + drop * _OUTLIER)) if drop > 0 else most
+    high = max(first + drop / 2, min(upper, low + drop * _OUTLIER)) if drop > 0 else upper
     margin = (high - low) * 0.06 or abs(low) * 0.05 or 0.5
     return low - margin, high + margin
 
 
 def _spread(dots: Sequence[Dot], high: float) -> Rows:
-    """The dots of every round side by side, by a rule that leaves no two at one place."""
+    """The dots of every round side by side, spread so that no two share a position."""
     counts: dict[int, int] = {}
     rows: Rows = []
     for dot in dots:
@@ -154,7 +156,7 @@ def _point() -> dict[str, Any]:
 
 
 def _dot_looks(dots: Sequence[Dot]) -> dict[str, Any]:
-    """Survivors are full, others pale; colour and shape tell the operator."""
+    """The looks of dots: survivors are full, others pale; colour and shape stand for the operator."""
     names = list(dict.fromkeys(dot.operator for dot in dots))
     looks = [_OPERATORS.get(name, _OTHER) for name in names]
     colours = {"domain": names, "range": [colour for colour, _ in looks]}
@@ -170,7 +172,7 @@ def _dot_looks(dots: Sequence[Dot]) -> dict[str, Any]:
 
 
 def example_chart(before: Sequence[float], after: Sequence[float]) -> str:
-    """Every training example's loss under the first and the best instruction; below the line it fell."""
+    """Every training example's loss under the start and the best instruction; below the line, it fell."""
     pairs = [(b, a) for b, a in zip(before, after, strict=True) if math.isfinite(b) and math.isfinite(a)]
     if not pairs:
         return ""
@@ -215,7 +217,7 @@ def example_chart(before: Sequence[float], after: Sequence[float]) -> str:
 
 
 def held_out_chart(bars: Sequence[Bar], width: int = WIDE) -> str:
-    """Held-out accuracies with their 95% intervals, one row each."""
+    """Held-out accuracies with their 95% intervals, a row per instruction."""
     rows: Rows = [
         {
             "name": bar.name,
@@ -329,7 +331,7 @@ def _ticks(rounds: int, width: int) -> list[int]:
 
 
 def _precision(span: float) -> str:
-    """Decimals that tell the ticks of an axis over `span` apart."""
+    """The number format that keeps the ticks of an axis over `span` distinct."""
     return ".1f" if span > 3 else ".2f" if span > 0.2 else ".3f"
 
 

@@ -1,7 +1,7 @@
-"""The tree of a task's survivors: from the start to the instructions that live at its end.
+"""The tree of a task's survivors: from the start to the instructions that survive at its end.
 
-Invariant: a node's parent stands above it; every survivor of the last round, and the best instruction, is in
-the tree, and nothing that led to none of them.
+Invariant: a node's parent is above it; the tree contains the survivors of the last round, the best
+instruction, their ancestors, and nothing else.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pmpo_ray.types import ScoredCandidate
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A candidate in the tree. `change` is its loss less its parent's, None for a start; `tried` counts the
-    other scored texts that were made from it and came to nothing."""
+    """A candidate in the tree. `change` is its loss minus its parent's, None for a start; `tried` counts the
+    other scored texts that were made from it and are not in the tree."""
 
     scored: ScoredCandidate
     change: float | None
@@ -36,13 +36,13 @@ def lineage_tree(task: TaskHistory) -> tuple[Node, ...]:
         children.setdefault(scored.candidate.parent, []).append(scored)
 
     def node(scored: ScoredCandidate, parent: ScoredCandidate | None) -> Node:
-        own = children.get(scored.candidate.id, [])
-        kept = [child for child in own if child.candidate.id in shown]
+        made = children.get(scored.candidate.id, [])
+        kept = [child for child in made if child.candidate.id in shown]
         return Node(
             scored=scored,
             change=None if parent is None else scored.loss - parent.loss,
             diff=() if parent is None else word_diff(parent.candidate.text, scored.candidate.text),
-            tried=len(own) - len(kept),
+            tried=len(made) - len(kept),
             is_best=scored.candidate.id == task.best_id,
             survives=scored.candidate.id in ends,
             children=tuple(node(child, scored) for child in kept),

@@ -1,5 +1,5 @@
 "use strict";
-// Texts come from models and data: they reach the page through textContent alone.
+// Texts come from models and data; they reach the page only through textContent.
 
 const tip = document.getElementById("tip");
 const unpacked = new Map();
@@ -40,7 +40,7 @@ function candidateParts(candidate, operators) {
   return parts;
 }
 
-// Pictures: a dot shows what it stands for under the pointer, the finger, or the arrow keys.
+// Charts: the dot under the pointer, the finger or the arrow keys shows its candidate or example.
 
 let pinned = false;
 let lit = null;
@@ -64,7 +64,7 @@ async function light(dot) {
     const [input, target] = data.examples[Number(id.slice(1))] ?? [`example ${id.slice(1)}`, "unknown"];
     const text = element("p", "text", input);
     text.dir = "auto";
-    tip.replaceChildren(text, element("p", "about", `wanted: ${target}`));
+    tip.replaceChildren(text, element("p", "about", `target: ${target}`));
   } else {
     tip.replaceChildren(...candidateParts(data.byId.get(id), data.operators));
   }
@@ -82,7 +82,7 @@ function centre(dot) {
   return [box.left + box.width / 2, box.top + box.height / 2];
 }
 
-// The nearest dot that lies in the direction of the arrow; being off to the side counts double.
+// The nearest dot in the direction of the arrow; sideways distance counts double.
 function neighbour(dots, from, [dx, dy]) {
   const [x, y] = centre(from);
   let best = null;
@@ -103,7 +103,7 @@ function neighbour(dots, from, [dx, dy]) {
 const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 for (const chart of document.querySelectorAll(".chart.dots")) {
-  // Of a picture's two widths one is shown.
+  // Only one of a chart's two widths is shown.
   const shown = () => [...chart.querySelectorAll("[data-id]")].filter((dot) => dot.getClientRects().length);
   chart.addEventListener("pointerover", (event) => {
     const dot = event.target.closest("[data-id]");
@@ -139,7 +139,7 @@ document.addEventListener("click", (event) => {
   if (!event.target.closest(".chart, #tip")) unlight();
 });
 
-// The list of all candidates is made when it is opened.
+// The list of all candidates is built when it is opened.
 
 for (const list of document.querySelectorAll("details.candidates")) {
   const input = list.querySelector("input");
@@ -147,9 +147,9 @@ for (const list of document.querySelectorAll("details.candidates")) {
   const place = list.querySelector(".list");
   const fill = async () => {
     const { candidates, operators } = await unpack(list.closest("section"));
-    const wanted = input.value.trim().toLowerCase();
+    const query = input.value.trim().toLowerCase();
     const found = candidates.filter((row) =>
-      `${about(row, operators)}\n${row.text}\n${row.reason}`.toLowerCase().includes(wanted));
+      `${about(row, operators)}\n${row.text}\n${row.reason}`.toLowerCase().includes(query));
     place.replaceChildren(...found.map((row) => {
       const article = element("article");
       article.append(...candidateParts(row, operators));
@@ -161,7 +161,7 @@ for (const list of document.querySelectorAll("details.candidates")) {
   input.addEventListener("input", fill);
 }
 
-// Of many tasks one is shown at a time; the address keeps which.
+// With several tasks, one is shown at a time; the address names it.
 
 const sections = [...document.querySelectorAll("section.task")];
 const rows = [...document.querySelectorAll(".overview tbody tr")];
@@ -199,9 +199,9 @@ function overview() {
   document.querySelector("#overview .controls").hidden = false;
 
   const apply = () => {
-    const wanted = filter.value.trim().toLowerCase();
+    const query = filter.value.trim().toLowerCase();
     for (const row of rows) {
-      row.hidden = !row.dataset.name.toLowerCase().includes(wanted) ||
+      row.hidden = !row.dataset.name.toLowerCase().includes(query) ||
         (verdict.value !== "" && row.dataset.verdict !== verdict.value);
     }
     shown.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} tasks`;

@@ -1,7 +1,7 @@
-"""From a run's history to what the page shows: numbers as text, pictures, and the data of the dots.
+"""The content of the page, computed from a run's history: numbers as text, charts, and the data of the dots.
 
-Invariant: nothing here is markup but the pictures; texts are made visible (control and direction characters
-written out) and escaped by the template.
+Invariant: only the charts are markup; hidden characters of texts are written out here, and the template
+escapes the texts.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from pmpo_ray.types import Example, ExampleScore, ScoredCandidate
 
 HARD_EXAMPLES = 5
 OPERATORS = {"seed": "start", "rewrite": "rewrite", "mask_drop": "part left out"}
-"""What the page calls the operators of the project."""
+"""Names of the built-in operators on the page."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentView:
-    """A stretch of an instruction. `importance` is None between units; `share` (0 to 1) is its size beside
+    """A part of an instruction. `importance` is None between units; `share` (0 to 1) is its size relative to
     the largest of the instruction."""
 
     text: str
@@ -64,7 +64,7 @@ class ExampleView:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A chart in two widths, of which the page shows the one that fits."""
+    """A chart in two widths; the page shows the one that fits."""
 
     wide: str
     narrow: str
@@ -72,7 +72,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """What the page shows of one task."""
+    """The section of one task."""
 
     anchor: str
     name: str
@@ -112,7 +112,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class PageView:
-    """What the page shows."""
+    """The whole page."""
 
     title: str
     location: str
@@ -127,7 +127,7 @@ class PageView:
 
 
 def page_view(history: RunHistory) -> PageView:
-    """What the page shows of a run."""
+    """The page of a run."""
     held, evaluated = held_out_results(history), evaluated_tasks(history)
     tasks = tuple(
         _task_view(history, number, task, held.get(task.task, NOTHING), evaluated.get(task.task))
@@ -153,7 +153,7 @@ def page_view(history: RunHistory) -> PageView:
 
 
 def _headline(tasks: Sequence[TaskView]) -> str:
-    """What came out, in a sentence."""
+    """The result in one sentence."""
     tested = [task for task in tasks if task.held.before is not None and task.held.after is not None]
     if not tested:
         fell = sum(task.best.loss < task.start.loss for task in tasks)
@@ -176,8 +176,8 @@ def _headline(tasks: Sequence[TaskView]) -> str:
             "not evaluated": "not compared",
         }
         p_value = tested[0].held.p_value
-        told = "" if p_value is None else f" ({p_value_text(p_value)})"
-        return f"Held-out accuracy {before:.1%} → {after:.1%}, {words[counts[0]]}{told}."
+        tested_with = "" if p_value is None else f" ({p_value_text(p_value)})"
+        return f"Held-out accuracy {before:.1%} → {after:.1%}, {words[counts[0]]}{tested_with}."
     better, worse = counts.count("better"), counts.count("worse")
     return (
         f"Mean held-out accuracy {before:.1%} → {after:.1%} over {len(tested)} tasks: {better} significantly "
@@ -201,7 +201,7 @@ def _facts(history: RunHistory, tasks: Sequence[TaskView]) -> tuple[Fact, ...]:
 
 
 def _costs(history: RunHistory) -> tuple[tuple[str, ...], ...]:
-    """One row a pool: what its replicas did."""
+    """A row per pool: the work of its replicas."""
     if history.manifest is None:
         return ()
     return tuple(
@@ -232,9 +232,9 @@ def _made_with(history: RunHistory) -> tuple[tuple[str, str], ...]:
             place = f"{info.model} on {info.engine}, {info.dtype}, {info.device}"
             rows.append((role, f"{place}; weights {info.revision or 'unknown'}"))
     if manifest.cluster is not None:
-        there = manifest.cluster
-        size = f"{there.nodes} nodes, {there.cpus:g} CPUs, {there.gpus:g} GPUs"
-        rows.append(("cluster", f"{there.address}: {size}"))
+        cluster = manifest.cluster
+        size = f"{cluster.nodes} nodes, {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs"
+        rows.append(("cluster", f"{cluster.address}: {size}"))
     rows += list(manifest.versions.items())
     return tuple((visible(label), visible(value)) for label, value in rows)
 
@@ -245,7 +245,7 @@ def _task_view(
     dots = _dots(task)
     limit = charts.loss_limit(dots, task.losses)
     lineage = [scored.candidate.id for scored in task.lineage(task.best_id)]
-    looked_at, segments = _segments(task)
+    analysed_one, segments = _segments(task)
     cost = cost_of(task)
     rows = evaluated.rows if evaluated is not None else ()
     main = [row for row in rows if (row.model, row.shots) == (rows[0].model, rows[0].shots)]
@@ -270,7 +270,7 @@ def _task_view(
         beyond=any(dot.loss is not None and dot.loss > limit for dot in dots),
         operators=tuple(dict.fromkeys(dot.operator for dot in dots)),
         diff=word_diff(task.start.candidate.text, task.best.candidate.text),
-        analysed=looked_at,
+        analysed=analysed_one,
         segments=segments,
         tree=lineage_tree(task),
         examples=tuple(_example(task, hard) for hard in hard_examples(task, HARD_EXAMPLES)),
@@ -297,7 +297,7 @@ def _dots(task: TaskHistory) -> list[charts.Dot]:
 
 
 def _segments(task: TaskHistory) -> tuple[ScoredCandidate | None, tuple[SegmentView, ...]]:
-    """The best instruction, or its nearest ancestor that was analysed, in its units and what is between."""
+    """The best instruction, or its nearest analysed ancestor, split into its units and the text between."""
     found = analysed(task)
     if found is None:
         return None, ()
@@ -328,7 +328,7 @@ def _example(task: TaskHistory, hard: HardExample) -> ExampleView:
 
 
 def _chosen(example: Example, score: ExampleScore) -> str:
-    """The answer that the model holds for the likeliest, of those that were scored."""
+    """The most likely answer of those that were scored."""
     answers = [(score.target.logprob, example.target)]
     answers += [
         (negative.logprob, text) for negative, text in zip(score.negatives, example.negatives, strict=True)
@@ -337,8 +337,8 @@ def _chosen(example: Example, score: ExampleScore) -> str:
 
 
 def _packed(task: TaskHistory) -> str:
-    """What the page's script shows of every candidate and example: JSON, gzip, base64. As texts of a task
-    resemble each other, this is a tenth of their size."""
+    """The data of every candidate and example for the page's script: JSON, gzip, base64. As the texts of a
+    task resemble each other, this is a tenth of their size."""
     survived = task.survived
     rows: list[list[object]] = [
         [
@@ -374,7 +374,7 @@ def _packed(task: TaskHistory) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 12 min, 3.4 h."""
+    """Seconds in a readable unit: 45 s, 12 min, 3.4 h."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

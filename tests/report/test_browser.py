@@ -137,7 +137,7 @@ def test_arrow_keys_go_from_dot_to_dot(page: Page, one_task: str) -> None:
 def test_an_example_shows_what_was_asked_and_wanted(page: Page, one_task: str) -> None:
     page.goto(one_task)
     page.locator("[data-id='e0']").click()
-    expect(page.locator("#tip")).to_contain_text("wanted:")
+    expect(page.locator("#tip")).to_contain_text("target:")
 
 
 def test_the_list_of_candidates_filters(page: Page, one_task: str) -> None:

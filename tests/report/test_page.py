@@ -78,7 +78,7 @@ def test_a_run_that_is_not_done_is_shown_as_far_as_it_got(tmp_path: Path) -> Non
     assert "unfinished" in page
     with hold(store.location):
         assert "still running" in render(load_history(store.location))
-    assert "its pools have not been counted yet" in page
+    assert "the counts of its pools are written at its end" in page
 
 
 def test_verdicts_are_corrected_for_the_number_of_tasks(tmp_path: Path) -> None:
