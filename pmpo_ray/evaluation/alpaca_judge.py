@@ -74,7 +74,7 @@ class Judge:
             return {"text": "", "logprobs": None}
         # For an answer that is not JSON the client returns its text; for missing fields, None.
         if isinstance(completion, str) or not completion.choices:
-            raise self._endpoint.no_answer("without any choice")
+            raise self._endpoint.not_compatible("without any choice")
         text = completion.choices[0].message.content or ""
         logprobs = _first_token(completion.choices[0])
         self.last = f"its last reply is {shortened(text, _REPLY_CHARACTERS)!r}"

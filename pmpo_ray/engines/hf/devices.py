@@ -1,4 +1,4 @@
-"""Which device and number format an engine computes with."""
+"""The device and number format that an engine computes with."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ if TYPE_CHECKING:
 
 
 def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> str:
-    """ "cuda" or "cpu"; raises ResourceError where a GPU is asked for and none is visible."""
+    """Return "cuda" or "cpu". Raises ResourceError if a GPU is requested and none is visible."""
     if setting == "cuda" and not torch.cuda.is_available():
         raise ResourceError(
-            "device: cuda was asked for but this process sees no GPU; check the driver or set device: cpu"
+            "device: cuda is configured, but this process sees no GPU; check the driver or set device: cpu"
         )
     return "cuda" if setting != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def choose_dtype(setting: Literal["auto", "float32", "bfloat16", "float16"], device: str) -> torch.dtype:
-    """ "auto" is bfloat16 where the hardware multiplies it natively, else float32."""
+    """The torch dtype of a setting; "auto" is bfloat16 if the hardware multiplies it natively, else
+    float32."""
     named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if setting != "auto":
         return named[setting]
@@ -33,6 +34,6 @@ def choose_dtype(setting: Literal["auto", "float32", "bfloat16", "float16"], dev
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """The most tokens that the model's positions reach; unbounded where its configuration names no limit."""
+    """The largest number of tokens that the model takes; 2^30 if its configuration names no limit."""
     config = model.config.get_text_config()
     return int(getattr(config, "max_position_embeddings", 1 << 30))

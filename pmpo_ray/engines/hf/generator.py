@@ -1,10 +1,11 @@
 """Sampling from a transformers model, many requests in one batch.
 
 Invariants:
-- A prompt is computed once, however many samples are asked of it.
-- Sample i of a request draws from its own random numbers, seeded with `seed + i`; what else is in the batch
-  changes it by rounding at most.
-- A sample ends at the model's end-of-turn token, at a stop string, or at the token limit, and says which.
+- A prompt is computed once, however many samples are requested.
+- Sample i of a request has its own random numbers, seeded with `seed + i`; the rest of the batch changes it
+  by rounding at most.
+- A sample ends at the model's end-of-turn token, at a stop string, or at the token limit, and `finished` is
+  False for the last.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generati
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# A stop string is looked for in the text of this many last tokens.
+# Stop strings are searched in the text of this many last tokens.
 _TAIL = 24
 
 
 @dataclass(slots=True)
 class _Sample:
-    """One answer in the making."""
+    """An unfinished answer."""
 
     request: GenerateRequest
     owner: int
@@ -74,7 +75,7 @@ class TransformersGenerator:
         """Answer all requests as one batch (protocols.Generator.generate)."""
         began = time.perf_counter()
         if self._model.config._attn_implementation != self._attention:
-            # A scorer of the same model object has its own.
+            # A scorer of the same model object sets another attention.
             self._model.set_attn_implementation(self._attention)
         prompts = [generation_prompt(self._encoder, request, self._context) for request in requests]
         samples = [
@@ -110,7 +111,7 @@ class TransformersGenerator:
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        # From one row a prompt to one row a sample.
+        # From one row per prompt to one row per sample.
         rows = torch.tensor([sample.owner for sample in samples], device=device)
         logits, mask, position = logits[rows], mask[rows], positions[rows, -1:]
         cache.batch_select_indices(rows)
@@ -156,7 +157,7 @@ class TransformersGenerator:
 
 
 def _named_ends(model: PreTrainedModel) -> frozenset[int]:
-    """The tokens that the model's own settings name as ends of answers."""
+    """The end-of-answer tokens in the model's generation settings."""
     named = model.generation_config.eos_token_id if model.generation_config is not None else None
     tokens = named if isinstance(named, list) else [named]
     return frozenset(token for token in tokens if token is not None)
@@ -164,14 +165,14 @@ def _named_ends(model: PreTrainedModel) -> frozenset[int]:
 
 def _left_padded(prompts: Sequence[tuple[int, ...]], device: torch.device) -> torch.Tensor:
     longest = max(len(prompt) for prompt in prompts)
-    # The padding's value is never seen: the mask hides it.
+    # The mask hides the padding, whatever its value.
     return torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
 
 
 def _left_padded_mask(
     prompts: Sequence[tuple[int, ...]], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """[prompts, longest] each: 1 where a token stands, and the position of each token."""
+    """[prompts, longest] each: 1 for tokens and 0 for padding, and the position of each token."""
     longest = max(len(prompt) for prompt in prompts)
     mask = torch.zeros(len(prompts), longest, dtype=torch.long, device=device)
     for row, prompt in enumerate(prompts):
@@ -189,8 +190,8 @@ def _draw(logits: torch.Tensor, samples: Sequence[_Sample]) -> list[int]:
     total = probabilities.cumsum(dim=1)
     chosen = best.clone()
     waiting = torch.nonzero(heat > 0)[:, 0]
-    # A token drawn from the whole distribution is kept where it lies in the nucleus, else another is drawn:
-    # the same law as drawing from the sorted and cut distribution, without sorting the vocabulary.
+    # A token drawn from the whole distribution is kept if it is in the nucleus, else another is drawn: the
+    # same distribution as that of the sorted and truncated one, without sorting the vocabulary.
     while len(waiting):
         uniform = torch.stack([torch.rand(1, generator=samples[row].random) for row in waiting.tolist()])
         mass = total[waiting]

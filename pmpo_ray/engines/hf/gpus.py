@@ -16,7 +16,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU by the name that its driver gives it."""
+    """A GPU, with the name that its driver reports."""
 
     name: str
     memory_bytes: int
@@ -24,9 +24,9 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuReport:
-    """The GPUs that this process sees. `driver` and `cuda` are versions of the driver and of the CUDA that
-    torch was built with, each empty for none; `problem` is why torch itself does not work, empty where it
-    does."""
+    """The GPUs that this process sees. `driver` and `cuda` are the versions of the driver and of the CUDA
+    that torch was built with, empty if there is none; `problem` is the reason if torch itself does not work,
+    else empty."""
 
     gpus: tuple[Gpu, ...]
     driver: str
@@ -35,18 +35,18 @@ class GpuReport:
 
 
 def inspect_gpus(driver: Path = _DRIVER) -> GpuReport:
-    """Ask torch for the GPUs; `driver` is where the system tells its version."""
+    """The GPUs that torch sees; `driver` is the file in which the system reports the driver's version."""
     try:
         version = driver.read_text(encoding="utf-8", errors="replace")
     except OSError:
         version = ""
     number = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", version)
-    there = number[0] if number else ""
+    driver_version = number[0] if number else ""
     try:
         import torch
 
         properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-        gpus = tuple(Gpu(found.name, found.total_memory) for found in properties)
-        return GpuReport(gpus, there, torch.version.cuda or "")
+        gpus = tuple(Gpu(gpu.name, gpu.total_memory) for gpu in properties)
+        return GpuReport(gpus, driver_version, torch.version.cuda or "")
     except (ImportError, OSError, RuntimeError) as error:
-        return GpuReport((), there, "", error_line(error))
+        return GpuReport((), driver_version, "", error_line(error))

@@ -1,8 +1,8 @@
 """Attention for decoding that never copies keys and values.
 
-The stock CPU path repeats the key heads of grouped-query models and runs a prefill kernel for a single
+The default CPU path repeats the key heads of grouped-query models and runs a prefill kernel for a single
 query, which takes most of a decoding step. Here the query heads that share a key head become rows of one
-small matrix product. Prefill, with many queries, stays with sdpa.
+small matrix product. Prefill, with many queries, uses sdpa.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def grouped_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """`query` [batch, heads, queries, size], `key` and `value` [batch, kv heads, tokens, size],
-    `attention_mask` [batch, 1, queries, tokens], True where a query may look; returns
+    `attention_mask` [batch, 1, queries, tokens], True where a query may attend; returns
     [batch, queries, heads, size]."""
     batch, heads, queries, size = query.shape
     if queries > 1:

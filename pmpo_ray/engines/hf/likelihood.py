@@ -1,13 +1,13 @@
-"""log p(answer | context) over token ids, from a transformers model, computing what items share only once.
+"""log p(answer | context) over token ids, from a transformers model; what items share is computed once.
 
 Invariants:
-- The score of an answer depends on its context alone; packing, order and what is still cached change it by
-  rounding at most (fp32: 2e-5 nats a token).
-- Log-softmax is in fp32, and never holds more than a bounded number of rows x vocabulary.
-- What a pass needs is estimated beforehand and kept within `working_memory`; where the estimate was too low,
+- The score of an answer depends only on its context; packing, order and cached tokens change it by rounding
+  at most (fp32: 2e-5 nats per token).
+- Log-softmax is in fp32 and holds a bounded number of rows x vocabulary.
+- The memory of a pass is estimated in advance and kept within `working_memory`; if the estimate was too low,
   the pass is halved and tried again.
-- A model whose attention can't be computed as a tree is found out when the engine is made, by comparing with
-  plain one-by-one scoring; it is then scored in a slower way, which `fallback` names.
+- A model whose attention can't be computed as a tree is detected when the engine is created, by comparison
+  with plain one-by-one scoring; it is then scored in a slower way, which `fallback` names.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from pmpo_ray.engines.hf.tree_attention import Kernel, KeyValues, PackedTree, Pa
 from pmpo_ray.errors import EngineError
 
 _PASS_TOKENS = {"cpu": 2048, "cuda": 16384}
-"""Tokens of one forward pass: more keep no unit busier, they only take memory."""
+"""Tokens of one forward pass: more need more memory and are not faster."""
 
-_LEAST_SAVED = 64, 0.05
-"""A pass of its own for stems pays off where it saves that many tokens, and that share of all."""
+_MIN_SAVED = 64, 0.05
+"""A separate pass for stems pays off if it saves that many tokens, and that share of all tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Likelihoods:
-    """Sums of log p over each answer's tokens, in nats, by item and answer. `tokens_computed` is what
-    went through the model."""
+    """Sums of log p over each answer's tokens, in nats, by item and answer. `tokens_computed` is the
+    number of tokens that went through the model."""
 
     logprobs: tuple[Sums, ...]
     tokens_computed: int
@@ -58,8 +58,8 @@ class Likelihoods:
 class LikelihoodEngine:
     """Rates answers behind contexts with one model.
 
-    `working_memory` bounds the bytes of intermediate results and cached keys beside the weights;
-    `kernel` is how attention is computed. Both default to what suits the model's device.
+    `working_memory` bounds the bytes of intermediate results and cached keys, in addition to the weights;
+    `kernel` selects how attention is computed. Both defaults depend on the model's device.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LikelihoodEngine:
         self._kernel: Kernel = kernel or ("matmul" if device == "cpu" else "sdpa")
         self._pass_tokens = _PASS_TOKENS.get(device, _PASS_TOKENS["cuda"])
         plain: str = model.config._attn_implementation
-        # Another engine may have had this model object before.
+        # Another engine may have used this model object before.
         self._plain_attention = "eager" if plain == tree_attention.NAME else plain
         model.set_attn_implementation(self._plain_attention)
         self._scratch = Scratch()
@@ -86,7 +86,7 @@ class LikelihoodEngine:
         self.fallback = self._choose_way()
 
     def forget(self) -> None:
-        """Drop everything that is cached from one call to the next."""
+        """Drop everything that is cached between calls."""
         self._root = KeyValues()
         if self._expanded is not None:
             self._expanded.forget()
@@ -94,10 +94,10 @@ class LikelihoodEngine:
     @torch.inference_mode()
     def score(self, items: Sequence[Item]) -> Likelihoods:
         """Rate every answer of every item. Items that share the beginning of their contexts, with each
-        other or with those of the call before, share its computation.
+        other or with those of the previous call, share its computation.
 
-        Raises TooLargeError where a single item needs more than `working_memory`, or more than there is, and
-        EngineError where memory runs out in one of the slower ways, which know no bounds.
+        Raises TooLargeError if a single item needs more than `working_memory` or than all free memory, and
+        EngineError if memory runs out in one of the slower ways, which are unbounded.
         """
         if not items:
             return Likelihoods((), 0)
@@ -120,15 +120,15 @@ class LikelihoodEngine:
         )
 
     def _use(self, attention: str) -> None:
-        """Whoever else uses this model object may have set another one."""
+        """Set the model's attention; another user of this model object may have changed it."""
         if self.model.config._attn_implementation != attention:
             self.model.set_attn_implementation(attention)
 
-    # LikelihoodEvaluator the way
+    # Choosing the way to score
 
     @torch.inference_mode()
     def _choose_way(self) -> str:
-        """The fallback's name, empty where tree attention gives what one-by-one scoring gives."""
+        """The fallback's name; empty if tree attention agrees with one-by-one scoring."""
         items = _probe(self.model.config.get_text_config().vocab_size)
         expected, _ = score_one_by_one(self.model, items)
         if _attends_only(self.model) and self._tree_agrees(items, expected):
@@ -143,10 +143,10 @@ class LikelihoodEngine:
     def _tree_agrees(self, items: Sequence[Item], expected: Sequence[Sums]) -> bool:
         layers: set[int] = set()
 
-        def by_trees(asked: Sequence[Item]) -> tuple[tuple[Sums, ...], int]:
-            found = self._score_trees(asked)
+        def by_trees(probe: Sequence[Item]) -> tuple[tuple[Sums, ...], int]:
+            scored = self._score_trees(probe)
             layers.update(self._root.keys)
-            return found.logprobs, found.tokens_computed
+            return scored.logprobs, scored.tokens_computed
 
         every = self.model.config.get_text_config().num_hidden_layers
         return self._agrees(by_trees, items, expected) and len(layers) == every
@@ -157,7 +157,7 @@ class LikelihoodEngine:
         items: Sequence[Item],
         expected: Sequence[Sums],
     ) -> bool:
-        """Whether the model can be scored in that way at all, and nothing but rounding changes."""
+        """Check if the model can be scored this way, with results that differ by rounding at most."""
         try:
             found, _ = score(items)
         except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError):
@@ -180,7 +180,7 @@ class LikelihoodEngine:
         root = find_root(contexts)
         computed = self._set_root(contexts[0][:root])
         questions = [context[root:] for context in contexts]
-        stems = find_stems(questions, _least_saved(questions))
+        stems = find_stems(questions, _min_saved(questions))
         cached = self._compute_stems(questions, stems)
         stem_of = dict.fromkeys(range(len(items)), -1)
         for number, stem in enumerate(stems):
@@ -188,7 +188,7 @@ class LikelihoodEngine:
                 stem_of[member] = number
                 questions[member] = questions[member][stem.length :]
         trees = [build_tree(question, item.answers) for question, item in zip(questions, items, strict=True)]
-        # Neighbours share attention batches, which want one stem and trees of like size.
+        # Neighbours share attention batches, which need one stem and trees of similar size.
         order = sorted(range(len(items)), key=lambda i: (stem_of[i], -trees[i].size, i))
         packed = [
             PackedTree(trees[i], (self._root, cached[stem_of[i]]) if stem_of[i] >= 0 else (self._root,))
@@ -201,7 +201,7 @@ class LikelihoodEngine:
         return Likelihoods(tuple(sums), computed)
 
     def _set_root(self, tokens: Tokens) -> int:
-        """Make `tokens` the cached root, computing only what the last one didn't share; returns how many."""
+        """Make `tokens` the cached root; return the number of tokens that the last root didn't share."""
         kept = common_prefix(self._root.tokens, tokens)
         if kept < len(self._root.tokens):
             self._root.cut(kept)
@@ -222,7 +222,7 @@ class LikelihoodEngine:
 
     def _run_all(self, packed: Sequence[PackedTree], owners: Sequence[int | None]) -> list[Sums]:
         """The answers' sums of every tree, in their order. `owners` are the indexes of the items that the
-        trees belong to, None for all."""
+        trees belong to, None for all items."""
         cached = {id(run): len(run.tokens) for entry in packed for run in entry.chain}
         room = self.working_memory - self._cost.fixed - sum(cached.values()) * self._cost.cached
         costs = [self._cost.of_tree(entry.tree, entry.start) for entry in packed]
@@ -246,8 +246,8 @@ class LikelihoodEngine:
         return results
 
     def _forward(self, packed: Sequence[PackedTree]) -> list[Sums] | None:
-        """One pass: the answers' sums of every tree. None where memory ran out: then nothing has changed, and
-        what was in use is free again."""
+        """One pass: the answers' sums of every tree. None if memory ran out: then nothing has changed, and
+        the memory of the pass is free again."""
         try:
             return self._sums(packed)
         except (RuntimeError, MemoryError) as error:
@@ -269,14 +269,14 @@ class LikelihoodEngine:
         return [tuple(map(float, sums[a:b])) for a, b in pairwise(accumulate(answers, initial=0))]
 
 
-def _least_saved(questions: Sequence[Tokens]) -> int:
-    tokens, share = _LEAST_SAVED
+def _min_saved(questions: Sequence[Tokens]) -> int:
+    tokens, share = _MIN_SAVED
     return max(tokens, int(share * sum(map(len, questions))))
 
 
 def _attends_only(model: PreTrainedModel) -> bool:
-    """Whether tokens meet in plain attention alone: a state or convolution that runs along the row would
-    carry one tree's text into the next, by too little to be found out on a small case."""
+    """True if tokens interact only in plain attention: a state or convolution that runs along the row would
+    carry one tree's text into the next, by too little to show in a small probe."""
     kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
     return not model._is_stateful and set(kinds) <= {"full_attention", "sliding_attention"}
 

@@ -1,4 +1,4 @@
-"""From a replica's configuration to a loaded model, the same for scorers and generators."""
+"""Load the model of a replica's configuration, the same for scorers and generators."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model on its device, with its tokenizer and where it came from. `attention` is how it came; engines
-    that share it each set their own."""
+    """A model on its device, with its tokenizer and source. `attention` is the implementation that it was
+    loaded with; engines that share the model each set the one they need."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -30,7 +30,7 @@ class LoadedModel:
     attention: str = "sdpa"
 
     def info(self, layout: str, fallback: str = "") -> EngineInfo:
-        """What a replica with this model says of itself."""
+        """The description of a replica with this model."""
         return EngineInfo(
             engine="transformers",
             model=self.resolved.name,
@@ -47,7 +47,7 @@ class LoadedModel:
 def load_replica(name: str, config: ReplicaConfig, placement: Placement | None = None) -> LoadedModel:
     """Resolve and load the model `name` as `config` says, on the hardware of `placement` (None: of `config`).
 
-    Raises ModelError where it can't be had, ResourceError where its device can't.
+    Raises ModelError if the model is not available, ResourceError if its device is not.
     """
     placement = placement or Placement.configured(config)
     if placement.threads is not None:

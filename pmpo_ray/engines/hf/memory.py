@@ -1,4 +1,4 @@
-"""How much memory a forward pass takes beside the weights, and what happens where there is too little.
+"""The memory of a forward pass, in addition to the weights, and the error if it is too little.
 
 Invariant: estimates err upwards; a pass that is estimated to fit its bounds fits them.
 """
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 _CPU_BYTES = 1 << 30
 _CUDA_SHARE = 0.5
-"""Of the memory that is free once the weights are there: another replica may want the rest."""
+"""Share of the memory that is free after loading the weights; another replica may need the rest."""
 
 
 class TooLargeError(EngineError):
-    """One item alone needs more memory than it may have. `owner` is its index, None where it is what all
-    items share; `allowed` None where the memory itself ran out."""
+    """A single item needs more memory than allowed. `owner` is its index, None for the part that all items
+    share; `allowed` is None if the memory itself ran out."""
 
     def __init__(self, owner: int | None, tokens: int, ahead: int, needed: int, allowed: int | None) -> None:
         self.owner = owner
         limit = (
-            "more than there is"
+            "more than is free"
             if allowed is None
             else f"more than the {_size(allowed)} that scorer.working_memory_gb allows"
         )
@@ -49,8 +49,8 @@ class PassCost:
 
     @classmethod
     def of(cls, model: PreTrainedModel, head_bytes: int, *, whole_logits: bool) -> PassCost:
-        """The costs of `model`; `head_bytes` is what the output head takes, `whole_logits` whether the model
-        gives the logits of all scored tokens at once."""
+        """The costs of `model`; `head_bytes` are the bytes of the output head; `whole_logits` is True if the
+        model returns the logits of all scored tokens at once."""
         config, item = model.config.get_text_config(), model.dtype.itemsize
         width = config.hidden_size
         heads = _largest(config, "num_attention_heads", 1)
@@ -69,21 +69,20 @@ class PassCost:
         )
 
     def of_tree(self, tree: AnswerTree, ahead: int) -> int:
-        """Bytes for a tree of a pass behind `ahead` tokens; the masks have one byte for each pair of tokens
-        and way to hold them."""
+        """Bytes for a tree of a pass behind `ahead` tokens; each of the three masks has one byte per pair of
+        tokens."""
         kept = 0 if tree.rows else self.cached
         return tree.size * (self.node + kept + 3 * (tree.size + ahead)) + tree.scored * self.scored
 
 
 def _largest(config: PreTrainedConfig, name: str, default: int) -> int:
-    """A size from a model's configuration, the largest where it differs by layer."""
+    """A size from a model's configuration, the largest if it differs by layer."""
     value = getattr(config, name, None) or default
     return max(value) if isinstance(value, list | tuple) else int(value)
 
 
 def default_working_memory(device: torch.device) -> int:
-    """Bytes for intermediate results where nothing else is said: on a CPU 1 GiB, on a GPU half of what is
-    free."""
+    """The default bytes for intermediate results: 1 GiB on a CPU, half of the free memory on a GPU."""
     if device.type != "cuda":
         return _CPU_BYTES
     free, _ = torch.cuda.mem_get_info(device)
@@ -91,7 +90,7 @@ def default_working_memory(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch or the system had no memory left."""
+    """True if torch or the system had no memory left."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
 
 

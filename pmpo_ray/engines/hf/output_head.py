@@ -1,7 +1,7 @@
-"""From the last hidden states of scored tokens to log-probabilities.
+"""Log-probabilities of scored tokens from their last hidden states.
 
-Invariants: log-softmax is in fp32; where the model's logits are its output layer's and nothing else,
-never are more rows x vocabulary held than the allowed bytes.
+Invariants: log-softmax is in fp32; if the model's logits are exactly those of its output layer, the rows x
+vocabulary held never exceed the allowed bytes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _MAX_BYTES = 1 << 28
 
 
 class OutputHead:
-    """The end of a model. `whole_logits` is whether the model itself has to give all logits at once, since it
-    does more to them than its output layer says (a soft cap, a scale). `bytes` is what it holds at most."""
+    """The end of a model. `whole_logits` is True if the model itself has to return all logits at once, since
+    it changes those of its output layer (a soft cap, a scale). `bytes` is the most memory it holds."""
 
     def __init__(self, model: PreTrainedModel, allowed: int) -> None:
         self._model = model
@@ -52,13 +52,13 @@ class OutputHead:
             mine = order[low:high]
             logits = chunk if self.whole_logits or self._layer is None else self._layer(chunk)
             parts.append(_chosen(logits, places[mine] - begin, targets[mine], plan.scratch))
-        found = np.empty(len(rows))
-        found[order] = np.concatenate(parts)
-        return found
+        logprobs = np.empty(len(rows))
+        logprobs[order] = np.concatenate(parts)
+        return logprobs
 
     @torch.inference_mode()
     def _layer_is_all(self) -> bool:
-        """Whether the model's logits are its output layer applied to its last hidden states."""
+        """Check if the model's logits are its output layer applied to its last hidden states."""
         if self._layer is None or self._model.base_model is self._model:
             return False
         ids = (

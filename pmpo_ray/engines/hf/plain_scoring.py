@@ -1,7 +1,7 @@
 """Scoring with a model's own attention: slower than trees, for every causal model.
 
-`score_one_by_one` is beyond doubt and the measure of all else. `ExpandedCache` runs the contexts' common
-beginning once, each question once behind a copy of it, and the question's answers behind copies of that.
+`score_one_by_one` is the reference for all other ways. `ExpandedCache` runs the contexts' common beginning
+once, each question once behind a copy of it, and the question's answers behind copies of that.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Sums = tuple[float, ...]
 
 
 def score_one_by_one(model: PreTrainedModel, items: Sequence[Item]) -> tuple[tuple[Sums, ...], int]:
-    """Sums of log p for each item and answer, and how many tokens went through the model: every sequence
-    whole and alone."""
+    """Sums of log p for each item and answer, and the number of tokens that went through the model: every
+    sequence whole and alone."""
     sums: list[Sums] = []
     computed = 0
     for item in items:
@@ -37,7 +37,7 @@ def score_one_by_one(model: PreTrainedModel, items: Sequence[Item]) -> tuple[tup
 
 
 class ExpandedCache:
-    """Scores with the cache that the model itself makes, whatever it holds: keys, or a recurrent state."""
+    """Scoring with the model's own cache, whatever it holds: keys, or a recurrent state."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
@@ -48,7 +48,7 @@ class ExpandedCache:
         self._root = None
 
     def score(self, items: Sequence[Item]) -> tuple[tuple[Sums, ...], int]:
-        """Sums of log p for each item and answer, and how many tokens went through the model."""
+        """Sums of log p for each item and answer, and the number of tokens that went through the model."""
         length = find_root([item.context for item in items])
         root = items[0].context[:length]
         computed = 0
@@ -60,12 +60,12 @@ class ExpandedCache:
             behind = copy.deepcopy(self._root[1]) if root and self._root is not None else None
             logits, cache = self._run(item.context[length:], behind)
             computed += len(item.context) - length
-            found: dict[Tokens, float] = {}
+            by_answer: dict[Tokens, float] = {}
             for size in sorted({len(answer) for answer in item.answers}):
                 group = sorted({answer for answer in item.answers if len(answer) == size})
-                found |= dict(zip(group, self._answers(group, logits, cache), strict=True))
+                by_answer |= dict(zip(group, self._answers(group, logits, cache), strict=True))
                 computed += len(group) * (size - 1)
-            sums.append(tuple(found[answer] for answer in item.answers))
+            sums.append(tuple(by_answer[answer] for answer in item.answers))
         return tuple(sums), computed
 
     def _answers(self, answers: Sequence[Tokens], first: torch.Tensor, cache: Cache) -> list[float]:

@@ -1,16 +1,17 @@
-"""The process reward of worked solutions: how likely a model that judges steps holds each step to be right.
+"""The process reward of worked solutions: the probability, by a model that judges steps, that a step is
+right.
 
 Invariants:
 - every step has exactly one score, read at the last token of the separator that closes it;
 - a separator or a special token written inside a problem or a step is plain text: it closes nothing, ends no
   turn, and adds no score;
-- the scores of a solution depend on its problem and itself alone;
+- the scores of a solution depend only on its problem and itself;
 - code that comes with a model runs only under trust_remote_code.
 
-Two layouts are known. "chat": system turn, problem as user turn, and an assistant turn of steps, each closed
-by the separator; Qwen2.5-Math-PRM reads it so. "plain": beginning-of-sequence token where the tokenizer has
-one, problem, steps each closed by the separator, with nothing between; TRL's PRM trainer writes its rows so,
-even for tokenizers with a chat template.
+There are two layouts. "chat": system turn, problem as user turn, and an assistant turn of steps, each closed
+by the separator, as in Qwen2.5-Math-PRM. "plain": beginning-of-sequence token if the tokenizer has one,
+problem, steps each closed by the separator, with nothing between, as in the rows of TRL's PRM trainer, even
+for tokenizers with a chat template.
 
 Importing this module imports neither torch nor transformers.
 """
@@ -50,7 +51,7 @@ _SYSTEM = r"Please reason step by step, and put your final answer within \boxed{
 _GOOD = frozenset({"1", "label_1", "positive", "true", "correct", "right", "good", "valid", "yes", "+"})
 _BAD = frozenset({"0", "label_0", "negative", "false", "incorrect", "wrong", "bad", "invalid", "no", "-"})
 
-# What reading a folder from outside, and running code that came with it, ends in where it fails.
+# The errors of reading an untrusted folder and of running code that comes with it.
 _FOREIGN_ERRORS = (
     AssertionError,
     AttributeError,
@@ -67,8 +68,8 @@ _FOREIGN_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class StepScores:
-    """The probability (0 to 1) that each step is right, in their order; never empty. `tokens` is how many
-    tokens the model read."""
+    """The probability (0 to 1) that each step is right, in their order; never empty. `tokens` is the
+    number of tokens that the model read."""
 
     scores: tuple[float, ...]
     tokens: int
@@ -80,19 +81,20 @@ class StepScores:
 
 
 def split_steps(solution: str) -> tuple[str, ...]:
-    """The lines of a solution without the white space around them; empty ones are no steps."""
-    # Not splitlines: a form feed is what is left of "\frac" in badly escaped TeX, not the end of a step.
+    """The lines of a solution, stripped of white space; empty lines are no steps."""
+    # Not splitlines: badly escaped TeX turns the start of "\frac" into a form feed, which ends no step.
     return tuple(step for line in solution.split("\n") if (step := line.strip()))
 
 
 class ProcessRewardModel:
-    """A model that gives every token two classes, of which one means that the step that ends there is right.
+    """A model that classifies every token into two classes, one of which means that the step ending there is
+    right.
 
-    For one thread. `separator` closes a step: None means "<extra_0>" where the tokenizer has that token, else
-    a newline. `layout` None means "chat" where the separator holds a token of its own (one added to the
-    vocabulary) and there is a chat template, else "plain".
+    For one thread. `separator` closes a step: None means "<extra_0>" if the tokenizer has that token, else a
+    newline. `layout` None means "chat" if the separator contains a token that was added to the vocabulary and
+    there is a chat template, else "plain".
 
-    Raises ConfigError for a separator without text, ModelError where the model or its tokenizer can't do it.
+    Raises ConfigError if the separator is empty, ModelError if the model or its tokenizer is not suitable.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class ProcessRewardModel:
         self._context = context_length(loaded.model)
         self._text = _StepEncoder(loaded.tokenizer, separator, layout)
         self._good = _good_class(loaded.model.config.id2label or {})
-        self._try_out()
+        self._check_classes()
 
     @classmethod
     def load(
@@ -119,10 +121,10 @@ class ProcessRewardModel:
         trust_remote_code: bool = False,
     ) -> ProcessRewardModel:
         """The model `name`: a folder or a hub name of Qwen2.5-Math-PRM, of a token classification model, or
-        of a model with code of its own.
+        of a model with custom code.
 
-        Raises ModelError where it can't be had or used, ResourceError where its device can't, and ConfigError
-        as above.
+        Raises ModelError if it is not available or not usable, ResourceError if its device is not available,
+        and ConfigError as above.
         """
         from pmpo_ray.engines.hf.devices import choose_device, choose_dtype
         from pmpo_ray.engines.hf.loading import LoadedModel
@@ -134,14 +136,14 @@ class ProcessRewardModel:
         return cls(LoadedModel(model, tokenizer, resolved), separator=separator, layout=layout)
 
     def info(self) -> EngineInfo:
-        """What this model is, with its layout."""
+        """The description of this model, with its layout."""
         return self._loaded.info(self._text.layout)
 
     def score(self, problem: str, solution: str) -> StepScores:
         """Scores of the lines of `solution`, a worked solution of `problem`.
 
-        Raises DataError where there is no line with text, EngineError where the model's context is too short
-        or its numbers overflow.
+        Raises DataError if no line has text, EngineError if the model's context is too short or its numbers
+        overflow.
         """
         steps = split_steps(solution)
         if not steps:
@@ -174,11 +176,11 @@ class ProcessRewardModel:
         model: Any = self._loaded.model
         with torch.inference_mode():
             output = model(input_ids=torch.tensor([ids], device=model.device))
-        found: torch.Tensor = output.logits if hasattr(output, "logits") else output[0]
-        return found
+        logits: torch.Tensor = output.logits if hasattr(output, "logits") else output[0]
+        return logits
 
-    def _try_out(self) -> None:
-        """Raises ModelError where the model can't run or gives something else than two classes a token."""
+    def _check_classes(self) -> None:
+        """Raises ModelError if the model can't run or does not give every token two classes."""
         import torch
 
         name = self._loaded.resolved.name
@@ -203,9 +205,9 @@ class ProcessRewardModel:
 
 
 class _StepEncoder:
-    """From a problem and its steps to token ids and the places of the scores.
+    """A problem and its steps as token ids, with the places of the scores.
 
-    The pieces are tokenised apart, so that their ends are known whatever the tokenizer would merge.
+    The pieces are tokenised separately, so that their ends are known whatever the tokenizer would merge.
     """
 
     def __init__(
@@ -238,14 +240,14 @@ class _StepEncoder:
             ids += [*self._step(step), *self.separator]
             ends.append(len(ids) - 1)
         if self._chat is not None:
-            # Without influence on a causal model, but a model that reads both ways knows it from training.
+            # No influence on a causal model, but a bidirectional model was trained with it.
             ids += self._chat.end_of_turn
         return tuple(ids), tuple(ends)
 
     def _beginning(self, problem: str) -> Tokens:
         if self._chat is not None:
             return self._chat.prefix(_SYSTEM) + self._chat.question(problem)
-        # The trainer puts it there for every tokenizer that has one, even if the tokenizer itself would not.
+        # The trainer adds it for every tokenizer that has one, even if the tokenizer itself would not.
         start = self._tokenizer.bos_token_id
         return (() if start is None else (start,)) + self._plain(problem)
 
@@ -260,7 +262,7 @@ class _StepEncoder:
 
 
 def _make_special(tokenizer: PreTrainedTokenizerBase, tokens: list[str]) -> None:
-    """Make added tokens special ones: only those are taken apart where they stand in a text."""
+    """Mark added tokens as special: only those are split into plain characters inside a text."""
     from tokenizers import AddedToken
 
     tokenizer.add_tokens(
@@ -269,7 +271,7 @@ def _make_special(tokenizer: PreTrainedTokenizerBase, tokens: list[str]) -> None
 
 
 def _good_class(labels: Mapping[Any, str]) -> int:
-    """The class that means "right": by its name or the other one's, else 1."""
+    """The class that means "right": by its name or that of the other class, else 1."""
     names = [str(labels.get(index, "")).strip().lower() for index in (0, 1)]
     first_is_good = names[0] in _GOOD or names[1] in _BAD
     second_is_good = names[1] in _GOOD or names[0] in _BAD
@@ -279,8 +281,8 @@ def _good_class(labels: Mapping[Any, str]) -> int:
 def _load(resolved: ResolvedModel, dtype: torch.dtype, device: str, code: bool) -> PreTrainedModel:
     """The model in evaluation mode on `device`, without gradients and without a cache.
 
-    Raises ModelError if the folder holds no model that classifies tokens, needs code of its own, lacks
-    weights, or doesn't fit.
+    Raises ModelError if the folder holds no model that classifies tokens, needs custom code, lacks weights,
+    or doesn't fit.
     """
     from safetensors import SafetensorError
 
@@ -304,26 +306,26 @@ def _load(resolved: ResolvedModel, dtype: torch.dtype, device: str, code: bool) 
             f"{error_line(error)}; use one that fits the installed transformers, and a complete folder of it"
         ) from error
     # Missing and misshapen weights are filled with random numbers, with a warning at most.
-    lacking = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
-    if lacking:
+    missing = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
+    if missing:
         raise ModelError(
-            f"model {resolved.name!r}: {resolved.path} lacks {len(lacking)} of the parameters that a process "
-            f"reward model needs (such as {error_line(lacking[0])}); get the complete model"
+            f"model {resolved.name!r}: {resolved.path} lacks {len(missing)} of the parameters that a process "
+            f"reward model needs (such as {error_line(missing[0])}); get the complete model"
         )
-    # Without a cache to fill there is less to hold, and code of older models that can't make one runs, too.
+    # Without a cache less memory is held, and code of older models that can't create one runs as well.
     model.config.use_cache = False
     return placed_on(device, model, resolved)
 
 
 def _factory(resolved: ResolvedModel, code: bool) -> Any:
-    """The class that loads the model, from what its config.json says of it."""
+    """The class that loads the model, by its config.json."""
     from transformers import AutoModel, AutoModelForTokenClassification
 
     file = resolved.path / "config.json"
     try:
         config = json.loads(file.read_bytes())
         architectures = [str(name) for name in config.get("architectures") or ()]
-        own = dict(config.get("auto_map") or {})
+        custom_code = dict(config.get("auto_map") or {})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{file}: not a readable model configuration ({error_line(error)}); get it again"
@@ -332,17 +334,17 @@ def _factory(resolved: ResolvedModel, code: bool) -> Any:
         return _qwen_class()
     if (
         any(name.endswith("ForTokenClassification") for name in architectures)
-        or "AutoModelForTokenClassification" in own
+        or "AutoModelForTokenClassification" in custom_code
     ):
         return AutoModelForTokenClassification
-    if "AutoModel" not in own:
+    if "AutoModel" not in custom_code:
         kind = ", ".join(architectures) or "no kind of model"
         raise ModelError(
             f"model {resolved.name!r}: its config.json names {error_line(kind)}, which judges no steps; use "
             "a token classification model such as TRL's PRM trainer makes, or Qwen/Qwen2.5-Math-PRM-7B"
         )
     if not code:
-        # transformers would take a class of its own instead, without the head that gives the scores.
+        # transformers would use a built-in class instead, without the head that gives the scores.
         raise _needs_code(resolved)
     return AutoModel
 
@@ -357,8 +359,8 @@ def _needs_code(resolved: ResolvedModel) -> ModelError:
 def _qwen_class() -> Any:
     """Qwen2.5-Math-PRM on the Qwen2 of the installed transformers.
 
-    The code that comes with it was written for transformers 4: methods of caches that it calls are gone, and
-    its tables of positions, which are in no file, would stay unset without an error. None of it is run.
+    The code that comes with it was written for transformers 4: it calls cache methods that no longer exist,
+    and its position tables, which are in no file, would silently stay unset. None of it is run.
     """
     import torch
     from transformers import Qwen2Config, Qwen2Model, Qwen2PreTrainedModel
@@ -381,10 +383,10 @@ def _qwen_class() -> Any:
 
 
 def _restore_buffers(model: PreTrainedModel) -> None:
-    """Give the buffers that are in no file the values that the code of the model sets them to.
+    """Give the buffers that are in no file the values that the model's code sets.
 
-    transformers makes a model without memory first, which loses them; its own models make them anew, code
-    that was written for older versions doesn't.
+    transformers first creates a model without memory, which loses them; its built-in models set them again,
+    code that was written for older versions doesn't.
     """
     from accelerate import init_empty_weights  # type: ignore[import-untyped]
 

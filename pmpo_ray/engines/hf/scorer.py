@@ -42,13 +42,13 @@ class TransformersScorer:
         began = time.perf_counter()
         items = self._items.items(request)
         try:
-            found = self._engine.score(items)
+            rated = self._engine.score(items)
         except TooLargeError as error:
-            where = (
+            subject = (
                 "the instruction and its shots"
                 if error.owner is None
                 else example_name(request.examples[error.owner])
             )
-            raise EngineError(f"{where}: {error}") from None
-        scores = tuple(example_score(item, sums) for item, sums in zip(items, found.logprobs, strict=True))
-        return ScoreResult(scores, found.tokens_computed, time.perf_counter() - began)
+            raise EngineError(f"{subject}: {error}") from None
+        scores = tuple(example_score(item, sums) for item, sums in zip(items, rated.logprobs, strict=True))
+        return ScoreResult(scores, rated.tokens_computed, time.perf_counter() - began)

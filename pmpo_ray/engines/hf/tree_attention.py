@@ -1,12 +1,12 @@
-"""Attention over packed trees, each behind keys and values that were computed before.
+"""Attention over packed trees, each behind keys and values that were computed earlier.
 
-All trees of a pass go through the model's linear layers as one row of tokens. Only attention has to tell them
-apart: here trees of similar size behind the same shared tokens become the entries of a batch, padded to the
-largest, with the shared keys in front of their own. So attention costs trees x (largest tree)^2, not (all
+All trees of a pass go through the model's linear layers as one row of tokens. Only attention has to separate
+them: here trees of similar size behind the same shared tokens become the entries of a batch, padded to the
+largest, with the shared keys in front of theirs. So attention costs trees x (largest tree)^2, not (all
 tokens)^2.
 
 Invariant: a node attends to everything shared ahead of its tree, to its ancestors and itself, and to nothing
-else; in a layer with a sliding window only to those of them that lie within the window by position.
+else; in a layer with a sliding window, only to those of them within the window by position.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SCORE_BLOCK = 1 << 20
 """Attention scores that "matmul" holds at once."""
 
 _SIMILAR = 0.75
-"""The least size of a tree in a batch, as a share of its largest: beyond it padding costs more than
-another batch."""
+"""The minimum size of a tree in a batch, as a share of its largest: below it, padding costs more than another
+batch."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,15 +45,15 @@ class KeyValues:
     values: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def cut(self, length: int) -> None:
-        """Keep the first `length` tokens alone."""
+        """Keep only the first `length` tokens."""
         self.tokens = self.tokens[:length]
         for layer in self.keys:
-            # A view would hold on to the memory of what is cut off.
+            # A view would keep the memory of the rest.
             self.keys[layer] = self.keys[layer][:, :length].clone()
             self.values[layer] = self.values[layer][:, :length].clone()
 
     def extend(self, tokens: Tokens, keys: dict[int, torch.Tensor], values: dict[int, torch.Tensor]) -> None:
-        """Append further tokens, whose keys and values are given for the same layers."""
+        """Append tokens with their keys and values, which must cover the same layers."""
         for kept, fresh in ((self.keys, keys), (self.values, values)):
             for layer, states in fresh.items():
                 kept[layer] = (
@@ -63,12 +63,12 @@ class KeyValues:
 
 
 Chain = tuple[KeyValues, ...]
-"""What stands ahead of a tree: runs of tokens, one after the other."""
+"""The tokens ahead of a tree: runs of tokens, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedTree:
-    """A tree of a pass, what stands ahead of it, and where to keep its keys and values, if anywhere."""
+    """A tree of a pass, the chain ahead of it, and the place to keep its keys and values, if any."""
 
     tree: AnswerTree
     chain: Chain = ()
@@ -83,7 +83,7 @@ class PackedTree:
 class _Batch:
     """Neighbouring trees of a pass behind the same chain, padded to the largest of them.
 
-    `gather` [trees x longest] is the row of each node in the pass (row 0 of the batch for padding), `valid`
+    `gather` [trees x longest]: the row of each node in the pass (row 0 of the batch for padding). `valid`:
     the places in the padded batch that hold nodes.
     """
 
@@ -97,45 +97,45 @@ class _Batch:
         gather[places] = np.arange(self.rows.start, self.rows.stop)
         depths = np.zeros(self.trees * self.longest, dtype=np.int64)
         depths[places] = np.concatenate([entry.tree.depths for entry in packed])
-        # A padding node is its own only key: a row without any key would give NaN.
-        own = np.tile(np.eye(self.longest, dtype=np.bool_), (self.trees, 1, 1))
+        # A padding node attends to itself: a row without any key would give NaN.
+        ancestry = np.tile(np.eye(self.longest, dtype=np.bool_), (self.trees, 1, 1))
         for index, entry in enumerate(packed):
-            own[index, : entry.tree.size, : entry.tree.size] = entry.tree.ancestry()
+            ancestry[index, : entry.tree.size, : entry.tree.size] = entry.tree.ancestry()
         self.padded = self.trees * self.longest > sum(sizes)
         self.gather, self.valid = _tensor(gather, device), _tensor(places, device)
-        self._own = torch.from_numpy(own).to(device)
+        self._ancestry = torch.from_numpy(ancestry).to(device)
         self._depths = _tensor(depths, device).view(self.trees, self.longest)
         self._deepest = int(depths.max())
         self._hidden: dict[int | None, torch.Tensor] = {}
         self._masks: dict[tuple[int | None, int], torch.Tensor] = {}
 
     def reached(self, window: int | None) -> int | None:
-        """`window`, or None where no node of the batch stands far enough behind to feel it."""
+        """`window`, or None if no node of the batch is far enough behind to be affected."""
         return None if window is None or self.ahead + self._deepest < window else window
 
     def hidden(self, window: int | None) -> torch.Tensor:
-        """[trees, 1, 1, longest, keys], True where a node may not look; without a window the keys are the
-        trees' own alone, since everything ahead is seen."""
+        """[trees, 1, 1, longest, keys], True where a node may not attend; without a window the keys are only
+        those of the trees, since all nodes attend to everything ahead."""
         if window not in self._hidden:
-            seen = self._own if window is None else self._seen(window)
+            seen = self._ancestry if window is None else self._seen(window)
             self._hidden[window] = ~seen[:, None, None]
         return self._hidden[window]
 
     def mask(self, window: int | None, group: int) -> torch.Tensor:
-        """[trees, 1, group x longest, ahead + longest], True where a node may look; the rows come once for
-        each of the `group` query heads that share a key head."""
+        """[trees, 1, group x longest, ahead + longest], True where a node may attend; the rows are repeated
+        for each of the `group` query heads that share a key head."""
         if (window, group) not in self._masks:
             self._masks[window, group] = self._seen(window).repeat(1, group, 1)[:, None]
         return self._masks[window, group]
 
     def _seen(self, window: int | None) -> torch.Tensor:
         """[trees, longest, ahead + longest]."""
-        ahead = self._own.new_ones(self.trees, self.longest, self.ahead)
-        seen = torch.cat([ahead, self._own], dim=2)
+        ahead = self._ancestry.new_ones(self.trees, self.longest, self.ahead)
+        seen = torch.cat([ahead, self._ancestry], dim=2)
         return seen if window is None else seen & self._within(window)
 
     def _within(self, window: int) -> torch.Tensor:
-        """[trees, longest, ahead + longest]: whether a key stands less than `window` positions before."""
+        """[trees, longest, ahead + longest]: True if a key is less than `window` positions before."""
         positions = self._depths + self.ahead
         ahead = torch.arange(self.ahead, device=positions.device).expand(self.trees, -1)
         keys = torch.cat([ahead, positions], dim=1)
@@ -160,13 +160,13 @@ class Pass:
         self._keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
 
-    def saw(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Note a layer's keys and values, [kv heads, nodes, head size], if any tree's are to be kept."""
+    def record(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Record a layer's keys and values, [kv heads, nodes, head size], if those of any tree are kept."""
         if any(entry.keep is not None for entry in self._packed):
             self._keys[layer], self._values[layer] = key, value
 
     def keep(self) -> None:
-        """Hand the keys and values of the finished pass to those who keep them."""
+        """Store the keys and values of the finished pass where trees are kept."""
         row = 0
         for entry in self._packed:
             rows = slice(row, row := row + entry.tree.size)
@@ -179,8 +179,7 @@ class Pass:
 
 
 class Scratch:
-    """Memory for intermediate results, kept from one use to the next: fresh pages cost more to fault in than
-    they cost to fill."""
+    """Memory for intermediate results, reused: page faults of fresh memory cost more than filling it."""
 
     def __init__(self) -> None:
         self._kept: dict[torch.dtype, torch.Tensor] = {}
@@ -247,7 +246,7 @@ def tree_attention(
         )
         rows = result.transpose(1, 2).reshape(-1, *out.shape[2:])
         out[0, batch.rows] = rows[batch.valid] if batch.padded else rows
-    plan.saw(layer, key, value)
+    plan.record(layer, key, value)
     return out, None
 
 
@@ -270,7 +269,7 @@ def _by_matmul(
     out = torch.empty((*shape, value.shape[2]), dtype=query.dtype, device=query.device)
     hidden = batch.hidden(window)
     for trees, rows in _blocks(batch, query.shape[0]):
-        # Children come after their parents: no node of the block looks beyond the block's end.
+        # Children come after their parents: no node of the block attends beyond the block's end.
         seen = batch.ahead + rows.stop
         weights = _weights(
             queries[trees, :, :, rows].flatten(2, 3).flatten(0, 1),
@@ -288,9 +287,9 @@ def _by_matmul(
 def _weights(
     queries: torch.Tensor, keys: torch.Tensor, hidden: torch.Tensor, scale: float, scratch: Scratch
 ) -> torch.Tensor:
-    """softmax(scale queries keys^T) over what is not hidden; valid until the next call. `queries` [trees x
-    kv heads, group x rows, size], `keys` [trees x kv heads, keys, size], `hidden` [trees, 1, 1, rows, the
-    last keys]."""
+    """softmax(scale queries keys^T) over the keys that are not hidden; valid until the next call. `queries`
+    [trees x kv heads, group x rows, size], `keys` [trees x kv heads, keys, size], `hidden` [trees, 1, 1,
+    rows, the last keys]."""
     shape = (queries.shape[0], queries.shape[1], keys.shape[1])
     scores = scratch.take(shape, queries.dtype, queries.device)
     torch.baddbmm(scores, queries, keys.transpose(1, 2), beta=0, alpha=scale, out=scores)
@@ -305,7 +304,7 @@ def _weights(
 
 
 def _blocks(batch: _Batch, heads: int) -> Iterator[tuple[slice, slice]]:
-    """The batch in blocks of some trees and some of their rows, of at most `SCORE_BLOCK` attention scores."""
+    """The batch in blocks of trees and rows, with at most `SCORE_BLOCK` attention scores each."""
     keys = heads * (batch.ahead + batch.longest)
     rows = min(batch.longest, max(1, SCORE_BLOCK // keys))
     trees = max(1, SCORE_BLOCK // (keys * rows)) if rows == batch.longest else 1
@@ -326,7 +325,7 @@ def _by_sdpa(
 ) -> torch.Tensor:
     """[trees, heads, longest, head size] of a batch."""
     kv_heads = key.shape[0]
-    # The query heads that share a key head become further rows of it, so that no key is ever copied.
+    # The query heads that share a key head become additional rows of it, so that no key is copied.
     group = query.shape[0] // kv_heads
     queries = _gathered(query, batch).view(batch.trees, kv_heads, group * batch.longest, -1)
     keys, values = _behind_chain(key, batch, layer, "keys"), _behind_chain(value, batch, layer, "values")
@@ -345,7 +344,7 @@ def _gathered(states: torch.Tensor, batch: _Batch) -> torch.Tensor:
 def _behind_chain(
     states: torch.Tensor, batch: _Batch, layer: int, kind: Literal["keys", "values"]
 ) -> torch.Tensor:
-    """A batch's own keys or values with those of its chain in front: [trees, kv heads, keys, size]."""
+    """A batch's keys or values with those of its chain in front: [trees, kv heads, keys, size]."""
     chain = [run.keys[layer] if kind == "keys" else run.values[layer] for run in batch.chain if run.tokens]
     if not chain:
         return _gathered(states, batch)

@@ -1,1 +1,5 @@
-"""Engines behind OpenAI-compatible servers."""
+"""Engines over OpenAI-compatible servers.
+
+- client: requests to one server, and the errors of its failures
+- scorer, generator: the two roles of a replica
+"""

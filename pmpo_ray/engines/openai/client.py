@@ -1,12 +1,12 @@
-"""An OpenAI-compatible server as a replica uses it, and what its failures mean.
+"""Requests to an OpenAI-compatible server, and the project's errors for its failures.
 
 Invariants:
-- The key comes from the environment variable that the configuration names, and stands in no error, log or
+- The key comes from the environment variable that the configuration names, and appears in no error, log or
   info.
-- At most `concurrency` requests are open at once. The client repeats a request `retries` times, with growing
-  pauses or those that the server asks for, where a connection fails, a time is up, or the status is 408, 409,
-  429 or 5xx.
-- Whatever else goes wrong leaves `Endpoint.request` as one of the project's errors, in one line.
+- At most `concurrency` requests are open at once. The client repeats a request up to `retries` times, with
+  growing pauses or those that the server requests, if a connection fails, a timeout expires, or the status is
+  408, 409, 429 or 5xx.
+- Every other failure leaves `Endpoint.request` as one of the project's errors, in one line.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 Role = Literal["scorer", "rewriter", "judge"]
 
 _CONNECT_SECONDS = 10.0
-"""A host that takes longer to be connected to is not there; `endpoint.timeout` is for answers."""
+"""Timeout for connecting to the host; `endpoint.timeout` is for answers."""
 _NO_KEY = "none"
-"""What stands for a key where none is wanted: the client insists on one."""
+"""Placeholder key for servers without keys: the client insists on one."""
 _CHECK_URL = "check the url (most end in /v1)"
-_LONGEST_MESSAGE = 300
-_MOST_NAMES = 10
+_MAX_MESSAGE = 300
+_MAX_NAMES = 10
 _TEMPORARY = (408, 409, 429)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """The model as the server calls it. `context_length` is None where the server does not tell."""
+    """The model under the server's name. `context_length` is None if the server does not report it."""
 
     name: str
     context_length: int | None
@@ -50,7 +50,7 @@ class ServedModel:
 class Endpoint:
     """The server of one replica in the role `role`.
 
-    Raises ConfigError where the package openai or the key is missing.
+    Raises ConfigError if the package openai or the key is missing.
     """
 
     def __init__(self, role: Role, config: ReplicaConfig) -> None:
@@ -80,15 +80,15 @@ class Endpoint:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Further fields of every request."""
+        """Additional fields of every request."""
         return self._settings.parameters
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[AsyncOpenAI]:
         """The client, for one request, as soon as fewer than `concurrency` are open.
 
-        Raises EngineError where the request is at fault, ModelError where nothing that this endpoint is asked
-        can succeed, and EndpointError where the server fails for now.
+        Raises EngineError if the request is at fault, ModelError if no request to this endpoint can succeed,
+        and EndpointError if the failure of the server may be temporary.
         """
         import openai
 
@@ -100,37 +100,39 @@ class Endpoint:
             except openai.APIError as error:
                 raise EndpointError(f"{self.where} gives no answer: {self.reason(error)}") from None
             except json.JSONDecodeError:
-                raise self.no_answer("something that is not JSON") from None
+                raise self.not_compatible("something that is not JSON") from None
 
-    def no_answer(self, what: str) -> EndpointError:
+    def not_compatible(self, answer: str) -> EndpointError:
         """The error for an answer that no OpenAI-compatible server gives."""
-        return EndpointError(f"{self.where} answers {what}, unlike an OpenAI-compatible server; {_CHECK_URL}")
+        return EndpointError(
+            f"{self.where} answers {answer}, unlike an OpenAI-compatible server; {_CHECK_URL}"
+        )
 
-    async def find_model(self, wanted: str, *, named: bool) -> ServedModel:
-        """The server's model for `wanted`; where the role did not name it itself (`named`), the only one that
-        is served will do. Raises ModelError where there is none."""
+    async def find_model(self, name: str, *, named: bool) -> ServedModel:
+        """The server's model `name`. If the role's configuration did not name it (`named` False), a server's
+        only model is accepted instead. Raises ModelError if there is no such model."""
         served = await self._list_models()
         if served is None:
-            return ServedModel(wanted, None)
+            return ServedModel(name, None)
         self._served = tuple(model.name for model in served)
         for model in served:
-            if model.name == wanted:
+            if model.name == name:
                 return model
         if not named and len(served) == 1:
             return served[0]
-        raise self._not_served(wanted)
+        raise self._not_served(name)
 
     def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections."""
         self._closing = asyncio.ensure_future(self._client.close())
 
     async def _list_models(self) -> list[ServedModel] | None:
-        """What the server serves; None where it does not tell."""
+        """The models that the server serves; None if it does not list them."""
         import openai
 
         async with self.request() as client:
             try:
-                # Not client.models.list(): an answer without JSON would end it in an AttributeError.
+                # Not client.models.list(): it raises AttributeError for an answer that is not JSON.
                 listed = await client.get("/models", cast_to=object)
             except openai.APIStatusError as error:
                 if error.status_code in (404, 405):
@@ -145,40 +147,41 @@ class Endpoint:
             if isinstance(model, Mapping) and "id" in model
         ]
 
-    def _not_served(self, wanted: str) -> ModelError:
+    def _not_served(self, name: str) -> ModelError:
         return ModelError(
-            f"{self.where} does not serve model {wanted!r}; it serves: {_names(self._served or ())}; "
+            f"{self.where} does not serve model {name!r}; it serves: {_names(self._served or ())}; "
             f"set {self._role}.model to one of them"
         )
 
     def _refusal(self, error: APIStatusError) -> Exception:
-        """What a status of 4xx or 5xx means, after all retries."""
-        status, said = error.status_code, self.reason(error)
+        """The error for a status of 4xx or 5xx, after all retries."""
+        status, reason = error.status_code, self.reason(error)
         if status in (401, 403):
             return ModelError(f"{self.where} does not accept the key ({status}); {self._how_to_give_key()}")
         if status == 402 or error.code == "insufficient_quota":
             return ModelError(
-                f"{self.where}: the key's account has nothing left to spend ({status}: {said}); top it up"
+                f"{self.where}: the key's account has nothing left to spend ({status}: {reason}); top it up"
             )
         if status == 404:
             served = f"; it serves: {_names(self._served)}" if self._served else ""
-            return ModelError(f"{self.where} has no such model or path (404: {said}){served}; {_CHECK_URL}")
+            return ModelError(f"{self.where} has no such model or path (404: {reason}){served}; {_CHECK_URL}")
         if status in _TEMPORARY or status >= 500:
             return EndpointError(
-                f"{self.where} fails, up to {self._settings.retries} retries included ({status}: {said})"
+                f"{self.where} fails, up to {self._settings.retries} retries included ({status}: {reason})"
             )
         return EngineError(
-            f"{self.where} refuses a request ({status}: {said}); shorten the examples or correct "
+            f"{self.where} refuses a request ({status}: {reason}); shorten the examples or correct "
             f"{self._role}.endpoint.parameters"
         )
 
     def reason(self, error: APIError) -> str:
-        """The first line of what the server, or the system below the client, says; never with the key."""
+        """The first line of the message of the server, or of the system below the client; the key is
+        masked."""
         body: object = error.body
-        said = body.get("message", body.get("detail")) if isinstance(body, Mapping) else body
-        lines = str(said or error.__cause__ or error.message).strip().splitlines()
+        message = body.get("message", body.get("detail")) if isinstance(body, Mapping) else body
+        lines = str(message or error.__cause__ or error.message).strip().splitlines()
         line = lines[0] if lines else error.message
-        return (line.replace(self._key, "***") if self._key else line)[:_LONGEST_MESSAGE]
+        return (line.replace(self._key, "***") if self._key else line)[:_MAX_MESSAGE]
 
     def _how_to_give_key(self) -> str:
         variable = self._settings.api_key_env
@@ -189,8 +192,8 @@ class Endpoint:
 
 
 def _read_key(role: Role, variable: str | None) -> str:
-    """The key that `variable` holds, empty for none. Raises ConfigError, without showing it, for a text that
-    no header can hold."""
+    """The key that `variable` holds, empty for none. Raises ConfigError, without showing it, if no header
+    can hold it."""
     key = "" if variable is None else os.environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ConfigError(
@@ -210,5 +213,5 @@ def _length(value: object) -> int | None:
 
 
 def _names(served: Sequence[str]) -> str:
-    more = f" and {len(served) - _MOST_NAMES} more" if len(served) > _MOST_NAMES else ""
-    return ", ".join(" ".join(name.split()) for name in served[:_MOST_NAMES]) + more or "nothing"
+    more = f" and {len(served) - _MAX_NAMES} more" if len(served) > _MAX_NAMES else ""
+    return ", ".join(" ".join(name.split()) for name in served[:_MAX_NAMES]) + more or "nothing"

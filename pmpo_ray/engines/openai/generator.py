@@ -1,10 +1,10 @@
 """Sampling from an OpenAI-compatible server (AsyncGenerator).
 
 Invariants:
-- A request is one HTTP request, so that its prompt is paid for once; only samples that a server does not give
-  that way are asked for one by one, each with its own seed.
+- A request is one HTTP request, so that its prompt is paid for once; only samples that a server does not
+  return that way are requested one by one, each with its own seed.
 - A parameter that the server refuses for this model is not sent again; a stop string ends a sample whether
-  the server knows it or not.
+  the server supports it or not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 _OPTIONAL = ("temperature", "top_p", "seed", "n", "stop")
 _UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
 _ENDED = ("stop", "eos", "eos_token")
-"""How servers call it that an answer came to its end."""
+"""Finish reasons of complete answers, by server."""
 _CHARS_PER_TOKEN = 4
 
 
@@ -53,10 +53,10 @@ class OpenAIGenerator:
 
     @classmethod
     async def open(cls, config: RewriterConfig, model: str) -> OpenAIGenerator:
-        """A generator with `model`, or the only model that the server has, found. Nothing is paid for.
+        """A generator with `model`, or with the only model that the server has. No paid request is made.
 
-        Raises ConfigError where the package or the key is missing, ModelError where the key or the model is
-        refused, EndpointError where the server does not answer.
+        Raises ConfigError if the package or the key is missing, ModelError if the key or the model is
+        refused, EndpointError if the server does not answer.
         """
         endpoint = Endpoint("rewriter", config)
         return cls(endpoint, await endpoint.find_model(model, named=config.model is not None))
@@ -74,26 +74,26 @@ class OpenAIGenerator:
         )
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:
-        """The samples of one request (protocols.Generator.generate). Tokens are those that the server counts,
-        over all samples, and an estimate where it counts none."""
+        """The samples of one request (protocols.Generator.generate). Tokens are those that the server counts
+        over all samples, or an estimate if it counts none."""
         began = time.perf_counter()
-        # Greedy samples are all the same one, and vLLM refuses to make several.
-        wanted = 1 if request.temperature == 0 else request.n
-        first = await self._ask(request, wanted, request.seed)
+        # Greedy samples are all the same, and vLLM refuses to make several.
+        count = 1 if request.temperature == 0 else request.n
+        first = await self._answer(request, count, request.seed)
         others = await gather_or_cancel(
-            self._ask(request, 1, request.seed + number) for number in range(len(first.samples), wanted)
+            self._answer(request, 1, request.seed + number) for number in range(len(first.samples), count)
         )
         answers = (first, *others)
         samples = tuple(sample for answer in answers for sample in answer.samples)
         prompt_tokens = sum(answer.prompt_tokens for answer in answers)
-        if wanted < request.n:
+        if count < request.n:
             samples *= request.n
         return GenerateResult(samples, prompt_tokens, time.perf_counter() - began)
 
     def close(self) -> None:
         self._endpoint.close()
 
-    async def _ask(self, request: GenerateRequest, n: int, seed: int) -> _Answer:
+    async def _answer(self, request: GenerateRequest, n: int, seed: int) -> _Answer:
         """At least one and at most `n` samples, the first with `seed`."""
         import openai
 
@@ -126,7 +126,7 @@ class OpenAIGenerator:
         return {name: value for name, value in fields.items() if name not in self._refused}
 
     def _learns(self, error: BadRequestError, sent: Mapping[str, Any]) -> bool:
-        """Whether the server refuses one of the parameters `sent`, which from now on is left out."""
+        """True if the server refuses one of the parameters `sent`, which is omitted from now on."""
         if "max_tokens" in sent and _refuses_max_tokens(error):
             self._limit = "max_completion_tokens"
             return True
@@ -136,7 +136,7 @@ class OpenAIGenerator:
         if name not in self._refused:
             self._refused.add(name)
             _log.warning(
-                "%s: model %r takes no %s as it is asked for; from now on it is left out",
+                "%s: model %r does not accept %s as configured; it is omitted from now on",
                 self._endpoint.where,
                 self._served.name,
                 name,
@@ -144,10 +144,10 @@ class OpenAIGenerator:
         return True
 
     def _read(self, completion: ChatCompletion | str, request: GenerateRequest, n: int) -> _Answer:
-        # The client gives the bare text of an answer that is not JSON, and None for what an answer lacks.
+        # The client returns the text of an answer that is not JSON, and None for missing fields.
         choices = None if isinstance(completion, str) else cast("Sequence[Choice] | None", completion.choices)
         if isinstance(completion, str) or not choices:
-            raise self._endpoint.no_answer("without any choice")
+            raise self._endpoint.not_compatible("without any choice")
         chosen = sorted(choices, key=lambda choice: choice.index)[:n]
         texts = [_text(choice, request.stop) for choice in chosen]
         prompt_tokens, tokens = _count(completion.usage, request, [text for text, _ in texts])
@@ -171,7 +171,7 @@ def _refuses_max_tokens(error: BadRequestError) -> bool:
 
 
 def _text(choice: Choice, stops: Sequence[str]) -> tuple[str, bool]:
-    """The sample's text up to the first stop string, and whether it came to its end."""
+    """The sample's text up to the first stop string, and True if it is complete."""
     text = choice.message.content or ""
     if not text or choice.finish_reason == "content_filter":
         return "", False
@@ -184,8 +184,9 @@ def _text(choice: Choice, stops: Sequence[str]) -> tuple[str, bool]:
 def _count(
     usage: CompletionUsage | None, request: GenerateRequest, texts: Sequence[str]
 ) -> tuple[int, list[int]]:
-    """Tokens of the prompt, and of each sample: what the server counts over all of them, by their lengths."""
-    if usage is None or usage.completion_tokens is None:  # the client gives None for what is missing
+    """Tokens of the prompt, and of each sample: the server's count over all samples, split by their
+    lengths."""
+    if usage is None or usage.completion_tokens is None:  # the client returns None for missing fields
         prompt = sum(len(message["content"]) for message in _messages(request))
         return _estimate(prompt), [_estimate(len(text)) for text in texts]
     total = usage.completion_tokens

@@ -1,14 +1,13 @@
-"""A scorer on a server that gives log-likelihoods of prompts: vLLM, SGLang (AsyncScorer).
+"""A scorer on a server that returns log-likelihoods of prompts: vLLM, SGLang (AsyncScorer).
 
 Invariants:
-- What is sent are token ids of the project's own templates, so that scores mean the same as those of other
-  engines; a server that reads them with another tokenizer is refused when the scorer is opened.
+- Requests hold token ids of the project's templates, so that scores mean the same as those of other engines;
+  a server that reads them with another tokenizer is refused when the scorer is opened.
 - A score is made of finite log-likelihoods, one for every token of its answer, or there is none.
 - An example that can't be scored is named in the error.
 
-Such servers compute every prompt anew: vLLM reads its prefix cache for no request that wants log-likelihoods
-of its prompt (`skip_reading_prefix_cache`). The engines transformers and vllm do the same work many times
-faster.
+Such servers compute every prompt in full: vLLM does not read its prefix cache for requests of prompt
+log-likelihoods (`skip_reading_prefix_cache`). The engines transformers and vllm are many times faster.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _PROBE = "The quick brown fox: 12 + 345 = 357?"
 _MIXED = _PROBE + '\n\tif a <= b: return {"naïve": [1, 2]}  # 你好, Größe 🙂'
 _NOT_OFFERED = (400, 404, 405, 422, 501)
 _TOKEN_ID = "token_id:"
-"""How vLLM begins the name of a token, if told to give ids instead of texts."""
+"""The prefix of vLLM's token names if it is configured to return ids instead of texts."""
 
 
 class OpenAIScorer:
@@ -59,8 +58,8 @@ class OpenAIScorer:
     async def open(cls, config: ScorerConfig, model: str) -> OpenAIScorer:
         """A scorer with the tokenizer of `model` here and its weights behind the endpoint.
 
-        Raises ConfigError where the url, the package or the key is missing, ModelError where the server has
-        another model, reads tokens otherwise or rates no prompts, EndpointError where it does not answer.
+        Raises ConfigError if the url, the package or the key is missing, ModelError if the server has another
+        model or tokenizer or returns no log-likelihoods of prompts, EndpointError if it does not answer.
         """
         if config.endpoint.url is None:
             raise ConfigError(
@@ -83,14 +82,14 @@ class OpenAIScorer:
             dtype="",
             device="endpoint",
         )
-        # One token is drawn after every prompt, and has to fit, too.
+        # The server generates one token after every prompt, which has to fit as well.
         return cls(endpoint, served.name, logprobs, ItemBuilder(encoder, context_length - 1), info)
 
     def info(self) -> EngineInfo:
         return self._info
 
     async def score(self, request: ScoreRequest) -> ScoreResult:
-        """Score every example's target and negatives (protocols.Scorer.score): one request an example."""
+        """Score every example's target and negatives (protocols.Scorer.score): one request per example."""
         began = time.perf_counter()
         items = self._items.items(request)
         rated = await gather_or_cancel(
@@ -103,7 +102,7 @@ class OpenAIScorer:
         self._endpoint.close()
 
     async def _rate(self, example: Example, item: Item) -> tuple[ExampleScore, int]:
-        """The example's score, and how many tokens the server computed for it."""
+        """The example's score, and the number of tokens that the server computed for it."""
         prompts = [[*item.context, *answer] for answer in item.answers]
         try:
             async with self._endpoint.request() as client:
@@ -134,7 +133,8 @@ def _load_tokenizer(config: ScorerConfig, model: str) -> tuple[ResolvedModel, Pr
 def _fields(
     model: str, prompts: Sequence[Sequence[int]], logprobs: int, parameters: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A request for the log-likelihoods of prompts: their echo, and one token more that servers insist on."""
+    """A request for the log-likelihoods of prompts: their echo, and one more token, which servers insist
+    on."""
     return {
         "model": model,
         "prompt": prompts,
@@ -147,15 +147,15 @@ def _fields(
 
 
 def _logprobs(endpoint: Endpoint, completion: Completion | str) -> list[Logprobs | None]:
-    """What each prompt's choice tells of its tokens. Raises EndpointError where that is no completion."""
-    # The client gives the bare text of an answer that is not JSON, and None for what an answer lacks.
+    """The log-likelihoods of each prompt's choice. Raises EndpointError if the answer is no completion."""
+    # The client returns the text of an answer that is not JSON, and None for missing fields.
     if isinstance(completion, str) or not cast("list[Any] | None", completion.choices):
-        raise endpoint.no_answer("without any choice")
+        raise endpoint.not_compatible("without any choice")
     return [choice.logprobs for choice in sorted(completion.choices, key=lambda choice: choice.index)]
 
 
 def _values(logprobs: Logprobs | None) -> Sequence[float | None]:
-    """log p of every token, None where there is nothing before it."""
+    """log p of every token, None for the first."""
     return [] if logprobs is None else [*(logprobs.token_logprobs or ())]
 
 
@@ -166,7 +166,7 @@ def _sum(row: Sequence[float | None], length: int) -> float:
     return math.fsum(values)
 
 
-# --- what the server can do, found out once -----------------------------------------------------------------
+# --- abilities of the server, checked once ------------------------------------------------------------------
 
 
 async def _probe(
@@ -174,34 +174,36 @@ async def _probe(
 ) -> int:
     """The value of `logprobs` with which the server rates two small prompts. vLLM takes 0, SGLang wants 1.
 
-    Raises ModelError where it rates none, or reads tokens otherwise than `tokenizer`.
+    Raises ModelError if it rates none, or has another tokenizer than `tokenizer`.
     """
-    # First, for ids of another vocabulary may be refused as any bad request is.
-    same = await _same_ids(endpoint, served, resolved, tokenizer)
+    # First, since ids of another vocabulary may be refused like any bad request.
+    compared = await _same_ids(endpoint, served, resolved, tokenizer)
     whole = _ids(tokenizer, _PROBE)
     prompts = [whole, whole[:-1]]
     lengths = [len(prompt) for prompt in prompts]
-    told = ""
+    reason = ""
     for logprobs in (0, 1):
-        completion, told = await _try(endpoint, _fields(served.name, prompts, logprobs, endpoint.parameters))
+        completion, reason = await _try(
+            endpoint, _fields(served.name, prompts, logprobs, endpoint.parameters)
+        )
         if completion is None:
             continue
         rated = _logprobs(endpoint, completion)
         counted = None if completion.usage is None else completion.usage.prompt_tokens
         if counted not in (None, sum(lengths)):
-            told = f": {counted} tokens counted where {sum(lengths)} were sent"
+            reason = f": {counted} tokens counted where {sum(lengths)} were sent"
         elif len(rated) == len(prompts) and all(map(_rates, rated, lengths)):
-            if not same:
+            if not compared:
                 _compare_texts(endpoint, resolved, tokenizer, rated[0])
             return logprobs
     raise ModelError(
         f"{endpoint.where}: the server returns no prompt log-likelihoods (completions with echo and logprobs"
-        f"{told}); serve the model with vLLM or SGLang, or use scorer.engine: transformers or vllm"
+        f"{reason}); serve the model with vLLM or SGLang, or use scorer.engine: transformers or vllm"
     )
 
 
 async def _try(endpoint: Endpoint, fields: dict[str, Any]) -> tuple[Completion | None, str]:
-    """The completion; or None, and why the server gives none."""
+    """The completion; or None, and the reason why the server gives none."""
     import openai
 
     async with endpoint.request() as client:
@@ -214,7 +216,7 @@ async def _try(endpoint: Endpoint, fields: dict[str, Any]) -> tuple[Completion |
 
 
 def _rates(logprobs: Logprobs | None, length: int) -> bool:
-    """Whether every token of the prompt but the first one has a finite log-likelihood."""
+    """True if every token of the prompt except the first has a finite log-likelihood."""
     values = _values(logprobs)
     return length <= len(values) <= length + 1 and all(
         value is not None and math.isfinite(value) for value in values[1:]
@@ -224,8 +226,8 @@ def _rates(logprobs: Logprobs | None, length: int) -> bool:
 async def _same_ids(
     endpoint: Endpoint, served: ServedModel, resolved: ResolvedModel, tokenizer: PreTrainedTokenizerBase
 ) -> bool:
-    """Whether the server gives a text the same token ids, as far as it tells. Raises ModelError where they
-    are others."""
+    """True if the server gives a text the same token ids, False if it does not tell. Raises ModelError if
+    they differ."""
     ids = await _tokenize(endpoint, served)
     if ids is not None and ids != _ids(tokenizer, _MIXED):
         raise _other_tokenizer(endpoint, resolved, "gives a text other token ids")
@@ -235,16 +237,16 @@ async def _same_ids(
 def _compare_texts(
     endpoint: Endpoint, resolved: ResolvedModel, tokenizer: PreTrainedTokenizerBase, rated: Logprobs | None
 ) -> None:
-    """Raise ModelError where the server shows another text for the token ids of the first prompt."""
+    """Raises ModelError if the server shows another text for the token ids of the first prompt."""
     pieces = (rated.tokens if rated is not None else None) or []
     text = "".join("".join(pieces[: len(_ids(tokenizer, _PROBE))]).split())
-    # Blanks are left out: tokenizers differ in whether a single token shows its own.
+    # Spaces are left out: tokenizers differ in whether a single token shows its space.
     if text and not text.startswith(_TOKEN_ID) and text != "".join(_PROBE.split()):
         raise _other_tokenizer(endpoint, resolved, f"reads other text in token ids ({text[:40]!r})")
 
 
 async def _tokenize(endpoint: Endpoint, served: ServedModel) -> list[int] | None:
-    """The server's token ids of `_MIXED`; None where it does not offer that."""
+    """The server's token ids of `_MIXED`; None if it does not offer that."""
     import openai
 
     url = endpoint.url.removesuffix("/v1") + "/tokenize"
