@@ -1,4 +1,4 @@
-"""The simulated engine as what a search awaits, in this process: for run folders that need no Ray."""
+"""Clients of the simulated engine in this process: for run folders that need no Ray."""
 
 from __future__ import annotations
 

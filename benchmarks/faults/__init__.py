@@ -1,1 +1,1 @@
-"""A run that faults are done to on purpose, beside the same run left alone."""
+"""A run with injected faults, compared with the same run without faults."""

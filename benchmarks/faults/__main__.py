@@ -1,18 +1,19 @@
-"""What faults cost a run, and that they change nothing: no work lost, none counted twice, the same result.
+"""The cost of faults in a run, and a check that they change nothing: no lost work, none counted twice, the
+same result.
 
     python -m benchmarks.faults [--quick] [--real] [--seed N] [--json FILE]
 
 A run of the simulated engine on real Ray actors, over a cluster of several nodes on this machine, is made
-twice with the same configuration: left alone, and with at least 100 faults (20 with --quick): kill -9 and
-SIGSTOP of scorers and rewriters, nodes killed and removed, calls that raise, never return or take their
-process along, engines that fail to start, and kill -9 of the driver, which is then started again. Only faults
-that took effect count. Without --quick, or with --real, the real small model's scorer is killed, too.
+twice with the same configuration: without faults, and with at least 100 faults (20 with --quick): kill -9 and
+SIGSTOP of scorers and rewriters, nodes killed and removed, calls that raise, never return or end their
+process, engines that fail to start, and kill -9 of the driver, which is then started again. Only faults that
+took effect count. Without --quick, or with --real, the scorer of a real small model is killed as well.
 
-Both run folders are then compared bit for bit (`benchmarks.faults.comparison`). Exits with 1 where anything
-was lost, counted twice or came out differently, or where fewer faults than promised took effect.
+Both run folders are then compared bit for bit (`benchmarks.faults.comparison`). The exit code is 1 if
+anything was lost, counted twice or different, or if fewer faults than planned took effect.
 
-JSON: {"faults", "units", "lost", "counted_twice", "identical", "seconds", "machine", "rows"}; there is a row
-for each engine (`benchmarks.faults.campaign.Row`), and what stands before them is their sum.
+JSON: {"faults", "units", "lost", "counted_twice", "identical", "seconds", "machine", "rows"}, with a row for
+each engine (`benchmarks.faults.campaign.Row`); the other numbers are sums of the rows.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="20 faults, within 50 seconds on 2 cores")
     parser.add_argument("--real", action="store_true", help="the real model, even with --quick")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the result there, too")
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
     arguments = parser.parse_args()
     size = QUICK if arguments.quick else FULL
-    rows, wanted = [], [size.faults]
+    rows, targets = [], [size.faults]
     try:
         with tempfile.TemporaryDirectory(prefix="faults-") as folder:
             rows.append(simulated(size, arguments.seed, Path(folder), plan(arguments.seed)))
@@ -53,7 +54,7 @@ def main() -> None:
         if arguments.real or not arguments.quick:
             with tempfile.TemporaryDirectory(prefix="faults-") as folder:
                 rows.append(real(arguments.seed, Path(folder)))
-                wanted.append(len(MOMENTS))
+                targets.append(len(MOMENTS))
                 print(table(rows[-1]), flush=True)
     except FaultsError as error:
         print(f"benchmarks.faults: {error}", file=sys.stderr)
@@ -62,11 +63,11 @@ def main() -> None:
         content = {**summary(rows), "machine": machine("cpu", os.cpu_count() or 1)}
         content["rows"] = [asdict(row) for row in rows]
         arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    sys.exit(0 if all(map(passed, rows, wanted)) else 1)
+    sys.exit(0 if all(map(passed, rows, targets)) else 1)
 
 
 def passed(row: Row, faults: int) -> bool:
-    """Whether `faults` faults at least took effect and changed nothing."""
+    """True if at least `faults` faults took effect and changed nothing."""
     return row.faults >= faults and row.lost == 0 and row.counted_twice == 0 and row.identical
 
 
@@ -83,7 +84,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def table(row: Row) -> str:
-    """A row in Markdown: the faults by kind, and what came of them."""
+    """A row in Markdown: the faults by kind, and the outcome."""
     lines = [f"| {row.engine}: faults that took effect | {row.faults} |", "|---|---|"]
     lines += [f"| {kind} | {count} |" for kind, count in row.by_kind.items()]
     lines += [f"| without effect, not counted: {kind} | {n} |" for kind, n in row.without_effect.items()]

@@ -1,7 +1,7 @@
-"""The undisturbed run, the disturbed one, and what they come to: with the simulated engine on a cluster.
+"""The undisturbed run, the disturbed run and their comparison, with the simulated engine on a cluster.
 
-Invariants: both runs are the same command with the same configuration on the same cluster, each in a run
-folder of its own; every wait has a limit, and a run that passes it is a FaultsError that says so.
+Invariants: both runs are the same command with the same configuration on the same cluster, each in its own
+run folder; every wait has a limit, and a run that exceeds it raises a FaultsError that says so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORDS = ("order", "parcel", "invoice", "came", "late", "paid", "twice", "again",
 ROWS = 40
 SCORERS, REWRITERS = 3, 2
 FINDINGS = 50
-"""Lines that a row keeps of what was found."""
+"""The number of findings that a row keeps."""
 
 
 class FaultsError(Exception):
@@ -36,8 +36,8 @@ class FaultsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much work a run is, and how many faults it gets over the first `spread` of its rounds. On `nodes`
-    nodes; a killed one is missed early if checks are `prompt`. `limit` bounds each run, in seconds."""
+    """The work of a run, and its number of faults over the first `spread` of its rounds, on `nodes` nodes.
+    With `prompt` checks Ray notices a killed node early. `limit` bounds each run, in seconds."""
 
     faults: int
     tasks: int
@@ -49,7 +49,7 @@ class Size:
 
     @property
     def all_rounds(self) -> int:
-        """Rounds of all tasks, each with a round 0."""
+        """The number of rounds of all tasks, each with a round 0."""
         return self.tasks * (self.rounds + 1)
 
 
@@ -59,9 +59,9 @@ FULL = Size(faults=100, tasks=26, rounds=20, spread=0.6, nodes=3, prompt=False, 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison of a disturbed run with an undisturbed one. `units` and `retries` are those of all the
-    lives of the disturbed run's driver. `lost` counts units, too, that failed, or never came to an end where
-    their driver did; `counted_twice` units that one life had two answers for, and rounds written again."""
+    """One comparison of a disturbed run with an undisturbed one. `units` and `retries` are those of all
+    lives of the disturbed run's driver. `lost` includes units that failed or that never ended although their
+    driver did; `counted_twice` includes units with two answers in one life, and rounds written again."""
 
     engine: str
     seed: int
@@ -83,8 +83,8 @@ class Row:
 
 
 def simulated(size: Size, seed: int, folder: Path, kinds: Iterator[str]) -> Row:
-    """The row of the simulated engine, with faults of these kinds in this order; everything that is written
-    goes into `folder`."""
+    """The row of the simulated engine, with faults of these kinds in this order. Writes into `folder`
+    alone."""
     began = time.monotonic()
     orders = folder / "orders"
     orders.mkdir()
@@ -136,7 +136,7 @@ def compared(
     without_answer = lives[-1].submitted - lives[-1].resolved + sum(units.failed for units in lives)
     repeated = sum(units.repeated for units in lives)
     findings = [
-        *driver.told.failures,
+        *driver.observed.failures,
         *verdict.lost,
         *verdict.counted_twice,
         *rewritten,
@@ -158,7 +158,7 @@ def compared(
         counted_twice=len(verdict.counted_twice) + len(rewritten) + repeated,
         identical=verdict.identical and driver.ended() == 0,
         retries=sum(units.retries for units in lives),
-        replicas_lost=len(driver.told.losses),
+        replicas_lost=len(driver.observed.losses),
         driver_lives=driver.lives,
         undisturbed_seconds=round(alone_seconds, 1),
         disturbed_seconds=round(driver_seconds, 1),
@@ -168,7 +168,8 @@ def compared(
 
 
 def write_config(size: Size, seed: int, folder: Path, address: str) -> tuple[Path, list[str]]:
-    """The configuration of both runs, and the names of its tasks, whose made-up data lie beside it."""
+    """Write the configuration of both runs and the artificial data of its tasks next to it; return the path
+    and the names of the tasks."""
     tasks = [f"made-up-{number}" for number in range(size.tasks)]
     for task in tasks:
         (folder / f"{task}.jsonl").write_text(made_up(f"{seed}/{task}"), encoding="utf-8")
@@ -203,7 +204,7 @@ def made_up(seed: str) -> str:
 
 
 def run_alone(driver: Driver, limit: float) -> float:
-    """Seconds of a run that nothing happens to. Raises FaultsError where it fails or takes too long."""
+    """The seconds of a run without faults. Raises FaultsError if it fails or takes too long."""
     began = time.monotonic()
     driver.start()
     try:
@@ -219,9 +220,8 @@ def run_alone(driver: Driver, limit: float) -> float:
 
 
 def run_disturbed(driver: Driver, injector: Injector, watch: RoundWatch, size: Size) -> float:
-    """Seconds of a run with `size.faults` faults, spread over its rounds. How the driver ended is left to the
-    comparison, like everything else that a fault may have done. Raises FaultsError where the run takes too
-    long."""
+    """The seconds of a run with `size.faults` faults, spread over its rounds. The comparison judges how the
+    driver ended, like every other effect of a fault. Raises FaultsError if the run takes too long."""
     began = time.monotonic()
     driver.start()
     try:

@@ -1,7 +1,7 @@
-"""What a disturbed run left behind, beside what the undisturbed one did.
+"""The comparison of the run folders of a disturbed and an undisturbed run.
 
-Invariants: everything that a run folder keeps about its outcome is compared, and bit for bit; only times, the
-cluster and the folder's own name may differ. Files are read as they are: nothing is joined or mended first.
+Invariants: everything that a run folder keeps about its outcome is compared bit for bit; only times, the
+cluster and the folder's name may differ. Files are read as they are: nothing is joined or repaired first.
 
     lost            candidates of the undisturbed run that the disturbed one lacks or could not score; and
                     scores that it lacks, unless its driver was killed: those of the last seconds are then
@@ -34,8 +34,8 @@ _ROUND_FILE = re.compile(r"round-(\d+)\.parquet")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run folder holds. `rounds`, `best` and `results` are by task, `scores` are packed ones by key;
-    `score_rows` are the keys of all parts, each as often as it stands there."""
+    """The content of a run folder. `rounds`, `best` and `results` are by task, `scores` are packed scores by
+    key; `score_rows` are the keys of all parts, with repetitions."""
 
     rounds: Mapping[str, tuple[RoundRecord, ...]]
     best: Mapping[str, str]
@@ -47,7 +47,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the comparison of two runs came to; every entry is one line that names what it is about."""
+    """The result of a comparison of two runs; every entry is one line that names its subject."""
 
     lost: tuple[str, ...]
     counted_twice: tuple[str, ...]
@@ -59,8 +59,8 @@ class Verdict:
 
 
 def read_outcome(run: Path, tasks: Sequence[str]) -> Outcome:
-    """What the run folder `run` holds of `tasks`. A task without a result has none in `results`, a run that
-    did not end has an empty summary."""
+    """The content of the run folder `run` about `tasks`. A task without a result has none in `results`, a
+    run that did not end has an empty summary."""
     store = RunStore.open(str(run))
     parts = sorted((run / "scores").glob("*.parquet"))
     folders = {task: run / "tasks" / task_folder(task) for task in tasks}
@@ -77,8 +77,8 @@ def read_outcome(run: Path, tasks: Sequence[str]) -> Outcome:
 
 
 def compare(undisturbed: Outcome, disturbed: Outcome, *, killed: bool) -> Verdict:
-    """What the second run, whose driver was `killed` or not, lost, counted twice or did otherwise than the
-    first."""
+    """The losses, repetitions and differences of the second run, whose driver was `killed` or not, against
+    the first run."""
     missing = [] if killed else sorted(undisturbed.scores.keys() - disturbed.scores.keys())
     return Verdict(
         lost=(*_lost(undisturbed, disturbed), *(f"score {key.hex()} is missing" for key in missing)),
@@ -89,18 +89,18 @@ def compare(undisturbed: Outcome, disturbed: Outcome, *, killed: bool) -> Verdic
 
 def _lost(undisturbed: Outcome, disturbed: Outcome) -> Iterator[str]:
     for task, records in undisturbed.rounds.items():
-        there = {record.round: record for record in disturbed.rounds.get(task, ())}
+        again = {record.round: record for record in disturbed.rounds.get(task, ())}
         for record in records:
-            found = _states(there[record.round]) if record.round in there else {}
+            states = _states(again[record.round]) if record.round in again else {}
             for name, state in _states(record).items():
-                if name not in found:
+                if name not in states:
                     yield f"{task}, round {record.round}: candidate {name} is missing"
-                elif found[name] == "failed" != state:
+                elif states[name] == "failed" != state:
                     yield f"{task}, round {record.round}: candidate {name} was not scored"
 
 
 def _states(record: RoundRecord) -> dict[str, str]:
-    """What became of each candidate of a round."""
+    """The outcome of each candidate of a round."""
     states = {scored.candidate.id: "scored" for scored in record.candidates}
     return states | {refusal.id: refusal.status for refusal in record.refusals}
 
@@ -121,7 +121,7 @@ def _twice(run: Outcome) -> Iterator[str]:
 
 
 def _repeated(form: str, values: Sequence[object]) -> Iterator[str]:
-    """A line for every value that is there more than once, as often as it is there too many."""
+    """A line for every repetition of a value."""
     for value, times in Counter(values).items():
         yield from [form.format(value)] * (times - 1)
 
@@ -171,7 +171,7 @@ class RoundWatch:
         self.rewritten: list[str] = []
 
     def look(self) -> int:
-        """How many rounds of all tasks are finished."""
+        """The number of finished rounds of all tasks."""
         for file in self._run.glob("tasks/*/round-*.parquet"):
             if _ROUND_FILE.fullmatch(file.name) is None:
                 continue

@@ -1,10 +1,10 @@
-"""The driver that faults happen to: `pmpo`, whose pools write down every unit of work.
+"""The driver of a disturbed run: `pmpo`, with pools that write every unit of work into a ledger.
 
     python -m benchmarks.faults.driver LEDGER GRACE optimize CONFIG --run-dir RUN ...
 
-Invariant: a unit's line is in the file LEDGER before the unit is sent, and its end before the search hears of
-it, so that a kill of this process hides neither. GRACE takes the place of the pools' own (see
-`pmpo_ray.actors.pool_spec.PoolSpec`): a hung replica is found in seconds, not minutes.
+Invariant: a unit's line is in the file LEDGER before the unit is sent, and its end is there before the search
+gets the answer, so that a kill of this process hides neither. GRACE replaces the grace of the pools (see
+`pmpo_ray.actors.pool_spec.PoolSpec`), so that a hung replica is found in seconds, not minutes.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 
 class Ledger:
-    """Appends lines to a file, each whole and at once in the hands of the operating system."""
+    """A file of lines; each is handed to the operating system at once and whole."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._units = 0
 
     def number(self) -> int:
-        """The number of another unit."""
+        """The number of the next unit."""
         self._units += 1
         return self._units
 

@@ -1,13 +1,13 @@
-"""Which faults there are, in which order they come, and how it is told that one took effect.
+"""The kinds of faults, their order, and the evidence that one took effect.
 
-Invariants: the order of the kinds and the choice of the victims depend on the seed and on what there is to
-choose from; a fault counts only when it took effect: the pool gave up the replica that it hit, the engine
-took the order, the driver died of it. A loss is evidence of one fault only. Nothing is signalled but a
-process whose parent is a raylet of this benchmark's own cluster.
+Invariants: the order of the kinds and the choice of the victims depend on the seed and on the available
+victims; a fault counts only when it took effect: the pool gave up the replica that it hit, the engine took
+the order, or the driver died of it. A loss is evidence of one fault only. Signals go only to processes whose
+parent is a raylet of this benchmark's cluster.
 
-A pool gives a unit up after three faults that the unit may have caused itself (`actors/pool.py`), as it must
-where a request breaks every replica; a unit that failed once goes first, so faults in close order would all
-hit the same one. So a pool is hit again only after AFTER further answers.
+A pool gives a unit up after three faults that the unit may have caused itself (`actors/units.py`), since a
+request may break every replica. A unit that failed once goes first, so several faults at short intervals
+would all hit the same unit. Therefore a pool is hit again only after AFTER further answers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ORDERS = {
     "process ends within a call": "die",
     "engine fails to start": "start",
 }
-"""What to order of `pmpo_ray.engines.simulated.faults`."""
+"""The order that `pmpo_ray.engines.simulated.faults` takes, by kind."""
 DRIVER = "driver kill -9"
 START = "engine fails to start"
 PENDING = 3
@@ -64,7 +64,7 @@ _FAILED_START = "a failed start was ordered"
 
 
 def plan(seed: int) -> Iterator[str]:
-    """Kinds without an end: one shuffled deck after the other."""
+    """An endless sequence of kinds: one shuffled deck after the other."""
     draw = random.Random(seed)
     while True:
         deck = [kind for kind, count in DECK.items() for _ in range(count)]
@@ -74,8 +74,8 @@ def plan(seed: int) -> Iterator[str]:
 
 @dataclass(slots=True)
 class Fault:
-    """One that was done and not yet seen to take effect. `pools` are those whose units it may hit; `evidence`
-    says whether a loss is its effect, and is None where the order that was taken says enough."""
+    """A fault whose effect was not observed yet. `pools` are those whose units it may hit; `evidence` tells
+    if a loss is its effect, and is None if the taken order is enough."""
 
     kind: str
     done: float
@@ -87,8 +87,8 @@ class Fault:
 
 @dataclass(slots=True)
 class Injector:
-    """Carries a plan out on one run. `counts` are faults that took effect, `missed` those that did not, and
-    `pending` those that still may."""
+    """Injects the faults of a plan into one run. `counts` are faults that took effect, `missed` those that
+    did not, and `pending` those that still may."""
 
     driver: Driver
     nodes: Nodes
@@ -116,7 +116,7 @@ class Injector:
         return self.effective + len(self.pending)
 
     def step(self) -> None:
-        """Do the next fault of the plan, if now is a moment for it. A driver that was killed lives again."""
+        """Inject the next fault of the plan, if this is a moment for it. A killed driver is started again."""
         if len(self.pending) >= PENDING:
             return
         # A kind for which this is no moment waits for one, and others go before it.
@@ -128,8 +128,8 @@ class Injector:
             self._waiting.append(next(self.kinds))
 
     def observe(self) -> None:
-        """Count the faults whose effect shows by now, and drop those that waited too long for one."""
-        losses = self.driver.told.losses[self._losses :]
+        """Count the faults that took effect, and drop those that waited too long for an effect."""
+        losses = self.driver.observed.losses[self._losses :]
         self._losses += len(losses)
         for loss in losses:
             found = next((fault for fault in self.pending if self._shows(fault, loss)), None)
@@ -145,13 +145,13 @@ class Injector:
                     fault.order.unlink(missing_ok=True)
 
     def give_up(self) -> None:
-        """The run is over: what showed no effect by now does not count."""
+        """End the campaign: a fault without an effect by now does not count."""
         self.observe()
         self.missed.update(fault.kind for fault in self.pending)
         self.pending.clear()
 
     def end_stopped(self) -> None:
-        """End the processes that were stopped and that nobody has ended: they cannot do it themselves."""
+        """End the stopped processes that nobody has ended: they cannot end themselves."""
         for stopped in self._stopped:
             stopped.signal(signal.SIGKILL)
 
@@ -162,8 +162,8 @@ class Injector:
             self._spared[pool] = (self.driver.lives, self._answers(pool) + AFTER[pool])
 
     def _came_to_nothing(self, fault: Fault) -> bool:
-        """Whether the fault will not take effect any more: its victims were given up as idle, say."""
-        gone = bool(fault.victims) and fault.victims <= self.driver.told.retired
+        """True if the fault can no longer take effect, for example because its victims were retired."""
+        gone = bool(fault.victims) and fault.victims <= self.driver.observed.retired
         return gone or time.monotonic() - fault.done > EFFECT_SECONDS
 
     def _shows(self, fault: Fault, loss: Loss) -> bool:
@@ -174,7 +174,7 @@ class Injector:
         return fault.evidence is not None and fault.evidence(loss)
 
     def _do(self, kind: str) -> bool:
-        """Do one fault, unless this is no moment for it."""
+        """Inject one fault, unless this is no moment for it."""
         if kind == DRIVER:
             return self._kill_driver()
         if kind in ORDERS:
@@ -185,7 +185,7 @@ class Injector:
 
     def _kill_driver(self) -> bool:
         # What is still to show an effect would have nobody left to show it, but for a start that comes.
-        if any(fault.kind != START for fault in self.pending) or not self.driver.told.ready:
+        if any(fault.kind != START for fault in self.pending) or not self.driver.observed.ready:
             return False
         if self.driver.kill():
             self.counts[DRIVER] += 1
@@ -207,8 +207,7 @@ class Injector:
         return True
 
     def _may_hit(self, pools: Collection[str], *, hang: bool) -> bool:
-        """Whether the units of these pools may be hit now, and where it is a `hang`, whether it would be
-        noticed."""
+        """True if the units of these pools may be hit now and, for a `hang`, if it would be noticed."""
         for pool in pools:
             life, answers = self._spared.get(pool, (0, 0))
             if any(pool in fault.pools for fault in self.pending):
@@ -220,14 +219,14 @@ class Injector:
         return True
 
     def _answers(self, pool: str) -> int:
-        return self.driver.told.answered[POOLS[pool]]
+        return self.driver.observed.answered[POOLS[pool]]
 
     def _remove_node(self, kind: str) -> bool:
         # A unit that goes with its node is not suspected. But the replica that took an order might go, too.
         if any(fault.order is not None for fault in self.pending):
             return False
         hosted: dict[Node, set[Replica]] = {}
-        for replica in self.driver.told.ready - self._claimed:
+        for replica in self.driver.observed.ready - self._claimed:
             if (node := self.nodes.host(replica.pid)) is not None:
                 hosted.setdefault(node, set()).add(replica)
         if not hosted:
@@ -252,8 +251,8 @@ class Injector:
         return True
 
     def _targets(self, pool: str) -> Sequence[tuple[Replica, Process]]:
-        """The ready replicas of a pool that nothing has hit yet, with their processes."""
-        ready = [replica for replica in self.driver.told.ready - self._claimed if replica.pool == pool]
+        """The ready replicas of a pool that no fault has hit yet, with their processes."""
+        ready = [replica for replica in self.driver.observed.ready - self._claimed if replica.pool == pool]
         found = [
             (replica, process(replica.pid)) for replica in sorted(ready, key=lambda replica: replica.number)
         ]
@@ -269,7 +268,7 @@ class Injector:
 
 
 def _evidence(kind: str) -> Callable[[Loss], bool] | None:
-    """What a loss says that an ordered fault of this kind causes; None where no loss need follow."""
+    """The pattern of a loss that an ordered fault of this kind causes; None if no loss need follow."""
     order = ORDERS[kind]
     if order == "error":
         return None

@@ -1,7 +1,7 @@
 """The lives of a driver: processes that are started with the same command, one after the other, until one
-ends by itself. What each of them told is read from its log and its ledger.
+ends by itself. Each is observed through its log and its ledger.
 
-Invariant: nothing but a driver that was started here is ever ended here.
+Invariant: this module ends only drivers that it started.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """That a pool gave up a replica. `pid` is 0 for one that never was in a place."""
+    """A replica that a pool gave up. Its `pid` is 0 if it never had a place."""
 
     replica: Replica
     reason: str
@@ -41,8 +41,8 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What one life's ledger says. `retries` are calls that had to be made again; `repeated` units of scoring
-    that were answered although the same one had been answered before."""
+    """The counts of one life's ledger. `retries` are repeated calls; `repeated` are units of scoring that
+    were answered although the same unit had been answered before."""
 
     submitted: int
     resolved: int
@@ -59,7 +59,7 @@ class Lines:
         self._read = 0
 
     def new(self) -> Iterator[dict[str, Any]]:
-        """The whole lines that came since the last call."""
+        """The complete lines that were written since the last call."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -72,20 +72,20 @@ class Lines:
 
 
 @dataclass(slots=True)
-class Told:
-    """What log and ledger say: the replicas that are `ready` now, how many calls of each method this life has
-    asked for and had answered, every loss so far, the replicas that were `retired` as idle, and what is said
-    of units that failed for good."""
+class Observed:
+    """The content of log and ledger: the replicas that are `ready` now, the number of `submitted` and
+    `answered` calls of this life by method, every loss so far, the replicas that were `retired` as idle, and
+    a line for each unit that failed."""
 
     ready: set[Replica] = field(default_factory=set)
-    asked: Counter[str] = field(default_factory=Counter)
+    submitted: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
     losses: list[Loss] = field(default_factory=list)
     retired: set[Replica] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
 
-    def hear(self, line: dict[str, Any], life: int) -> None:
-        """One line of the log."""
+    def note(self, line: dict[str, Any], life: int) -> None:
+        """Take in one line of the log."""
         event = line["event"]
         if event == "unit failed":
             self.failures.append(
@@ -104,14 +104,14 @@ class Told:
             self.losses.append(Loss(replica, line["reason"]))
 
     def count(self, line: dict[str, Any]) -> None:
-        """One line of the ledger."""
+        """Take in one line of the ledger."""
         if line["state"] in ("submitted", "answered"):
-            counter = self.asked if line["state"] == "submitted" else self.answered
+            counter = self.submitted if line["state"] == "submitted" else self.answered
             counter[line["method"]] += 1
 
 
 class Driver:
-    """One driver after the other over the same run folder `run`; `told` is what all of them said."""
+    """One driver after the other over the same run folder `run`; `observed` covers all of them."""
 
     def __init__(self, config: Path, run: Path, grace: float) -> None:
         self._command = [str(config), "--run-dir", str(run), "--log-format", "json", "--json"]
@@ -120,16 +120,16 @@ class Driver:
         self._grace = grace
         self._process: subprocess.Popen[bytes] | None = None
         self._log = self._ledger = Lines(notes / "none")
-        self.told = Told()
+        self.observed = Observed()
         self.lives = 0
         notes.mkdir(parents=True)
 
     def start(self) -> None:
-        """Begin another life."""
+        """Start another life."""
         self.lives += 1
-        self.told.ready.clear()
-        self.told.asked.clear()
-        self.told.answered.clear()
+        self.observed.ready.clear()
+        self.observed.submitted.clear()
+        self.observed.answered.clear()
         self._log, self._ledger = Lines(self._path("log")), Lines(self._path("ledger"))
         command = [sys.executable, "-m", "benchmarks.faults.driver", str(self._path("ledger"))]
         with self._path("log").open("wb") as log, self._path("result").open("wb") as result:
@@ -138,14 +138,14 @@ class Driver:
             )
 
     def listen(self) -> None:
-        """Read what log and ledger say by now."""
+        """Read the new lines of log and ledger."""
         for line in self._log.new():
-            self.told.hear(line, self.lives)
+            self.observed.note(line, self.lives)
         for line in self._ledger.new():
-            self.told.count(line)
+            self.observed.count(line)
 
     def ended(self) -> int | None:
-        """The exit status of this life, None while it goes on."""
+        """The exit code of this life; None while it runs."""
         return None if self._process is None else self._process.poll()
 
     @property
@@ -154,14 +154,14 @@ class Driver:
         return None if self._process is None else self._process.pid
 
     def kill(self) -> bool:
-        """End this life with SIGKILL; whether that is what it died of."""
+        """End this life with SIGKILL; True if the signal ended it."""
         if self._process is None:
             return False
         self._process.kill()
         return self._process.wait() == -signal.SIGKILL
 
     def last_words(self) -> str:
-        """The end of this life's log, for the message of one that failed."""
+        """The end of this life's log, for the message of a failed run."""
         lines = self._path("log").read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-_LAST_LINES:])
 
@@ -174,19 +174,19 @@ class Driver:
 
 
 def units(lines: Iterator[dict[str, Any]] | Sequence[dict[str, Any]]) -> Units:
-    """What the lines of one life's ledger come to."""
+    """The counts of the lines of one life's ledger."""
     states: Counter[str] = Counter()
     scored: Counter[str] = Counter()
-    asked: dict[int, str] = {}
+    contents: dict[int, str] = {}
     retries: dict[str, int] = {}
     for line in lines:
         states[line["state"]] += 1
         if line["state"] == "submitted":
-            asked[line["unit"]] = line["what"]
+            contents[line["unit"]] = line["what"]
             continue
         retries[line["method"]] = line["retries"]
         if line["state"] == "answered" and line["method"] == "score":
-            scored[asked[line["unit"]]] += 1
+            scored[contents[line["unit"]]] += 1
     return Units(
         submitted=states["submitted"],
         resolved=states["answered"] + states["failed"] + states["cancelled"],
@@ -205,7 +205,7 @@ class Process:
     parent: int = field(compare=False)
 
     def signal(self, number: signal.Signals) -> bool:
-        """Send a signal; whether the process was still there."""
+        """Send a signal; False if the process has ended."""
         if process(self.pid) != self:
             return False
         try:
@@ -216,7 +216,7 @@ class Process:
 
 
 def process(pid: int) -> Process | None:
-    """The process with this number, None where there is none."""
+    """The process with this number, or None."""
     try:
         # What follows the name, which may hold anything, is: state, parent, ..., start time (field 22).
         values = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, from which nodes are taken away."""
+"""A Ray cluster of several nodes on this machine, whose nodes can be removed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROMPT_CHECKS = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A worker node: Ray's own object, and the process that all its actors are children of."""
+    """A worker node: Ray's object, and the process that is the parent of all its actors."""
 
     number: int
     handle: Any
@@ -56,12 +56,12 @@ class Nodes:
             self._add()
 
     def host(self, pid: int) -> Node | None:
-        """The node that the process `pid` is an actor of, None if it is of none."""
+        """The node whose actor the process `pid` is, or None."""
         actor = process(pid)
         return next((node for node in self._nodes if actor and node.raylet == actor.parent), None)
 
     def replace(self, node: Node, *, graceful: bool) -> None:
-        """Take a node away, at once or with time for its processes to end, and add another one."""
+        """Remove a node, at once or with time for its processes to end, and add another one."""
         self._nodes.remove(node)
         self._cluster.remove_node(node.handle, allow_graceful=graceful)
         self._add()

@@ -1,6 +1,6 @@
-"""The same with the real small model: its only scorer is killed in the middle of rounds, on this machine.
+"""A run with a real small model on this machine, whose only scorer is killed in the middle of rounds.
 
-In fp32: a unit that is made again is made whole, but by a replica that has not cached its instruction yet.
+It computes in fp32, since a repeated unit is computed by a replica that has not cached its instruction yet.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def real(seed: int, folder: Path) -> Row:
 
 
 def run_killing(driver: Driver, watch: RoundWatch) -> tuple[Counter[str], Counter[str], float]:
-    """Kills that took effect, others, and seconds of a run whose scorer is killed at all MOMENTS. Raises
-    FaultsError where it takes too long."""
+    """Run with a kill of the scorer at all MOMENTS; return the kills that took effect, the other kills and
+    the seconds. Raises FaultsError if the run takes too long."""
     began = time.monotonic()
     moments, killed = list(MOMENTS), set[Replica]()
     driver.start()
@@ -67,8 +67,8 @@ def run_killing(driver: Driver, watch: RoundWatch) -> tuple[Counter[str], Counte
                 raise FaultsError(f"the run with the real model had not ended after {LIMIT:g} s")
             driver.listen()
             watch.look()
-            answered, asked = driver.told.answered["score"], driver.told.asked["score"]
-            if moments and moments[0] <= answered < asked and (victim := kill_scorer(driver)) is not None:
+            answered, submitted = driver.observed.answered["score"], driver.observed.submitted["score"]
+            if moments and moments[0] <= answered < submitted and (victim := kill_scorer(driver)) is not None:
                 killed.add(victim)
                 del moments[0]
             time.sleep(POLL)
@@ -76,14 +76,14 @@ def run_killing(driver: Driver, watch: RoundWatch) -> tuple[Counter[str], Counte
         driver.kill()
     driver.listen()
     watch.look()
-    effective = sum(loss.replica in killed for loss in driver.told.losses)
+    effective = sum(loss.replica in killed for loss in driver.observed.losses)
     return Counter({KILL: effective}), Counter({KILL: len(MOMENTS) - effective}), time.monotonic() - began
 
 
 def kill_scorer(driver: Driver) -> Replica | None:
-    """Kill the ready scorer, which is a child of the raylet that this driver started; None where there is
-    none now."""
-    for replica in driver.told.ready:
+    """Kill the ready scorer, which is a child of the raylet that this driver started; None if no scorer is
+    ready."""
+    for replica in driver.observed.ready:
         actor = process(replica.pid) if replica.pool == "scorer" else None
         raylet = None if actor is None else process(actor.parent)
         if actor and raylet and raylet.parent == driver.pid and actor.signal(signal.SIGKILL):

@@ -1,1 +1,1 @@
-"""How well the driver keeps replicas at work, in virtual time and on real Ray actors."""
+"""The utilisation of replicas by the driver, in virtual time and on real Ray actors."""

@@ -1,11 +1,12 @@
-"""How well the driver keeps replicas at work.
+"""The utilisation of replicas by the driver.
 
     python -m benchmarks.scheduling --quick          the rows in virtual time, under a minute
     python -m benchmarks.scheduling --json FILE      those, 1,000 tasks on 256 replicas, and real Ray actors
 
 27 tasks of the shapes of BIG-Bench Hard, 20 rounds each with 13 candidates on 50 examples, from the product's
-own search and pools over the simulated engine. The lower bound is the longest of: the scoring work over the
-scorers, the rewriting work over the rewriters' places, the longest chain of rounds that wait for each other.
+search and pools over the simulated engine. The lower bound is the maximum of: the scoring work over the
+scorers, the rewriting work over the rewriters' slots, and the longest chain of rounds that wait for each
+other.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks.scheduling.modes import Load, on_ray, virtual
 REPLICAS = (1, 8, 64, 256)
 ROUNDS = 20
 RAY_SECONDS = 150.0
-"""What the work on real actors shall take in all: their number decides how fast they are made."""
+"""The target duration of the work on real actors: their speed follows from their number."""
 _ROW_SECONDS = 1800
 _COLUMNS = {
     "mode": 10,
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def _measured(names: Sequence[str], rounds: int, *, at_once: int) -> list[dict[str, object]]:
-    """The rows of these names, each from a process of its own, so that its memory is its own."""
+    """The rows of these names, each from a separate process, so that memory is measured separately."""
 
     def child(name: str) -> dict[str, object]:
         command = [sys.executable, "-m", "benchmarks.scheduling", "--row", name, "--rounds", str(rounds)]

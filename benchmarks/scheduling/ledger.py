@@ -1,7 +1,7 @@
-"""What was done, for whom, and the least time that any schedule could have taken for it.
+"""A ledger of the work by task, and the lower bound on the time of any schedule for it.
 
-Always true: a lower bound counts each unit with the time that it really took its replica, and nothing else:
-no latency, no waiting, no driver.
+Invariant: a lower bound counts each unit with the time that it took its replica, and nothing else: no
+latency, no waiting, no driver.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Ledger:
     units: int = 0
 
     def observe(self, progress: Progress) -> None:
-        """An observer: notes which phase its task is in."""
+        """Note the phase of a task (an Observer)."""
         self.phases[progress.task] = (progress.state, progress.round)
 
     def add(self, role: str, seconds: float) -> None:
-        """A unit of the current task's current phase took `seconds`."""
+        """Add a unit of the current task and phase that took `seconds`."""
         task = TASK.get()
         at = (task, self.phases[task])
         self.units += 1
@@ -43,8 +43,8 @@ class Ledger:
         self.longest[at] = max(self.longest[at], seconds)
 
     def lower_bound(self, places: dict[str, int], tasks: Sequence[str]) -> float:
-        """Seconds that no schedule can undercut: the work of a role over its places, or the longest chain: a
-        task's phases follow each other, and each takes at least its longest unit."""
+        """The seconds that every schedule takes at least: the work of a role over its slots, or the longest
+        chain, since a task's phases follow each other and each takes at least its longest unit."""
         chains: dict[str, float] = dict.fromkeys(tasks, 0.0)
         for (task, _), seconds in self.longest.items():
             chains[task] += seconds
@@ -65,8 +65,8 @@ class RecordedPool(Pool):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured run. `ratio` is makespan over lower bound, `idle_share` the scorers' time without work;
-    `driver_ms_per_unit` is processor time of the driver, its engines' taken off where it hosts them."""
+    """One measured run. `ratio` is makespan over lower bound, `idle_share` the scorers' share of time without
+    work; `driver_ms_per_unit` is processor time of the driver without that of engines in its process."""
 
     mode: str
     tasks: int

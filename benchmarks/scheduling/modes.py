@@ -1,13 +1,14 @@
-"""The ways a workload is run: all tasks at once in virtual time or on real actors, or one after another.
+"""The modes of running a workload: all tasks at once in virtual time or on real actors, or one after another.
 
-Always true: the driver is the product's own, search, score memory, clients, pool and all; only replicas, and
-in virtual time the clock, are stood in for.
+Invariant: the driver is that of the product, with search, score memory, clients and pool; only the replicas,
+and in virtual time the clock, are replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from pmpo_ray.actors.launcher import RayLauncher
 from pmpo_ray.actors.pool_spec import PoolSpec
 from pmpo_ray.actors.resources import ReplicaPlan
 from pmpo_ray.actors.scorer import ScorerActor
+from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory
 from pmpo_ray.search.loop import search_task
@@ -46,7 +48,7 @@ CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is run: how many tasks and rounds, on how many scorers and rewriters."""
+    """The size of a workload: tasks and rounds, and the number of scorers and rewriters."""
 
     tasks: int
     rounds: int
@@ -60,7 +62,7 @@ class Load:
 
 @dataclass(slots=True)
 class _Course:
-    """What came out of a run of searches."""
+    """The measurements of a run of searches."""
 
     ledger: Ledger
     makespan: float
@@ -89,7 +91,7 @@ def on_ray(load: Load, speed: float) -> Row:
         num_cpus=load.replicas + load.rewriters,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
     )
     try:
         plan = ReplicaPlan(load.replicas, 1, 0, None, threads=1, device="cpu")
@@ -131,7 +133,7 @@ async def _run(
         for task in tasks:
             await asyncio.create_task(search(task))
     else:
-        await asyncio.gather(*(asyncio.create_task(search(task)) for task in tasks))
+        await gather_or_cancel(map(search, tasks))
     after = scoring.stats()
     course = _Course(
         ledger=ledger,

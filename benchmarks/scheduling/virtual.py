@@ -1,7 +1,7 @@
 """Virtual time: an event loop whose clock jumps to the next thing that happens, and replicas that live in it.
 
-Always true: whatever waits on this loop's clock takes no real time, so what a run costs is what its driver
-computes; two runs of the same program take the same virtual time.
+Invariants: waiting on this loop's clock takes no real time, so a run costs only the computation of its
+driver; two runs of the same program take the same virtual time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class _Skipping(selectors.DefaultSelector):
-    """A selector that, where nothing has happened, lets the time pass instead of waiting."""
+    """A selector that advances the time instead of waiting if nothing has happened."""
 
     def __init__(self, skip: Callable[[float], None]) -> None:
         super().__init__()
@@ -54,8 +54,8 @@ def run_virtual(work: Coroutine[Any, Any, T]) -> T:
 
 
 class VirtualReplica:
-    """A replica that answers at once and is busy for as long as its answer says. `slots` requests are at work
-    side by side, the others wait in their order."""
+    """A replica that answers at once and is busy for as long as its answer says. It works on `slots`
+    requests at a time; the others wait in order."""
 
     def __init__(self, info: EngineInfo, slots: int, answer: Callable[..., Any], name: str) -> None:
         self._info = info
@@ -91,8 +91,8 @@ class VirtualReplica:
 
 
 class VirtualLauncher:
-    """Makes virtual replicas of the engine `info`, which all `answer` alike, and adds up what that costs in
-    real time."""
+    """Makes virtual replicas of the engine `info`, which all `answer` alike, and sums the real processor
+    time of the answers."""
 
     def __init__(self, info: EngineInfo, slots: int, answer: Callable[..., Any]) -> None:
         self._info = info

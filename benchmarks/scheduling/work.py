@@ -1,7 +1,7 @@
-"""The work: tasks of the shapes of BIG-Bench Hard, and engines that answer at once and say how long it took.
+"""The work: tasks of the shapes of BIG-Bench Hard, and engines that answer at once and report a duration.
 
-Always true: a task's rounds all have the same number of new candidates; what a request takes depends on the
-request alone, so that a schedule changes when work is done but never how much there is.
+Invariants: all rounds of a task have the same number of new candidates; the duration of a request depends on
+the request alone, so that a schedule changes the time of the work but never its amount.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class WorkScorer(SimulatedScorer):
         stop: int,
         shots: tuple[Example, ...],
     ) -> ScoreResult:
-        """What a scorer replica answers."""
+        """The answer of a scorer replica."""
         return self.answer(ScoreRequest(instruction, examples[start:stop], shots))
 
 
@@ -160,7 +160,7 @@ class FreshRewriter:
         return self._info
 
     def answer(self, request: GenerateRequest) -> GenerateResult:
-        """The samples of one request, and the seconds that they take."""
+        """The samples of one request, with their duration."""
         basis = f"{request.prompt}/{request.seed}"
         draw = random.Random(hashlib.sha256(basis.encode()).digest())
         # Words that no example has: the gate refuses what is copied from one.
@@ -172,7 +172,7 @@ class FreshRewriter:
 
 
 class RewriterReplica:
-    """An actor that answers as FreshRewriter does and takes its time, 16 requests side by side."""
+    """An actor that answers as FreshRewriter does and sleeps for the duration, 16 requests at a time."""
 
     def __init__(self, tokens_per_s: float) -> None:
         self._engine = FreshRewriter(tokens_per_s)

@@ -1,1 +1,1 @@
-"""Side-by-side timing of the likelihood engine with what people would use instead; see __main__.py."""
+"""Timing of the likelihood engine side by side with its alternatives; see __main__.py."""

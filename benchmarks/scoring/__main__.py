@@ -1,4 +1,4 @@
-"""The likelihood engine beside lm-evaluation-harness and vLLM: same model, token ids, threads and machine.
+"""The likelihood engine next to lm-evaluation-harness and vLLM: same model, token ids, threads and machine.
 
     python -m benchmarks.scoring [--workload NAME ...] [--contestant NAME ...] [--device cpu|cuda]
                                  [--data-dir FOLDER] [--json FILE] [--quick]
@@ -7,8 +7,8 @@ One table a workload. Seconds are medians of cold runs. Useful MFU is the least 
 needs, over what the machine could have multiplied in that time at the model's own matrix shapes. The largest
 difference is to an fp32 run of the engine. A contestant whose package is missing is left out.
 
-The workload `precision` compares bf16 with fp32 and says whether that changes the ranking of 50 candidates.
-It scores 5,000 triples one at a time, for about 10 minutes on 2 cores; so it runs only where it is named.
+The workload `precision` compares bf16 with fp32 and reports if that changes the ranking of 50 candidates. It
+scores 5,000 triples one at a time, for about 10 minutes on 2 cores, so it runs only if it is named.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ QUICK_CONTESTANTS = ("pmpo", "lm_eval")
 
 def main() -> None:
     arguments = _parsed()
-    asked = arguments.contestant or (QUICK_CONTESTANTS if arguments.quick else tuple(CONTESTANTS))
+    names = arguments.contestant or (QUICK_CONTESTANTS if arguments.quick else tuple(CONTESTANTS))
     names = arguments.workload or (QUICK_WORKLOADS if arguments.quick else WORKLOADS)
     session = Session(
         device=arguments.device,
         data_dir=arguments.data_dir,
-        contestants=_present(asked),
+        contestants=_present(names),
         report=Report(arguments.json, machine(arguments.device, os.cpu_count() or 1)),
         quick=arguments.quick,
     )
@@ -73,7 +73,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument(
         "--data-dir", type=Path, default=default_data_dir(), help="the benchmark files, with bbh/"
     )
-    parser.add_argument("--json", type=Path, help="write the rows there, too")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -84,10 +84,10 @@ def _parsed() -> argparse.Namespace:
 
 def _expanded(names: Sequence[str]) -> list[str]:
     """`window` is two workloads."""
-    wanted: list[str] = []
+    workloads: list[str] = []
     for name in names:
-        wanted += ["window_small", "window_long"] if name == "window" else [name]
-    return wanted
+        workloads += ["window_small", "window_long"] if name == "window" else [name]
+    return workloads
 
 
 def _present(names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the way through Ray costs: the same requests to a bare engine and to a scorer pool of one actor.
+"""The cost of Ray: the same requests to an engine alone and to a scorer pool of one actor.
 
 Invariant: both get the same texts in the same repetition, and no text twice, so that neither finds its
 instruction in a cache.
@@ -17,7 +17,9 @@ from typing import Literal
 
 from benchmarks.scoring.children import ANSWER_SECONDS, ContestantLostError
 from benchmarks.scoring.measuring import REPETITIONS, largest_difference
+from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.engines import ScorerConfig
+from pmpo_ray.config.run import RayConfig
 from pmpo_ray.types import ExampleScore, ScoreRequest
 
 Scores = list[tuple[ExampleScore, ...]]
@@ -35,7 +37,7 @@ class ActorTimes:
 def time_actor(
     requests: Sequence[ScoreRequest], model: str, device: Literal["cpu", "cuda"], threads: int
 ) -> ActorTimes:
-    """Score the requests in turns by a bare engine and by an actor, each in a process of its own."""
+    """Score the requests in turns by an engine alone and by an actor, each in a separate process."""
     config = ScorerConfig(device=device, threads=threads)
     context = multiprocessing.get_context("spawn")
     pipe, far = context.Pipe()
@@ -43,9 +45,9 @@ def time_actor(
     process.start()
     far.close()
 
-    def bare(asked: Sequence[ScoreRequest]) -> Scores:
+    def bare(batch: Sequence[ScoreRequest]) -> Scores:
         try:
-            pipe.send(tuple(asked))
+            pipe.send(tuple(batch))
             if not pipe.poll(ANSWER_SECONDS):
                 raise ContestantLostError(f"pmpo_engine: no answer within {ANSWER_SECONDS:.0f} seconds")
             scores: Scores = pipe.recv()
@@ -89,22 +91,20 @@ async def _take_turns(
             threads=config.threads,
             device=config.device,
         ),
+        RayConfig(),
     )
-
-    async def through_ray(asked: Sequence[ScoreRequest]) -> Scores:
-        return list(await asyncio.gather(*(map(pool.score, asked))))
 
     times: tuple[list[float], list[float]] = ([], [])
     difference = 0.0
     try:
         for repetition in range(REPETITIONS + 1):
-            asked = [replace(one, instruction=f"{repetition}. {one.instruction}") for one in requests]
+            batch = [replace(one, instruction=f"{repetition}. {one.instruction}") for one in requests]
             began = time.perf_counter()
-            expected = await asyncio.to_thread(bare, asked)
+            expected = await asyncio.to_thread(bare, batch)
             between = time.perf_counter()
-            found = await through_ray(asked)
+            scores = await gather_or_cancel(map(pool.score, batch))
             ended = time.perf_counter()
-            difference = max(difference, largest_difference(_sums(expected), _sums(found)))
+            difference = max(difference, largest_difference(_sums(expected), _sums(scores)))
             if repetition > 0:  # the first one warms both up
                 times[0].append(between - began)
                 times[1].append(ended - between)

@@ -1,8 +1,8 @@
-"""Every contestant in a process of its own, so that its memory is its own and it starts from nothing.
+"""Every contestant in a separate process, so that its memory is measured separately and it starts cold.
 
-Invariants: a child runs only while it is asked, and is stopped in between, since even an idle engine's
-threads wake up and disturb whoever is timed; a child that dies or does not answer costs its
-contestant's figures and nothing else; no child outlives its roster.
+Invariants: a child runs only during its requests and is stopped in between, since even an idle engine's
+threads wake up and disturb the timing of others; a child that dies or does not answer costs its contestant's
+figures and nothing else; no child outlives its roster.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ContestantLostError(PmpoError):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all contestants have in common."""
+    """The settings that all contestants share."""
 
     model: str
     device: str
@@ -88,7 +88,7 @@ class Child:
         processes.reset_peak(self._pid)
 
     def peak_mb(self) -> float | None:
-        """The most memory that it and its processes held since `reset_peak`."""
+        """The peak memory of it and its processes since `reset_peak`."""
         return processes.peak_mb(self._pid)
 
     def close(self) -> None:
@@ -113,17 +113,17 @@ class Child:
 
 
 class Roster:
-    """The children that are alive: those of one model, all of them `together` or one at a time."""
+    """The children that are alive: those of one model, all of them if `concurrent`, else one at a time."""
 
     def __init__(self) -> None:
-        self.together = False
+        self.concurrent = False
         self._children: dict[tuple[str, Setting], Child] = {}
 
     def child(self, name: str, setting: Setting) -> Child:
         """The child of that name and setting, ready, started if it isn't there. Raises
         ContestantLostError."""
         for key in list(self._children):
-            if key[1].model != setting.model or not (self.together or key == (name, setting)):
+            if key[1].model != setting.model or not (self.concurrent or key == (name, setting)):
                 self._children.pop(key).close()
         self.start(name, setting)
         child = self._children[name, setting]
@@ -131,7 +131,7 @@ class Roster:
         return child
 
     def start(self, name: str, setting: Setting) -> None:
-        """Let that child load its model beside others; nothing may be timed until it is ready."""
+        """Let that child load its model while others run; nothing may be timed until it is ready."""
         if (name, setting) not in self._children:
             self._children[name, setting] = Child(name, setting)
 
@@ -146,8 +146,8 @@ class Roster:
             self._children.popitem()[1].close()
 
 
-def fit_together(vocabulary: int) -> bool:
-    """Whether the machine's memory holds all contestants at once, with a model of that vocabulary."""
+def fit_at_once(vocabulary: int) -> bool:
+    """True if the machine's memory holds all contestants at once, with a model of that vocabulary."""
     return processes.total_bytes() >= _ROOM_FOR_ALL * vocabulary
 
 

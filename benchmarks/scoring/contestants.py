@@ -56,7 +56,7 @@ class Pmpo:
 
 
 class OneByOne:
-    """Each triple in a forward pass of its own: what the other results are right or wrong against."""
+    """Each triple in a separate forward pass: the reference of the other results."""
 
     note = ""
 
@@ -160,8 +160,8 @@ class Vllm:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """How to make a contestant. `package` is what it needs, and `advice` how to get it; `environment` must
-    be set before its process imports anything."""
+    """The recipe of a contestant. `package` is its requirement, and `advice` tells how to install it;
+    `environment` must be set before its process imports anything."""
 
     make: Callable[[str, str, str], Contestant]
     package: str = ""
@@ -195,10 +195,10 @@ CONTESTANTS: Mapping[str, Entry] = {
     "vllm": _vllm(cached=False),
     "vllm_cached": _vllm(cached=True),
 }
-"""Who is compared, in the order of one repetition."""
+"""The contestants, in the order of one repetition."""
 
 JUDGES: Mapping[str, Entry] = {"reference": Entry(Pmpo), "one_by_one": Entry(OneByOne)}
-"""Who says what is right; they compute in fp32 and are not timed."""
+"""The references; they compute in fp32 and are not timed."""
 
 
 def triples(requests: Requests) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

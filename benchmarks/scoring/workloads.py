@@ -1,4 +1,4 @@
-"""What is scored: deterministic workloads from real data.
+"""The workloads: deterministic, from real data.
 
 Invariants: a workload is a list of requests, a request the items of one instruction, as the optimiser asks
 for them; every contestant gets the same token ids; equal data give equal workloads.
@@ -73,7 +73,7 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What the contestants score: the requests as token ids, and the model that reads them."""
+    """The input of the contestants: the requests as token ids, and the model that reads them."""
 
     name: str
     model: str
@@ -81,7 +81,7 @@ class Workload:
 
     @property
     def triples(self) -> int:
-        """How many (instruction, input, answer) are rated."""
+        """The number of triples (instruction, input, answer)."""
         return sum(len(item.answers) for request in self.requests for item in request)
 
     def cut(self, requests: int, items: int) -> Workload:
@@ -90,8 +90,8 @@ class Workload:
 
 
 def default_data_dir() -> Path:
-    """Where the benchmark files are looked for: the folder that PMPO_DATA_DIR names, else shared/data beside
-    the project."""
+    """The folder of the benchmark files: the one that PMPO_DATA_DIR names, else shared/data next to the
+    project."""
     named = os.environ.get("PMPO_DATA_DIR")
     return Path(named) if named else Path(__file__).parents[3] / "shared" / "data"
 

@@ -200,11 +200,11 @@ def test_a_round_that_is_written_again_is_noticed(tmp_path: Path) -> None:
 
 
 def test_units_without_an_end_and_units_answered_twice_are_noticed() -> None:
-    asked = [
+    submitted = [
         {"unit": n, "state": "submitted", "method": "score", "what": what} for n, what in enumerate("aab")
     ]
     answered = [{"unit": n, "state": "answered", "method": "score", "retries": n} for n in (0, 1)]
-    counted = units([*asked, *answered])
+    counted = units([*submitted, *answered])
     assert (counted.submitted, counted.resolved, counted.repeated, counted.retries) == (3, 2, 1, 1)
 
 
@@ -247,7 +247,7 @@ def test_a_fault_counts_only_when_it_shows_an_effect_and_a_loss_is_evidence_once
     injector.pending += [ordered, Fault(KILL, now, victims=frozenset({victim}))]
 
     def lost(replica: Replica, reason: str) -> Counter[str]:
-        driver.told.losses.append(Loss(replica, reason))
+        driver.observed.losses.append(Loss(replica, reason))
         injector.observe()
         return injector.counts
 
