@@ -83,7 +83,7 @@ def _part(prepared: PreparedTask) -> _Part:
     kinds = {reader.kind(example) for example in test}
     for kind in _PATTERNS:
         if kinds == {kind}:
-            return _Part([_row(example, reader.wanted(example)) for example in test], kind)
+            return _Part([_row(example, reader.canonical_target(example)) for example in test], kind)
     return _Part([_row(example, example.target) for example in test], "text")
 
 

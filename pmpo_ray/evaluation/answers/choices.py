@@ -1,7 +1,8 @@
-"""Reading an answer that is one of a few given texts: a label, or an option named by its letter or its text.
+"""Readers of answers from a closed set of texts: labels, and options named by their letter or their text.
 
-Invariants: a text is found as whole words only and the longest one wins ("invalid" is not "valid", "bug
-report" is not "bug"); what a reply denies is never read as its answer; two different answers are none.
+Invariants: a text matches as whole words only, and the longest match wins ("invalid" is not "valid", "bug
+report" is not "bug"); a choice that the reply denies is never read as its answer; two different answers count
+as no answer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pmpo_ray.tasks.options import condensed
 
 _PIECE = re.compile(r"[^\W_]+")
 _GAP = 3
-"""Signs and blanks that may stand between two words of a text where it has fewer itself."""
+"""Number of signs and spaces that are always accepted between two words of a text."""
 _CLAUSE = re.compile(r"[.,;:!?\n—]|\b(?:but|so|hence|therefore|thus|because)\b", re.IGNORECASE)
 _DIRECTLY = re.compile(
     r"(?:\b(?:not|non|cannot)|n['’]t)[\s('‘-]{1,3}"
@@ -29,7 +30,7 @@ _SOMEHOW = re.compile(
     re.IGNORECASE,
 )
 _BEFORE = 80
-"""Characters before a text in which a negation counts."""
+"""Number of characters before a text in which a negation counts."""
 _GOES_ON = re.compile(
     r"\s*(?:[^\w\s]|\Z|(?:because|since|as|it|this|that|the|these|those|he|she|they|we|you|i)\b)",
     re.IGNORECASE,
@@ -41,8 +42,8 @@ Negation = Literal["none", "direct", "other"]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Choice number `index` at a place of a text, and whether the words before it deny it."""
+class Occurrence:
+    """An occurrence of choice number `index` in a text, and how the words before it deny it."""
 
     index: int
     start: int
@@ -51,7 +52,7 @@ class Found:
 
 
 class Choices:
-    """The texts to choose from. Of texts that are the same answer, the first one is found."""
+    """The texts to choose from. Texts that are the same answer are represented by the first of them."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         plains = [plain(text).strip() for text in texts]
@@ -65,14 +66,14 @@ class Choices:
         ]
         self._pattern = re.compile("|".join(patterns) or r"(?!)", re.IGNORECASE)
 
-    def found(self, text: str) -> Iterator[Found]:
-        """Every place of a choice in a text, without overlaps."""
+    def occurrences(self, text: str) -> Iterator[Occurrence]:
+        """All occurrences of choices in a text, without overlaps."""
         for match in self._pattern.finditer(text):
             if not _is_determiner(match):
-                yield Found(_index(match), match.start(), match.end(), _negation(text, match.start()))
+                yield Occurrence(_index(match), match.start(), match.end(), _negation(text, match.start()))
 
-    def opening(self, line: str) -> tuple[int, str] | None:
-        """The choice that a line begins with, fillers passed over, and the rest of the line."""
+    def leading(self, line: str) -> tuple[int, str] | None:
+        """The choice at the beginning of a line, after fillers, and the rest of the line."""
         for beginning in beginnings(line):
             match = self._pattern.match(beginning.lstrip("('["))
             if match is not None and not _is_determiner(match):
@@ -80,20 +81,20 @@ class Choices:
         return None
 
     def single(self, text: str, opposites: bool) -> int | None:
-        """The only choice that a text names. Where `opposites` holds, there are two choices, and to deny one
-        directly is to name the other."""
+        """The choice that a text names, if it names exactly one. With `opposites` there are two choices, and
+        denying one directly names the other."""
         named = set()
-        for found in self.found(text):
-            if found.negation == "none":
-                named.add(found.index)
-            elif found.negation == "direct" and opposites:
-                named.add(1 - found.index)
+        for occurrence in self.occurrences(text):
+            if occurrence.negation == "none":
+                named.add(occurrence.index)
+            elif occurrence.negation == "direct" and opposites:
+                named.add(1 - occurrence.index)
         return named.pop() if len(named) == 1 else None
 
 
 def _pattern(text: str, verbatim: bool) -> str:
-    """What finds a text up to case and punctuation. Between digits, and where two texts have the same words
-    ("C" and "C++"), punctuation counts."""
+    """The pattern of a text, which ignores case and punctuation. Punctuation counts between digits, and if
+    two texts have the same words ("C" and "C++"; `verbatim`)."""
     pieces = list(_PIECE.finditer(text))
     if verbatim or not pieces:
         return _bounded(re.escape(text), text)
@@ -109,7 +110,7 @@ def _pattern(text: str, verbatim: bool) -> str:
 
 
 def _bounded(pattern: str, text: str) -> str:
-    """The pattern of a text, kept from matching a part of a longer word or number."""
+    """The pattern of a text, restricted to whole words and numbers."""
     if text[0].isalnum():
         pattern = r"(?<![^\W_])" + pattern
     if text[0].isdigit():
@@ -124,7 +125,7 @@ def _index(match: re.Match[str]) -> int:
 
 
 def _is_determiner(match: re.Match[str]) -> bool:
-    """Whether a "no" belongs to the word behind it, as in "no doubt"."""
+    """True for a "no" that belongs to the next word, as in "no doubt"."""
     return match.group().lower() == "no" and not _GOES_ON.match(match.string, match.end())
 
 
@@ -136,24 +137,24 @@ def _negation(text: str, start: int) -> Negation:
     return "other" if _SOMEHOW.search(clause) else "none"
 
 
-def _by_lines(openings: Sequence[str | None], wholes: Sequence[str | None]) -> str | None:
-    """What a reply answers in its first or its last line. `openings` are the answers that its lines begin
-    with, `wholes` the answers that they consist of. A list of the options, line by line, is no answer."""
+def _by_lines(leading: Sequence[str | None], wholes: Sequence[str | None]) -> str | None:
+    """The answer in the first or the last line of a reply. `leading` are the answers at the beginning of its
+    lines, `wholes` the answers that are whole lines. A list of the options, one per line, is no answer."""
     if not wholes:
         return None
     first, last = wholes[0], wholes[-1]
-    distinct = {answer for answer in (*openings, *wholes) if answer is not None}
+    distinct = {answer for answer in (*leading, *wholes) if answer is not None}
     if len(distinct) == 1:
-        return openings[0] or last
-    if last is not None and openings.count(last) > 1:
+        return leading[0] or last
+    if last is not None and leading.count(last) > 1:
         return last
-    if first is not None and last in (None, first) and set(openings[1:2]) <= {None, first}:
+    if first is not None and last in (None, first) and set(leading[1:2]) <= {None, first}:
         return first
     return None
 
 
 class Labels:
-    """Reads one of a closed set of texts. The canonical form is the text as the set has it."""
+    """Reads one of a closed set of texts. The canonical form is the text as it is in the set."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
@@ -161,7 +162,7 @@ class Labels:
         self._opposites = len(labels) == 2 and condensed(labels[0]) != condensed(labels[1])
 
     def canonical(self, text: str) -> str:
-        """The label that a target is."""
+        """The label that is the same answer as a target."""
         return next(label for label in self._labels if condensed(label) == condensed(text))
 
     def marked(self, mark: Mark) -> str | None:
@@ -169,16 +170,16 @@ class Labels:
         line = first_line(text)
         if mark.form == "exact":
             return self._whole(line)
-        if opening := self._choices.opening(line):
-            index, rest = opening
-            other = self._choices.opening(rest[match.end() :]) if (match := _OR.match(rest)) else None
+        if leading := self._choices.leading(line):
+            index, rest = leading
+            other = self._choices.leading(rest[match.end() :]) if (match := _OR.match(rest)) else None
             return self._labels[index] if other is None else UNREADABLE
         return self._single(text if mark.form == "headed" else first_sentence(line))
 
     def unmarked(self, reply: str) -> str | None:
         text = plain(reply)
         lines = [line for line in text.split("\n") if line.strip()]
-        answer = _by_lines([self._opening(line) for line in lines], [self._whole(line) for line in lines])
+        answer = _by_lines([self._leading(line) for line in lines], [self._whole(line) for line in lines])
         return answer or self._single(text)
 
     def _single(self, text: str) -> str | None:
@@ -186,23 +187,23 @@ class Labels:
         return None if index is None else self._labels[index]
 
     def _whole(self, line: str) -> str | None:
-        """The label that a line consists of, as in "Sentiment: positive."."""
+        """The label that is the whole line, as in "Sentiment: positive."."""
         for start in _tails(line):
-            opening = self._choices.opening(start)
-            if opening is not None and not _PIECE.search(opening[1]):
-                return self._labels[opening[0]]
+            leading = self._choices.leading(start)
+            if leading is not None and not _PIECE.search(leading[1]):
+                return self._labels[leading[0]]
         return None
 
-    def _opening(self, line: str) -> str | None:
+    def _leading(self, line: str) -> str | None:
         for start in _tails(line):
-            opening = self._choices.opening(start)
-            if opening is not None and _GOES_ON.match(opening[1]) and not _OR.match(opening[1]):
-                return self._labels[opening[0]]
+            leading = self._choices.leading(start)
+            if leading is not None and _GOES_ON.match(leading[1]) and not _OR.match(leading[1]):
+                return self._labels[leading[0]]
         return None
 
 
 def _tails(line: str) -> Iterator[str]:
-    """A line, and what follows a few words and a colon at its beginning."""
+    """A line, and its rest after a few words and a colon."""
     yield line
     if match := _NAMED.match(line.lstrip(" #>-*")):
         yield match.string[match.end() :]
@@ -224,8 +225,8 @@ _OR_LETTER = re.compile(r"\s*(?:,|,?\s*\b(?:or|and)\b|/|&)\s*(?i:option )?(?:[(\
 
 
 class Letters:
-    """Reads the letter of an option, or its text. The canonical form is the letter: of options with the same
-    text, the first one's. `texts` is empty where the input lists none."""
+    """Reads the letter of an option, or its text. The canonical form is the letter; options with the same
+    text have the letter of the first. `texts` is empty if the input has no list of options."""
 
     def __init__(self, letters: Sequence[str], texts: Sequence[str]) -> None:
         self._letters = letters
@@ -235,11 +236,11 @@ class Letters:
             letter: letters[keys.index(keys[index])] if index < len(keys) else letter
             for index, letter in enumerate(letters)
         }
-        # A text that is itself a letter of the list would give every letter two meanings.
+        # If a text is itself a letter of the list, a letter in a reply would be ambiguous.
         self._choices = Choices(["" if text.strip("()[]. ").upper() in letters else text for text in texts])
 
     def canonical(self, letter: str) -> str:
-        """The letter that stands for an option."""
+        """The canonical letter of an option."""
         return self._same[letter]
 
     def marked(self, mark: Mark) -> str | None:
@@ -247,14 +248,16 @@ class Letters:
         line = first_line(text)
         if _SOMEHOW.match(line.strip()):
             return None
-        if opening := self._choices.opening(line):
-            return self.canonical(self._letters[opening[0]])
+        if leading := self._choices.leading(line):
+            return self.canonical(self._letters[leading[0]])
         for beginning in beginnings(line):
             if form := self._form(beginning, marked=True):
                 letter, rest = form
                 if letter not in self._same or _OR_LETTER.match(rest):
                     return UNREADABLE
-                return self.canonical(letter) if mark.form != "exact" or self._is_own(letter, rest) else None
+                if mark.form == "exact" and not self._matches_option(letter, rest):
+                    return None
+                return self.canonical(letter)
         if mark.form == "exact":
             return None
         scope = text if mark.form == "headed" else first_sentence(line)
@@ -270,13 +273,13 @@ class Letters:
         if called:
             return self.canonical(called[-1])
         lines = [line for line in text.split("\n") if line.strip()]
-        openings, wholes = [self._opening(line) for line in lines], [self._whole(line) for line in lines]
-        return _by_lines(openings, wholes) or self._single(text) or self._equal(only_number(reply))
+        leading, wholes = [self._leading(line) for line in lines], [self._whole(line) for line in lines]
+        return _by_lines(leading, wholes) or self._single(text) or self._equal(only_number(reply))
 
     def _form(self, line: str, marked: bool) -> tuple[str, str] | None:
-        """The letter that a line begins with, and what follows it. A bare letter may be a word ("A dog", "I
-        think") or a name ("B works"): behind it the line must end, go on with its own text or a sign, or, in
-        a marked answer, with a word if the letter is neither A nor I."""
+        """The letter at the beginning of a line, and the rest of the line. A bare letter may be a word ("A
+        dog", "I think") or a name ("B works"): after it the line must end, or continue with the option's text
+        or a sign, or, in a marked answer, with a word if the letter is neither A nor I."""
         match = _FORM.match(line)
         if match is None:
             return None
@@ -286,21 +289,21 @@ class Letters:
         if rest.startswith(",") and letter != "I":
             return letter, rest
         word_follows = marked and bare == letter and letter not in "AI" and re.match(r"\s+\w", rest)
-        return (
-            (letter, rest) if letter in self._same and (word_follows or self._is_own(letter, rest)) else None
-        )
+        if letter in self._same and (word_follows or self._matches_option(letter, rest)):
+            return letter, rest
+        return None
 
-    def _is_own(self, letter: str, rest: str, whole: bool = False) -> bool:
-        """Whether what follows a letter is nothing, or begins with the text of its option (or, as a `whole`,
-        consists of it)."""
+    def _matches_option(self, letter: str, rest: str, whole: bool = False) -> bool:
+        """True if the rest after a letter has no words, or begins with the text of the letter's option (with
+        `whole`: has no other words)."""
         if not _PIECE.search(rest):
             return True
-        opening = self._choices.opening(rest.lstrip(" :;.,)]-–—"))
-        if opening is None or self._same.get(letter) != self._same[self._letters[opening[0]]]:
+        leading = self._choices.leading(rest.lstrip(" :;.,)]-–—"))
+        if leading is None or self._same.get(letter) != self._same[self._letters[leading[0]]]:
             return False
-        return not (whole and _PIECE.search(opening[1]))
+        return not (whole and _PIECE.search(leading[1]))
 
-    def _opening(self, line: str) -> str | None:
+    def _leading(self, line: str) -> str | None:
         for start in (*beginnings(line), *_tails(line)):
             form = self._form(start, marked=False)
             if form is not None and form[0] in self._same and not _WRONG.match(form[1]):
@@ -310,19 +313,19 @@ class Letters:
     def _whole(self, line: str) -> str | None:
         for start in (*beginnings(line), *_tails(line)):
             form = self._form(start, marked=False)
-            if form is not None and form[0] in self._same and self._is_own(*form, whole=True):
+            if form is not None and form[0] in self._same and self._matches_option(*form, whole=True):
                 return self.canonical(form[0])
         return self._whole_text(line)
 
     def _whole_text(self, line: str) -> str | None:
         for start in _tails(line):
-            opening = self._choices.opening(start)
-            if opening is not None and not _PIECE.search(opening[1]):
-                return self.canonical(self._letters[opening[0]])
+            leading = self._choices.leading(start)
+            if leading is not None and not _PIECE.search(leading[1]):
+                return self.canonical(self._letters[leading[0]])
         return None
 
     def _single(self, text: str) -> str | None:
-        """The only option that a text names in brackets, else the only one whose text it holds."""
+        """The only option that a text names in brackets, or else the only one whose text it contains."""
         named = {
             self.canonical(letter)
             for match in _BRACKETED.finditer(text)
@@ -334,7 +337,7 @@ class Letters:
         return None if index is None else self.canonical(self._letters[index])
 
     def _equal(self, number: str | None) -> str | None:
-        """The only option that is this number, units aside."""
+        """The only option whose text has this number, whatever its unit."""
         equal = {
             self.canonical(letter)
             for letter, text in zip(self._letters, self._texts, strict=False)
@@ -344,10 +347,11 @@ class Letters:
 
 
 def _letter(match: re.Match[str]) -> str:
-    """The letter that a pattern made with `_LETTER` found."""
+    """The letter in a match of a pattern that contains `_LETTER`."""
     groups = match.groups()[-3:]
     return next(group for group in groups if group is not None).upper()
 
 
 def _denied(text: str, match: re.Match[str]) -> bool:
+    """True if the text around a match denies it."""
     return _negation(text, match.start()) != "none" or _WRONG.match(text, match.end()) is not None

@@ -1,7 +1,7 @@
-"""Where a reply gives its final answer: behind "the answer is" or "Answer:", after "####", in a box or a tag.
+"""Marks of a final answer in a reply: "the answer is", "Answer:", "####", a box, or a tag.
 
-Invariants: what a mark holds is a piece of the reply; the work is linear in the length of the reply, whatever
-it holds: every repetition in a pattern is bounded or cannot overlap with what follows it.
+Invariants: the text of a mark is a piece of the reply; the time is linear in the length of any reply: every
+repetition in a pattern is bounded, or cannot overlap with what follows it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-MarkForm = Literal["said", "headed", "framed", "exact"]
+MarkForm = Literal["stated", "headed", "framed", "exact"]
 
 UNREADABLE = ""
-"""What a reader answers for a final answer that says nothing it could read, such as "(A) or (B)". It ends the
-reading: what a reply says before its final answer is not its answer."""
+"""A reader's result for a final answer that is ambiguous, such as "(A) or (B)". Reading stops there: text
+before the final answer is not the answer."""
 
-_TRIED = 50
-"""Marks that are looked at, from the last one backwards."""
-_LONGEST = 10_000
-"""Characters behind a mark that are looked at."""
+_MAX_MARKS = 50
+"""Maximum number of marks that are read, from the last one backwards."""
+_MAX_CHARACTERS = 10_000
+"""Maximum number of characters that are read after a mark."""
 _THINKING = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
-_SAID = re.compile(
+_STATED = re.compile(
     r"""(?<!\bwrong\ )(?<!\bincorrect\ )
     \b(?:(?:answer|ans)(?:\ (?:choice|option|letter))?
        |(?:correct|right|best|final|chosen)\ (?:option|choice|letter|label|category|class|statement))\b
@@ -52,16 +52,18 @@ _LEAD = re.compile(
          |approximately|about|around|only|most|as\ follows)\b(?!['’])""",
     re.IGNORECASE | re.VERBOSE,
 )
-_LEADS = 8
-"""Fillers before an answer that are passed over."""
+_MAX_LEADS = 8
+"""Maximum number of fillers before an answer that are skipped."""
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\d\s])|\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The text that a mark at position `start` gives as the final answer. It is the whole answer where it is
-    "framed" by a box or a tag, or "exact" (a line behind "####", which may as well be a heading); otherwise
-    more may follow the answer. A "headed" one ("Answer:") may turn out to be the reasoning itself."""
+    """The text that a mark at position `start` of a reply gives as the final answer.
+
+    "framed" (by a box or a tag): the text is the whole answer. "exact" (a line after "####"): it is the whole
+    answer or a heading. "stated" ("the answer is"): more text may follow the answer. "headed" ("Answer:"):
+    more text may follow, and the text may begin with the reasoning."""
 
     start: int
     text: str
@@ -69,18 +71,18 @@ class Mark:
 
 
 class Reader(Protocol):
-    """Reads answers of one form. Both return the answer in its canonical form, None where there is none, or
+    """Reads answers of one form. Both methods return the answer in canonical form, None if there is none, or
     `UNREADABLE`."""
 
     def marked(self, mark: Mark) -> str | None:
-        """The answer that a mark gives."""
+        """The answer in the text of a mark."""
 
     def unmarked(self, reply: str) -> str | None:
-        """The answer of a reply in which no mark gives one."""
+        """The answer in a reply whose marks give none."""
 
 
-def spoken(text: str) -> str:
-    """The reply without the thinking before it; empty where the thinking never ended."""
+def without_thinking(text: str) -> str:
+    """The reply without the thinking before it; empty if the thinking never ends."""
     tags = list(_THINKING.finditer(text))
     ends = [tag.end() for tag in tags if tag.group(1)]
     if tags and not tags[-1].group(1):
@@ -90,22 +92,22 @@ def spoken(text: str) -> str:
 
 def marks(reply: str) -> list[Mark]:
     """The marks of a reply, the last one first."""
-    found = [*_said(reply), *_boxed(reply)]
+    spans = [*_stated(reply), *_boxed(reply)]
     tags = [(match.start(), match.end()) for match in _TAG.finditer(reply)]
-    for start, begin in tags[-_TRIED:]:
-        end = _TAG_END.search(reply, begin, begin + _LONGEST)
-        found.append((start, begin, end.start() if end else begin + _LONGEST, "framed"))
-    found.sort(reverse=True)
+    for start, begin in tags[-_MAX_MARKS:]:
+        end = _TAG_END.search(reply, begin, begin + _MAX_CHARACTERS)
+        spans.append((start, begin, end.start() if end else begin + _MAX_CHARACTERS, "framed"))
+    spans.sort(reverse=True)
     return [
         Mark(start, text, form)
-        for start, begin, end, form in found[:_TRIED]
-        if (text := reply[begin : min(end, begin + _LONGEST)]).strip()
+        for start, begin, end, form in spans[:_MAX_MARKS]
+        if (text := reply[begin : min(end, begin + _MAX_CHARACTERS)]).strip()
     ]
 
 
-def _said(reply: str) -> Iterator[tuple[int, int, int, MarkForm]]:
-    for match in _SAID.finditer(reply):
-        yield match.start(), match.end(), len(reply), "headed" if match.group("headed") else "said"
+def _stated(reply: str) -> Iterator[tuple[int, int, int, MarkForm]]:
+    for match in _STATED.finditer(reply):
+        yield match.start(), match.end(), len(reply), "headed" if match.group("headed") else "stated"
     for match in _HEADING.finditer(reply):
         yield match.start(), match.end(), len(reply), "headed"
     for match in _HASHES.finditer(reply):
@@ -113,8 +115,8 @@ def _said(reply: str) -> Iterator[tuple[int, int, int, MarkForm]]:
 
 
 def _boxed(reply: str) -> Iterator[tuple[int, int, int, MarkForm]]:
-    """What stands in boxes, by one pass over all braces: a search for the end of each box would take a time
-    quadratic in the number of boxes that never end."""
+    """The contents of boxes, in one pass over all braces: searching for the end of each box would take
+    quadratic time if boxes are never closed."""
     if "boxed" not in reply:
         return
     opened: list[tuple[int, int, bool]] = []
@@ -130,7 +132,7 @@ def _boxed(reply: str) -> Iterator[tuple[int, int, int, MarkForm]]:
 
 
 def unwrapped(text: str) -> str:
-    """The text with the contents of \\text{...} and its like in their place."""
+    """The text with \\text{...} and similar commands replaced by their contents."""
     return _WRAPPED.sub(r"\1", _WRAPPED.sub(r"\1", text))
 
 
@@ -140,17 +142,17 @@ def plain(text: str) -> str:
 
 
 def beginnings(line: str) -> list[str]:
-    """A line, and what is left of it without the bullets and fillers such as "therefore" that it begins with,
-    one after the other."""
-    position, found = 0, [line.strip()]
-    while (match := _LEAD.match(line, position)) and len(found) <= _LEADS:
+    """A line, and the rests of it after each of the bullets and fillers (such as "therefore") at its
+    beginning."""
+    position, rests = 0, [line.strip()]
+    while (match := _LEAD.match(line, position)) and len(rests) <= _MAX_LEADS:
         position = match.end()
-        found.append(line[position:].strip())
-    return found
+        rests.append(line[position:].strip())
+    return rests
 
 
 def first_line(text: str) -> str:
-    """The first line that is not blank; empty where there is none."""
+    """The first line that is not blank; empty if there is none."""
     return text.lstrip().split("\n", 1)[0]
 
 

@@ -1,8 +1,8 @@
-"""Reading the final answer out of what a model wrote, and comparing it with the target.
+"""Reading the final answer from a model's reply, and comparing it with the target.
 
-Invariants: an answer and a target are equal exactly if their canonical forms are; what cannot be read is
-None, never a wrong answer; the last mark ("the answer is", a box, ...) from which an answer can be read
-decides, and what stands outside it counts only where there is none.
+Invariants: an answer and a target are equal exactly if their canonical forms are; an unreadable answer is
+None, never a wrong answer; the last mark ("the answer is", a box, ...) with a readable answer decides, and
+text outside marks counts only if there is no such mark.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pmpo_ray.evaluation.answers.choices import Labels, Letters
-from pmpo_ray.evaluation.answers.marks import Reader, marks, spoken
+from pmpo_ray.evaluation.answers.marks import Reader, marks, without_thinking
 from pmpo_ray.evaluation.answers.values import Brackets, Numbers, Text, Words, whole_number, words_of
 from pmpo_ray.tasks.corruptions import final_answer, form_of
 from pmpo_ray.tasks.options import Options, condensed, letter_of, parse_options
@@ -22,15 +22,15 @@ AnswerKind = Literal["letter", "label", "number", "words", "brackets", "text"]
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """How the answers to one example are read, and the answer that is wanted."""
+    """The reader of answers to one example, and the target in canonical form."""
 
     kind: AnswerKind
     reader: Reader
-    wanted: str
+    target: str
 
 
 class AnswerReader:
-    """Reads answers of one task. How those to an example are read is found out once, which takes longest."""
+    """Reads answers to the examples of one task. The reader for an example, slow to build, is built once."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -38,29 +38,29 @@ class AnswerReader:
         self._readings: dict[Example, _Reading] = {}
 
     def kind(self, example: Example) -> AnswerKind:
-        """What the answer to an example is: the letter of an option (also where the target is the text of a
+        """The kind of answer to an example: the letter of an option (also if the target is the text of a
         lettered option), one of a closed set of texts, a number, an arrangement of the words of the input, a
         sequence of brackets, or any other text."""
         return self._reading(example).kind
 
     def read(self, text: str, example: Example) -> str | None:
-        """The answer that a model's output gives, in canonical form; None where none can be read."""
+        """The answer in a model's reply, in canonical form; None if none can be read."""
         return _read(text, self._reading(example).reader)
 
-    def wanted(self, example: Example) -> str:
-        """The target in the canonical form."""
-        return self._reading(example).wanted
+    def canonical_target(self, example: Example) -> str:
+        """The target of an example in canonical form."""
+        return self._reading(example).target
 
     def right(self, answer: str, example: Example) -> bool:
-        """Whether an answer that was read is the target's."""
-        return answer == self.wanted(example)
+        """True if an answer, in canonical form, is the target's."""
+        return answer == self.canonical_target(example)
 
     def _reading(self, example: Example) -> _Reading:
         if example not in self._readings:
-            self._readings[example] = self._found_out(example)
+            self._readings[example] = self._new_reading(example)
         return self._readings[example]
 
-    def _found_out(self, example: Example) -> _Reading:
+    def _new_reading(self, example: Example) -> _Reading:
         if self._task.kind == "labels":
             return _of_label(self._task.labels, self._labels, example)
         if self._task.kind == "options":
@@ -71,7 +71,7 @@ class AnswerReader:
 
 
 def _read(text: str, reader: Reader) -> str | None:
-    reply = spoken(text)
+    reply = without_thinking(text)
     if not reply:
         return None
     for mark in marks(reply):
@@ -100,7 +100,7 @@ def _of_option(example: Example) -> _Reading:
     position = next((n for n, text in enumerate(texts) if condensed(text) == condensed(example.target)), None)
     if options is not None and options.letters and position is not None:
         return _lettered(options.letters[position], options.letters, options)
-    # Where the list was cut at the commas inside its options, the negatives are the options joined again.
+    # If the list was split at commas within options, the negatives have the whole options.
     choices = texts if position is not None else (example.target, *example.negatives)
     if len(choices) < 2:
         return _as_text(example)
@@ -136,5 +136,5 @@ def _of_text(example: Example) -> _Reading:
 
 def _as_text(example: Example) -> _Reading:
     reader = Text(example.target)
-    # Read like a reply: of a target such as "The answer is 5 m", what is compared is "5 m".
+    # Read like a reply: a target such as "The answer is 5 m" is compared as "5 m".
     return _Reading("text", reader, _read(example.target, reader) or condensed(example.target))

@@ -1,7 +1,7 @@
-"""Reading an answer that is a number, a list of words, a sequence of brackets, or any other text.
+"""Readers of answers that are numbers, lists of words, sequences of brackets, or any other text.
 
 Invariants: two answers are equal exactly if their canonical forms are; numbers are exact fractions, never
-rounded, and units are no part of them.
+rounded, without units.
 """
 
 from __future__ import annotations
@@ -43,13 +43,12 @@ _OPERATOR = re.compile(
 )
 _REASON = re.compile(r"[.;!?]\s|\b(?:because|since|as|where|so|from|given|with|when|if|for)\b", re.IGNORECASE)
 
-
 _WORD_BREAK = re.compile(r"[\s,;|<>→]+|->")
 _WORD_EDGES = "*_`\"'“”‘’()[]{}.:!\\-"
 _SENTENCE_OF_WORDS = re.compile(r"(?<=[^\W\d_][.!?])\s")
 _ITEM = re.compile(r"\s*(?:[-*•]|\(?[0-9]{1,3}[.):])\s*\S+\s*")
 _MOSTLY = 0.8
-"""Share of the words of a line that are in the input's list where the line is an answer without a mark."""
+"""Minimum share of words from the input's list in a line that counts as an unmarked answer."""
 
 _BRACKET = r"[()\[\]{}<>](?![^\W_])"
 _BETWEEN = r"[ \t,`'\"“”‘’*_$\\]*"
@@ -60,30 +59,30 @@ _CLOSING = frozenset(")]}>")
 
 
 def numbers(text: str) -> list[tuple[int, int, str]]:
-    """The numbers of a text: start, end and canonical form. Digits inside a word are none."""
-    found = []
-    for match in _NUMBER.finditer(text):
-        value = _value(match)
-        if value is not None:
-            found.append((match.start(), match.end(), value))
-    return found
+    """The numbers in a text: start, end and canonical form. Digits within a word do not count."""
+    return [
+        (match.start(), match.end(), value)
+        for match in _NUMBER.finditer(text)
+        if (value := _value(match)) is not None
+    ]
 
 
 def only_number(text: str) -> str | None:
-    """The canonical form of the one number that a text holds; None where it holds none or several."""
-    found = numbers(plain_math(text))
-    return found[0][2] if len(found) == 1 else None
+    """The canonical form of the only number in a text; None if there are none or several."""
+    all_numbers = numbers(plain_math(text))
+    return all_numbers[0][2] if len(all_numbers) == 1 else None
 
 
 def whole_number(text: str) -> str | None:
-    """The canonical form of a text that is nothing but a number, such as "-5", "$1,234.50", "12%", "1/2"."""
+    """The canonical form of a text that is only a number, such as "-5", "$1,234.50", "12%" or "1/2";
+    otherwise None."""
     stripped = text.strip().rstrip("%").lstrip("$€£¥₹")
-    found = numbers(stripped)
-    return found[0][2] if found and found[0][:2] == (0, len(stripped)) else None
+    first = next(iter(numbers(stripped)), None)
+    return first[2] if first and first[:2] == (0, len(stripped)) else None
 
 
 def plain_math(text: str) -> str:
-    """The text with LaTeX fractions, thousands separators and spacing written plainly."""
+    """The text with LaTeX fractions, thousands separators and spacing as plain text."""
     if "\\" not in text and "{,}" not in text:
         return text
     text = _MATH_MARKUP.sub("", unwrapped(text).replace("{,}", ","))
@@ -106,13 +105,13 @@ class Numbers:
     def marked(self, mark: Mark) -> str | None:
         text = plain_math(mark.text).lstrip("\\[]$*: \t\n")
         sentence = first_sentence(text)
-        found = numbers(sentence)
+        first = next(iter(numbers(sentence)), None)
         later = numbers(text[len(sentence) :]) if mark.form in ("headed", "framed") else []
-        if not found:
+        if first is None:
             if later:
                 return later[-1][2]
             return UNREADABLE if _NUMBER_WORD.search(sentence) else None
-        start, end, value = found[0]
+        start, end, value = first
         begins = any(_BEFORE_NUMBER.fullmatch(rest) for rest in beginnings(sentence[:start]))
         if mark.form == "exact":
             return value if begins and _is_unit(text[end:]) else None
@@ -121,27 +120,27 @@ class Numbers:
         return _result(sentence, end) or value
 
     def unmarked(self, reply: str) -> str | None:
-        found = numbers(plain_math(reply))
-        return found[-1][2] if found else None
+        all_numbers = numbers(plain_math(reply))
+        return all_numbers[-1][2] if all_numbers else None
 
 
 def _is_unit(text: str) -> bool:
-    """Whether a unit may stand behind a number like this: a few words, and no heading such as "2. Then"."""
+    """True if the text after a number may be a unit: at most 3 words, and not a heading such as "2. Then"."""
     return len(text.split()) <= 3 and not re.match(r"[.):]\s*\w", text)
 
 
 def _result(text: str, end: int) -> str | None:
-    """What a calculation such as "3 + 4 = 7", whose first number ends at `end`, comes to; None where the text
-    is none, as in "7 apples, since x = 3"."""
+    """The result of a calculation such as "3 + 4 = 7", whose first number ends at `end`; None if the text is
+    not a calculation, as in "7 apples, since x = 3"."""
     calculation, equals, result = text[end:].replace("≈", "=").rpartition("=")
     if not equals or not _OPERATOR.search(calculation.split("=")[0]) or _REASON.search(calculation):
         return None
-    found = numbers(result)
-    return found[0][2] if found else None
+    first = next(iter(numbers(result)), None)
+    return first[2] if first else None
 
 
 class Words:
-    """Reads an arrangement of the words of a list. The canonical form has single blanks and no capitals."""
+    """Reads an arrangement of the words of a list. The canonical form has lower case and single spaces."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._known = frozenset(words)
@@ -162,16 +161,17 @@ class Words:
         return " ".join(blocks[-1]) if blocks else None
 
     def _words(self, line: str) -> list[str]:
-        """The words of a line, or of what follows its last colon."""
+        """The words of a line, after its last colon if it has one."""
         words = words_of(line.rstrip(" :").rpartition(":")[2])
         return [word for word in words if word in self._known or not (word == "and" or word.isdecimal())]
 
     def _share(self, words: Sequence[str]) -> float:
+        """The share of `words` that are in the list."""
         return sum(word in self._known for word in words) / max(1, len(words))
 
     def _blocks(self, text: str) -> list[list[str]]:
-        """Runs of lines that consist of words of the list, at least half as many as the list has. Lines of
-        one word belong together, and so do neighbouring lines that are no longer together than the list."""
+        """Runs of lines of words of the list, each run at least half as long as the list. A run joins lines
+        of one word, and neighbouring lines whose words together are at most as many as the list's."""
         blocks: list[list[str]] = []
         joins = blank = False
         for line in text.split("\n"):
@@ -200,13 +200,14 @@ def words_of(text: str) -> list[str]:
 
 class Brackets:
     """Reads the brackets that close a sequence, or the whole closed sequence. The canonical form is the
-    closing part, separated by single blanks."""
+    closing part, separated by single spaces."""
 
     def __init__(self, text: str) -> None:
         opened = _TRAILING_RUN.search(text)
         self._opened = "".join(opened.group().split()) if opened else ""
 
     def canonical(self, run: str) -> str:
+        """The canonical form of a run of brackets."""
         brackets = "".join(character for character in run if character in "()[]{}<>")
         if len(brackets) > len(self._opened) and brackets.startswith(self._opened):
             brackets = brackets[len(self._opened) :]
@@ -226,7 +227,8 @@ class Brackets:
         return None
 
     def _line(self, line: str) -> str | None:
-        """The brackets that a line consists of, those behind its last colon, or the only ones it quotes."""
+        """The brackets of a line that has nothing else (or nothing else after its last colon), or the only
+        quoted ones."""
         for text in (line, line.rpartition(":")[2]):
             if match := _RUN.fullmatch(text.strip().rstrip(".")):
                 return self.canonical(match.group(1))
@@ -235,7 +237,7 @@ class Brackets:
 
 
 class Text:
-    """Reads any other text. White space, case, and quotes and a full stop around it do not count."""
+    """Reads any other text. White space, case, and surrounding quotes and full stops do not count."""
 
     def __init__(self, target: str) -> None:
         self._whole = "\n" in target.strip()
@@ -243,7 +245,7 @@ class Text:
 
     def marked(self, mark: Mark) -> str | None:
         text = mark.text
-        if mark.form in ("said", "headed") and not self._whole:
+        if mark.form in ("stated", "headed") and not self._whole:
             text = first_sentence(text) if self._sentence else first_line(text)
         return self.unmarked(text)
 

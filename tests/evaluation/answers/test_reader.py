@@ -78,7 +78,7 @@ def test_the_kind_follows_from_the_task_and_the_target(
 ) -> None:
     reader, example = reading(kind, target, text, labels)
     assert reader.kind(example) == answer_kind
-    assert reader.wanted(example) == wanted
+    assert reader.canonical_target(example) == wanted
     assert reader.right(wanted, example)
     assert reader.read(target, example) == wanted
 
@@ -607,7 +607,7 @@ def _every_example(task: Task) -> tuple[Example, ...]:
 
 def _ways_to_answer(task: Task, reader: AnswerReader, example: Example) -> Iterator[str]:
     yield example.target
-    wanted = reader.wanted(example)
+    wanted = reader.canonical_target(example)
     answer = example.target if final_answer(example.target) is None or len(example.target) < 4 else wanted
     yield f"So the answer is {answer}."
     yield f"Let me think about it.\n\n**Final answer:** {answer}\n"
@@ -643,7 +643,7 @@ def test_every_target_of_the_real_data_is_read(data_dir: Path, name: str, kinds:
     for example in _every_example(task)[:1500]:
         for reply in _ways_to_answer(task, reader, example):
             answer = reader.read(reply, example)
-            assert answer == reader.wanted(example), (reply, answer)
+            assert answer == reader.canonical_target(example), (reply, answer)
             assert reader.right(answer, example)
 
 
