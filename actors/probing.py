@@ -1,4 +1,4 @@
-"""Finding out whether a replica that failed a call is still there.
+"""The probe of a replica that failed a call.
 
 Invariant: a probe ends within its timeout.
 """

@@ -1,4 +1,4 @@
-"""Which unit goes to which replica."""
+"""The assignment of units to replicas."""
 
 from __future__ import annotations
 

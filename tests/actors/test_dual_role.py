@@ -50,7 +50,7 @@ async def test_a_replica_that_was_not_started_says_so() -> None:
         await actor.generate(WRITING)
 
 
-def test_rewriters_of_their_own_are_not_planned_for() -> None:
+def test_no_separate_rewriters_are_planned() -> None:
     there = ClusterResources((NodeResources(cpus=2, gpus=1, memory_bytes=10**9),))
     planned = plan(ScorerConfig(role="both"), RewriterConfig(), there)
     assert planned.rewriter is None

@@ -1,4 +1,4 @@
-"""What a run shows to Prometheus: the arithmetic alone, and the page that a real Ray serves."""
+"""The metrics of a run: the arithmetic alone, and the page that a real Ray serves."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def values(page: str) -> dict[tuple[str, str, str], float]:
 async def until(
     page: Callable[[], str], good: Callable[[dict[tuple[str, str, str], float]], bool]
 ) -> dict[tuple[str, str, str], float]:
-    """What the page shows once `good` holds, or at the end of a long wait."""
+    """The content of the page once `good` holds, or at the end of a long wait."""
     seen: dict[tuple[str, str, str], float] = {}
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:

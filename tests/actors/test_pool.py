@@ -55,7 +55,7 @@ def scorer_config(chunk_examples: int = 10) -> ScorerConfig:
 
 
 class Worker:
-    """An actor that works as it is told. The first one started in `folder` is the lemon."""
+    """An actor whose methods do what their names say. The first one started in `folder` is the lemon."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -148,7 +148,7 @@ async def pool_of(
 
 
 async def until(stats: Callable[[], PoolStats], reached: Callable[[PoolStats], bool]) -> None:
-    """Wait for the pool to come to a state, at most a minute."""
+    """Wait until the pool has reached a state, at most a minute."""
     async with asyncio.timeout(60):
         while not reached(stats()):  # noqa: ASYNC110 - a state that is polled, as a display would
             await asyncio.sleep(0.02)
@@ -233,7 +233,7 @@ async def test_rewrites_equal_those_of_the_engine_itself() -> None:
     await pool.close()
 
 
-async def test_a_wrong_model_fails_the_start_with_the_engines_own_error() -> None:
+async def test_a_wrong_model_fails_the_start_with_the_error_of_the_engine() -> None:
     with pytest.raises(ModelError, match="tokens_per_s=NUMBER") as failed:
         await start_scorer_pool(scorer_config(), "simulated:speed=3", replicas(2), SETTINGS)
     assert "\n" not in str(failed.value)
@@ -256,7 +256,7 @@ async def test_replicas_that_cannot_live_fail_the_pool_with_what_was_missing(tmp
         assert pool.stats().lost == 5
 
 
-async def test_a_replica_without_room_in_the_cluster_is_told_after_the_timeout(tmp_path: Path) -> None:
+async def test_a_replica_without_room_in_the_cluster_is_an_error_after_the_timeout(tmp_path: Path) -> None:
     async with pool_of(Worker, tmp_path, count=1, num_cpus=64, outage_timeout=0.5) as pool:
         message = (
             r"no working replica for 0.5 s, the cluster had no room for one: each needs 64 CPUs, .* 4 CPUs"
@@ -265,7 +265,7 @@ async def test_a_replica_without_room_in_the_cluster_is_told_after_the_timeout(t
             await pool.start()
 
 
-async def test_a_replica_that_loads_too_long_is_told_after_the_timeout(tmp_path: Path) -> None:
+async def test_a_replica_that_loads_too_long_is_an_error_after_the_timeout(tmp_path: Path) -> None:
     async with pool_of(NeverStarts, tmp_path, count=1, start_timeout=0.5) as pool:
         with pytest.raises(ResourceError, match=r"still loading after 0.5 s; raise ray\.start_timeout"):
             await pool.start()
@@ -352,7 +352,7 @@ async def test_the_longest_unit_goes_first_and_equals_keep_their_order(tmp_path:
 
 
 class Recorder:
-    """A generator that notes its batches, takes a moment for each, and refuses prompts as told."""
+    """A generator that notes its batches, takes a moment for each, and refuses some prompts."""
 
     def __init__(self, refused: str = "", error: Exception | None = None) -> None:
         self.batches: list[list[str]] = []
@@ -374,7 +374,7 @@ class Recorder:
 async def batched(
     engine: Recorder, prompts: str, limit: int, n: int = 1
 ) -> list[GenerateResult | BaseException]:
-    """What simultaneous calls, one for each letter of `prompts`, come to."""
+    """The results of simultaneous calls, one for each letter of `prompts`."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         batcher = ThreadedGenerator(engine, limit, thread)
         calls = [batcher.generate(GenerateRequest(prompt, n=n)) for prompt in prompts]
@@ -485,7 +485,7 @@ async def test_idle_replicas_give_their_place_back(tmp_path: Path) -> None:
         assert await pool.submit(Worker.echo, 3, weight=1) == 3
 
 
-async def test_a_replica_over_several_gpus_has_a_placement_group_of_its_own(tmp_path: Path) -> None:
+async def test_a_replica_over_several_gpus_has_a_placement_group(tmp_path: Path) -> None:
     plan = ReplicaPlan(
         1, num_cpus=0.5, num_gpus=2.0, memory_bytes=None, threads=1, device="cuda", tensor_parallel=2
     )
@@ -499,8 +499,8 @@ async def test_a_replica_over_several_gpus_has_a_placement_group_of_its_own(tmp_
             await asyncio.sleep(0.1)
 
 
-async def test_a_lost_node_is_told_from_a_lost_process() -> None:
-    """On a cluster of its own, as a process can have one connection to Ray only."""
+async def test_a_lost_node_is_distinguished_from_a_lost_process() -> None:
+    """On a separate cluster, since a process can have only one connection to Ray."""
     program = (
         "import asyncio, os, signal\n"
         "import ray\n"

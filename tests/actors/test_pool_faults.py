@@ -1,4 +1,4 @@
-"""What a pool does about replicas that fail in every way there is, in virtual time."""
+"""A pool whose replicas fail in every possible way, in virtual time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Behaviour = Callable[["Scripted", int], Any]
 
 
 class Scripted:
-    """A replica that follows a script: `behave` gives what a call does, an exception or seconds of work."""
+    """A replica that follows a script: `behave` gives a call its outcome: an exception or seconds of work."""
 
     def __init__(self, number: int, plan: Plan) -> None:
         self.number = number
@@ -336,7 +336,7 @@ def test_replicas_that_never_get_a_place_are_not_waited_for() -> None:
 @settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(0, 3))
 def test_every_unit_resolves_once_whatever_fails(seed: int, maximum: int, minimum: int) -> None:
-    """Everything at random: what calls and starts come to, how long they take, when work comes."""
+    """Everything at random: the outcomes and durations of calls and starts, and the times of new work."""
     draw = random.Random(seed)
     poison = draw.randrange(60)
 

@@ -55,7 +55,7 @@ def test_threads_follow_the_fullest_node() -> None:
     assert result.scorer.threads == 4
 
 
-def test_threads_that_are_asked_for_are_kept() -> None:
+def test_configured_threads_are_kept() -> None:
     assert planned(cluster((8, 0)), {"threads": 3}).scorer.threads == 3
 
 
@@ -73,7 +73,7 @@ def test_gpus_are_whole_if_enough_and_shared_equally_if_not(
     check_fits(result.roles, available)
 
 
-def test_gpus_asked_for_by_one_role_leave_the_rest_to_the_other() -> None:
+def test_configured_gpus_of_one_role_leave_the_rest_to_the_other() -> None:
     result = planned(cluster((16, 3)), {"gpus": 2}, {"replicas": 2})
     assert (result.scorer.num_gpus, result.rewriter.num_gpus) == (2, 0.5)
 
@@ -116,7 +116,7 @@ def test_contradicting_settings_are_refused(scorer: dict[str, object]) -> None:
         ({"cpus": 1.5, "replicas": 2}, r"do not fit on the cluster's 2 nodes at the same time"),
     ],
 )
-def test_more_than_the_cluster_has_is_said_in_one_line(scorer: dict[str, object], message: str) -> None:
+def test_more_than_the_cluster_has_is_an_error_of_one_line(scorer: dict[str, object], message: str) -> None:
     available = cluster((2, 0), (2, 0))
     result = planned(available, scorer)
     with pytest.raises(ResourceError, match=message) as refused:

@@ -1,5 +1,5 @@
 """vLLM in Ray actors, with the real vLLM on the CPU: one replica in both roles, an engine that dies under its
-actor, and the main job from start to end."""
+actor, and a whole run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def both(replicas: int = 1) -> tuple[ScorerPool, RewriterPool]:
 
 
 def engine_processes() -> list[psutil.Process]:
-    """The engines' own processes of all vLLM replicas of this process and its Ray."""
+    """The engine processes of all vLLM replicas of this process and its Ray."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
