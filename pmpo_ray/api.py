@@ -82,7 +82,7 @@ def optimize(
         run_dir=None if run_dir is None else str(run_dir),
     )
     with nullcontext(observer) if observer is not None else progress_display() as shown:
-        return run_optimization(config, observer=shown, given=python_data, callbacks=callbacks)
+        return run_optimization(config, observer=shown, python_data=python_data, callbacks=callbacks)
 
 
 def evaluate(

@@ -1,6 +1,6 @@
-"""A task made ready: loaded, parted, with its objective.
+"""Prepared tasks: loaded and split, with their objective and operators.
 
-Invariant: whatever can be known to be wrong with a task without a model is found here.
+Invariant: every error of a task that can be found without a model is found here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pmpo_ray.types import Split, Task
 
 @dataclass(frozen=True, slots=True)
 class PreparedTask:
-    """A task that is ready to be searched, or evaluated, and how it is searched."""
+    """A task that is ready to be searched or evaluated, with the settings of its search."""
 
     task: Task
     split: Split
@@ -34,52 +34,54 @@ class PreparedTask:
     proposers: Mapping[str, Proposer]
 
     def scoring(self, scorer: ScoreClient, calibrate: bool) -> ScoreClient:
-        """What scores this task, with `scorer` beneath."""
+        """The scorer of this task: `scorer` itself, or `scorer` with calibrated scores."""
         return calibrated(scorer, self.task) if calibrate else scorer
 
     def calibrates(self, settings: EvaluationConfig) -> bool:
-        """Whether the held-out examples are evaluated with calibrated scores."""
+        """True if the held-out examples are evaluated with calibrated scores."""
         return self.search.calibrate if settings.calibrate is None else settings.calibrate
 
 
-def given_tasks(config: RunConfig, location: str, handed: Mapping[str, Task]) -> dict[str, Task]:
-    """The tasks of a configuration whose data are given in Python, by name: those `handed` over now, else
-    those that the run folder at `location` keeps. Raises DataError for one that is in neither."""
-    wanted = [settings for settings in config.tasks if settings.given]
-    store = RunStore.open(location) if wanted and RunStore.exists(location) else None
-    found: dict[str, Task] = {}
-    for settings in wanted:
+def tasks_from_python(config: RunConfig, location: str, python_data: Mapping[str, Task]) -> dict[str, Task]:
+    """The tasks of a configuration whose data were passed in Python, by name: those of `python_data`, or else
+    those kept in the run folder at `location`. Raises DataError for a task that is in neither."""
+    sections = [settings for settings in config.tasks if settings.given]
+    store = RunStore.open(location) if sections and RunStore.exists(location) else None
+    tasks: dict[str, Task] = {}
+    for settings in sections:
         name = settings.name
-        task = handed.get(name) or (store.read_task(name) if store else None)
+        task = python_data.get(name) or (store.read_task(name) if store else None)
         if task is None:
             raise DataError(
-                f"task {name}: its data were given in Python and {location} does not keep them; call "
-                "optimize() with them, or name the run folder that does with --run-dir"
+                f"task {name}: its data were passed in Python and {location} does not keep them; call "
+                "optimize() with them, or name the run folder that keeps them with --run-dir"
             )
-        found[name] = replace(
+        tasks[name] = replace(
             task,
             instruction=settings.instruction or task.instruction,
             description=settings.description or task.description,
         )
-    return found
+    return tasks
 
 
-def prepare_tasks(config: RunConfig, given: Mapping[str, Task] = MappingProxyType({})) -> list[PreparedTask]:
-    """Every job of a configuration; `given` are its tasks, by name, whose data were given in Python. Raises
-    DataError or ConfigError for what cannot be done."""
-    jobs = []
+def prepare_tasks(
+    config: RunConfig, python_tasks: Mapping[str, Task] = MappingProxyType({})
+) -> list[PreparedTask]:
+    """Prepare every search of a configuration; `python_tasks` maps names to the tasks whose data were passed
+    in Python. Raises DataError or ConfigError for a task that cannot be searched or evaluated."""
+    prepared_tasks = []
     for settings in config.tasks:
-        task = given.get(settings.name) or load_task(settings, config.data_dir, config.seed)
+        task = python_tasks.get(settings.name) or load_task(settings, config.data_dir, config.seed)
         split = split_task(task, config.split, config.seed)
         if config.evaluation.enabled:
             method_for(task, config.evaluation)
         for variant, search in config.searches().items():
             objective = _objective(task, split, search)
             proposers = load_proposers([name for name in search.operators if name != REWRITE])
-            # Of one task all variants see the same parts.
+            # All variants of a task share one split.
             named = replace(task, name=config.search_name(task.name, variant))
-            jobs.append(PreparedTask(named, split, objective, search, proposers))
-    return jobs
+            prepared_tasks.append(PreparedTask(named, split, objective, search, proposers))
+    return prepared_tasks
 
 
 def _objective(task: Task, split: Split, search: SearchConfig) -> Objective:

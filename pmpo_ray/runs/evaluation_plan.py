@@ -1,7 +1,7 @@
-"""What an evaluation measures: which instructions of which tasks, with which models, shots and repetitions.
+"""The plan of an evaluation: the instructions of each task, and the models, shots and repetitions.
 
-Invariants: demonstrations are never test examples; a run is tested on the part that its search never saw,
-and data that changed since are refused; what no chance enters into is measured once.
+Invariants: demonstrations are never test examples; a run is tested on the part that its search never saw, and
+data that have changed since are refused; a deterministic condition is measured once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import ConfigError, DataError, RunFolderError
 from pmpo_ray.evaluation.conditions import START
-from pmpo_ray.evaluation.instructions import NamedInstruction, baselines, of_run, own_instructions
 from pmpo_ray.evaluation.evaluators import method_for
+from pmpo_ray.evaluation.instructions import (
+    NamedInstruction,
+    baselines,
+    configured_instructions,
+    run_instructions,
+)
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.store import RunStore, data_hash
 from pmpo_ray.tasks.corruptions import shuffled
@@ -27,24 +32,30 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """A task with everything that is to be measured on it."""
+    """A task with its method and the instructions to evaluate; the first one is the start instruction."""
 
-    job: PreparedTask
+    prepared: PreparedTask
     method: Method
     instructions: tuple[NamedInstruction, ...]
 
-
-def plan_file(config: RunConfig, job: PreparedTask) -> TaskPlan:
-    """What to measure of a configuration: its start instruction beside the others it names. Raises
-    ConfigError or DataError for what cannot be measured."""
-    start = NamedInstruction(START, job.task.instruction, free=True)
-    return TaskPlan(job, method_for(job.task, config.evaluation), (start, *_others(config, job)))
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+        return self.prepared.task.name
 
 
-def plan_run(config: RunConfig, job: PreparedTask, store: RunStore) -> TaskPlan | None:
-    """The same of a run, with the best instruction; None for a task without any finished round. Raises
-    RunFolderError where its data have changed."""
-    others, task = _others(config, job), job.task
+def plan_file(config: RunConfig, prepared: PreparedTask) -> TaskPlan:
+    """The plan for a task of a configuration: its start instruction and the other configured ones. Raises
+    ConfigError or DataError if the task cannot be evaluated."""
+    task = prepared.task
+    start = NamedInstruction(START, task.instruction, free=True)
+    return TaskPlan(prepared, method_for(task, config.evaluation), (start, *_others(config, prepared)))
+
+
+def plan_run(config: RunConfig, prepared: PreparedTask, store: RunStore) -> TaskPlan | None:
+    """The plan for a task of a run, which includes its best instruction; None for a task without a finished
+    round. Errors as in `plan_file`, and RunFolderError if the data of the task have changed."""
+    others, task = _others(config, prepared), prepared.task
     records = store.read_rounds(task.name)
     if not records:
         _log.warning("task %s has no finished round and is left out", task.name)
@@ -54,47 +65,47 @@ def plan_run(config: RunConfig, job: PreparedTask, store: RunStore) -> TaskPlan 
     if kept not in (None, data_hash(task.examples)):
         raise RunFolderError(
             f"task {task.name}: its data are not those that the run in {store.location} was made with, so "
-            "its test part may hold what was trained on; bring them back"
+            "its test part may contain training examples; restore them"
         )
     result = store.read_task_result(task.name)
-    own = of_run(
+    from_run = run_instructions(
         records,
         start=records[0].candidates[0].candidate.text,
         best=result.best if result else records[-1].scored_survivors[0].candidate.text,
         every_candidate=config.evaluation.candidates == "all",
     )
-    return TaskPlan(job, method_for(task, config.evaluation), (*own, *others))
+    return TaskPlan(prepared, method_for(task, config.evaluation), (*from_run, *others))
 
 
-def _others(config: RunConfig, job: PreparedTask) -> list[NamedInstruction]:
-    settings, task = config.evaluation, job.task
-    if not job.split.test:
+def _others(config: RunConfig, prepared: PreparedTask) -> list[NamedInstruction]:
+    settings, task, split = config.evaluation, prepared.task, prepared.split
+    if not split.test:
         raise DataError(f"task {task.name!r}: no examples are left for a test part; lower split.train_max")
-    there = len(job.split.shots) + len(job.split.train)
-    most = max(settings.shots or (0,))
-    if most > there:
+    available = len(split.shots) + len(split.train)
+    requested = max(settings.shots or (0,))
+    if requested > available:
         raise ConfigError(
-            f"evaluation.shots: {most} are asked for, but task {task.name!r} has {there} examples outside "
-            "its test part; lower it, or raise split.train_max"
+            f"evaluation.shots: {requested} requested, but task {task.name!r} has {available} examples "
+            "outside its test part; lower it, or raise split.train_max"
         )
-    return [*baselines(settings.baselines, task), *own_instructions(settings.instructions, task.name)]
+    return [*baselines(settings.baselines, task), *configured_instructions(settings.instructions, task.name)]
 
 
 def models_of(config: RunConfig) -> tuple[str, ...]:
-    """The models that are evaluated: those named, else the one that was optimised for."""
+    """The models to evaluate: the configured ones, or else the scorer's model."""
     return config.evaluation.models or (config.scorer_model,)
 
 
 def conditions_of(config: RunConfig, plan: TaskPlan, model: str) -> Iterator[Condition]:
-    """Everything that is measured on a task with one model. What is chosen without shots, or written greedily
-    without them, comes out alike every time, and is measured once whatever `evaluation.seeds` says."""
+    """The conditions of a task with one model. Without shots, the likelihood method and greedy generation are
+    deterministic: they are measured once, whatever the value of `evaluation.seeds`."""
     settings = config.evaluation
-    for shots in dict.fromkeys(settings.shots or (len(plan.job.split.shots),)):
-        by_chance = shots > 0 or (plan.method != "likelihood" and settings.temperature > 0)
+    for shots in dict.fromkeys(settings.shots or (len(plan.prepared.split.shots),)):
+        is_random = shots > 0 or (plan.method != "likelihood" and settings.temperature > 0)
         for named in plan.instructions:
-            for repetition in range(settings.seeds if by_chance else 1):
+            for repetition in range(settings.seeds if is_random else 1):
                 yield Condition(
-                    task=plan.job.task.name,
+                    task=plan.task,
                     model=model,
                     name=named.name,
                     instruction=named.instruction,
@@ -105,21 +116,22 @@ def conditions_of(config: RunConfig, plan: TaskPlan, model: str) -> Iterator[Con
                 )
 
 
-def shots_of(job: PreparedTask, count: int, repetition: int, seed: int) -> tuple[Example, ...]:
-    """`count` demonstrations: the run's own first, then training examples; in further repetitions others,
-    drawn from all of these."""
-    own, train = job.split.shots, job.split.train
-    rng = Random(f"shots:{seed}:{job.task.name}:{repetition}")
+def shots_of(prepared: PreparedTask, count: int, repetition: int, seed: int) -> tuple[Example, ...]:
+    """`count` demonstrations. Repetition 0 takes the shots of the run first, then training examples; every
+    other repetition draws from both."""
+    shots, train = prepared.split.shots, prepared.split.train
+    rng = Random(f"shots:{seed}:{prepared.task.name}:{repetition}")
     if repetition:
-        return tuple(shuffled((*own, *train), rng)[:count])
-    return (*own, *shuffled(train, rng))[:count]
+        return tuple(shuffled((*shots, *train), rng)[:count])
+    return (*shots, *shuffled(train, rng))[:count]
 
 
 def engines_for(
     config: RunConfig, model: str, methods: set[Method]
 ) -> tuple[ScorerConfig | None, RewriterConfig | None]:
-    """How `model` is hosted: as the role of the run whose model it is, else as its scorer. What both chooses
-    and writes is one pool in both roles, unless it is served elsewhere."""
+    """The engines that host `model`, as scorer and as generator: with the settings of the run's role that
+    uses this model, or else of the scorer. If both are needed, one pool serves both roles where the engine
+    can do so."""
     same = model == config.scorer_model
     scorer = config.scorer.model_copy(
         update={"model": model, "role": "scorer", "revision": config.scorer.revision if same else None}

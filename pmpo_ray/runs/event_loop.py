@@ -1,7 +1,7 @@
-"""Running asynchronous work to its end from synchronous code, whatever that runs in.
+"""Asynchronous work run to its end from synchronous code, inside or outside of an event loop.
 
-Invariant: as with `asyncio.run`, the work is over when the call returns, also after Ctrl-C and SIGTERM, which
-cancel it.
+Invariant: as with `asyncio.run`, the work has ended when the call returns, also after Ctrl-C and SIGTERM,
+which cancel it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _START_SECONDS = 5.0
-"""A thread begins within this time, or not at all."""
+"""Time within which a thread starts, or never does."""
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run(work)`, also for a caller within a running event loop, as the cells of a notebook are: the
-    work then gets a loop and a thread of its own, and the caller waits."""
+    """`asyncio.run(work)`, also for a caller inside a running event loop, such as the cell of a notebook: the
+    work then runs in a new loop in a new thread, and the caller waits."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -34,8 +34,8 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM, by which schedulers end jobs, raises KeyboardInterrupt here as Ctrl-C does, even where that
-    is ignored, as shells have it for jobs in the background."""
+    """Let SIGTERM, which schedulers send to end a job, raise KeyboardInterrupt as Ctrl-C does, even if Ctrl-C
+    is ignored, as it is for background jobs of a shell."""
     with _on_sigterm(_interrupt):
         yield
 
@@ -46,7 +46,8 @@ def _interrupt() -> None:
 
 @contextmanager
 def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM does `action` meanwhile. Only the main thread can take signals: elsewhere nothing changes."""
+    """Call `action` on SIGTERM within the block. Only the main thread can handle signals: in any other thread
+    nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -58,8 +59,8 @@ def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
 
 
 def _in_this_thread(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run(work)`, with SIGTERM cancelling the work as Ctrl-C does there: an error raised wherever
-    the loop happens to be would tear it apart between two steps that belong together."""
+    """`asyncio.run(work)`, in which SIGTERM cancels the work as Ctrl-C does: an error raised at an arbitrary
+    point of the loop could separate two steps that belong together."""
     cancelled = False
 
     async def main() -> T:
@@ -70,7 +71,7 @@ def _in_this_thread(work: Coroutine[Any, Any, T]) -> T:
             if cancelled or task is None:
                 raise KeyboardInterrupt
             cancelled = True
-            loop.call_soon_threadsafe(task.cancel)  # which also wakes a loop that waits
+            loop.call_soon_threadsafe(task.cancel)  # This also wakes a waiting loop.
 
         with _on_sigterm(cancel):
             return await work
@@ -84,18 +85,18 @@ def _in_this_thread(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:
-    began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
     result: Future[T] = Future()
 
     async def run() -> T:
         task = asyncio.ensure_future(work)
-        began.set_result((asyncio.get_running_loop(), task))
+        started.set_result((asyncio.get_running_loop(), task))
         return await task
 
     def main() -> None:
         try:
             result.set_result(asyncio.run(run()))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where the caller waits
+        except BaseException as error:  # noqa: BLE001 - raised again where the caller waits
             result.set_exception(error)
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(main,), name="run")
@@ -103,9 +104,9 @@ def _in_thread(work: Coroutine[Any, Any, T]) -> T:
         thread.start()
         return result.result()
     except KeyboardInterrupt:
-        # It may come before the thread has begun, and when its loop has just ended.
+        # It may arrive before the thread has started, or when its loop has just ended.
         with contextlib.suppress(TimeoutError, RuntimeError):
-            loop, task = began.result(_START_SECONDS)
+            loop, task = started.result(_START_SECONDS)
             loop.call_soon_threadsafe(task.cancel)
         raise
     finally:

@@ -1,7 +1,7 @@
-"""How many replicas a run has over time, kept in its folder for whoever looks at it later.
+"""The numbers of replicas of a run over time, stored in its folder.
 
-Invariants: a count is noted when it changes, and once at the end of every pool's time; what could not be
-written ends no run.
+Invariants: a count is recorded when it changes, and once at the end of every pool; a failed write does not
+end the run.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Protocol
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.types import ReplicaCount
 
-LOOK_SECONDS = 2.0
+READ_SECONDS = 2.0
 WRITE_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
 class ReplicaStates(Protocol):
-    """A snapshot of a pool: how many live replicas are in each state."""
+    """A snapshot of a pool: the number of live replicas in each state."""
 
     @property
     def states(self) -> Mapping[str, int]: ...
 
 
 class ReplicaLog:
-    """The counts seen so far, oldest first."""
+    """The counts recorded so far, oldest first."""
 
     def __init__(self) -> None:
         self._counts: list[ReplicaCount] = []
@@ -39,18 +39,18 @@ class ReplicaLog:
     def counts(self) -> tuple[ReplicaCount, ...]:
         return tuple(self._counts)
 
-    def look(self, pool: str, states: Mapping[str, int], at: float) -> None:
-        """Note how a pool stands at `at` (seconds since 1970) where that has changed."""
-        # A replica that is being probed still has its model loaded.
-        now = (states.get("ready", 0) + states.get("suspect", 0), states.get("starting", 0))
-        if self._last.get(pool) != now:
-            self._last[pool] = now
-            self._counts.append(ReplicaCount(at, pool, *now))
+    def record(self, pool: str, states: Mapping[str, int], at: float) -> None:
+        """Record the states of a pool at the time `at` (seconds since 1970) if they have changed."""
+        # A suspect replica is being probed: its model is still loaded.
+        current = (states.get("ready", 0) + states.get("suspect", 0), states.get("starting", 0))
+        if self._last.get(pool) != current:
+            self._last[pool] = current
+            self._counts.append(ReplicaCount(at, pool, *current))
 
     def end(self, at: float) -> None:
-        """Note that no pool has a replica any more."""
+        """Record that no pool has replicas any more."""
         for pool in list(self._last):
-            self.look(pool, {}, at)
+            self.record(pool, {}, at)
 
 
 @asynccontextmanager
@@ -59,19 +59,19 @@ async def logging_replicas(
     write: Callable[[Sequence[ReplicaCount]], None],
     clock: Callable[[], float],
 ) -> AsyncIterator[None]:
-    """Note the replicas of `pools` until the block ends, which also an error or a cancellation is, and hand
-    all that was noted to `write`, in a thread, every minute and at the end."""
+    """Record the replicas of `pools` until the block ends, also by an error or a cancellation. Every minute
+    and at the end, call `write` with all counts, in a thread. `clock` returns seconds since 1970."""
     log = ReplicaLog()
     ended = asyncio.Event()
-    keeper = asyncio.create_task(_keep(log, pools, write, clock, ended))
+    recording = asyncio.create_task(_record(log, pools, write, clock, ended))
     try:
         yield
     finally:
         ended.set()
-        await keeper
+        await recording
 
 
-async def _keep(
+async def _record(
     log: ReplicaLog,
     pools: Mapping[str, Callable[[], ReplicaStates]],
     write: Callable[[Sequence[ReplicaCount]], None],
@@ -83,7 +83,7 @@ async def _keep(
     while not last:
         last = ended.is_set()
         for pool, stats in pools.items():
-            log.look(pool, stats().states, clock())
+            log.record(pool, stats().states, clock())
         if last:
             log.end(clock())
         if len(log.counts) > written and (last or clock() >= due):
@@ -91,7 +91,7 @@ async def _keep(
             try:
                 await asyncio.to_thread(write, log.counts)
             except RunFolderError as error:
-                # The picture of the replicas is worth less than the run; its own writes will fail, too.
-                _log.warning("the number of replicas was not kept: %s", error)
+                # These counts matter less than the run. If the disk is full, its other writes fail as well.
+                _log.warning("the number of replicas was not stored: %s", error)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), LOOK_SECONDS)
+            await asyncio.wait_for(ended.wait(), READ_SECONDS)

@@ -1,18 +1,17 @@
-"""Scores that were computed once are not computed again, within a run and when it goes on after a stop.
+"""Memory of scores: a score is computed once, within a run and across its continuations.
 
 Invariants:
-- A score is remembered under everything it depends on: the scorer's engine, model, revision, layout and
-  dtype, the instruction, the contents of the shots, and the example's input, target and negatives. An
-  example's id and weight are not among them. So a memory of another scorer or other data is never wrong,
-  its keys are just never asked for.
+- A score is remembered under everything that it depends on: the scorer's engine, model, revision, layout and
+  dtype, the instruction, the contents of the shots, and the example's input, target and negatives, but not
+  the example's id and weight. So the scores of another scorer or of other data are never returned by mistake.
 - A remembered score equals, bit for bit, the one that was first returned.
-- Only finite scores are remembered, and errors never are.
-- A score is charged (`ExampleScore.tokens`) whether it was remembered or computed. A continued search has
-  more in its memory than an undisturbed one had, and must still come to the same budgets and records.
+- Only finite scores are remembered; errors never are.
+- A score is charged (`ExampleScore.tokens`) whether it was remembered or computed. A continued search
+  remembers more than an uninterrupted one, and must still arrive at the same budgets and records.
 
-A memory holds 223 bytes (measured) a score at 5 answers, 100 MB for 460,000, and 12 more for each further
-answer. It is bounded: of a run with more scores than SCORES_KEPT the oldest are forgotten, which belong to
-rounds that are long finished.
+A score with 5 answers takes 223 bytes (measured; 100 MB for 460,000 scores), and 12 more for each further
+answer. The memory is bounded: beyond SCORES_KEPT the oldest scores are forgotten, which belong to rounds that
+finished long ago.
 """
 
 from __future__ import annotations
@@ -32,19 +31,17 @@ from pmpo_ray.store.scores import KEY_BYTES, forget_oldest, pack, unpack
 from pmpo_ray.types import EngineInfo, Example, ExampleScore, ScoreRequest
 
 SAVE_SECONDS = 10.0
-"""Between two writes. A killed process loses the scores of its last so many seconds and those of the calls
-that were not answered yet; a run of hours leaves a few thousand small files, joined when it goes on."""
-
-
+"""Time between two writes. A killed process loses the scores since its last write and those of unanswered
+calls. A run of hours leaves a few thousand small files, which are joined when it continues."""
 SCORES_KEPT = 2_000_000
 """Scores in memory, under half a gigabyte: 40,000 candidates on 50 examples."""
 
 
 class ScoreMemory:
-    """Packed scores by key, the newest `limit` of them, and which are not saved yet.
+    """The newest `limit` scores, packed, by key, and those that are not saved yet.
 
-    `known` are the scores of earlier processes; the memory goes on in this very dictionary. Used on the event
-    loop alone.
+    `known` holds the scores of earlier processes; new scores are added to this dictionary. Use it only on the
+    event loop.
     """
 
     def __init__(self, known: dict[bytes, bytes] | None = None, limit: int = SCORES_KEPT) -> None:
@@ -61,7 +58,7 @@ class ScoreMemory:
         return None if packed is None else unpack(packed)
 
     def add(self, scores: Mapping[bytes, ExampleScore]) -> None:
-        """Remember the finite ones of `scores`. Raises the RunFolderError for which they cannot be saved."""
+        """Remember the finite scores. Raises the RunFolderError passed to `fail`, if any."""
         if self._failure is not None:
             raise self._failure
         new = {key: pack(score) for key, score in scores.items() if _finite(score)}
@@ -70,19 +67,20 @@ class ScoreMemory:
         forget_oldest(self._known, self._limit)
 
     def take_unsaved(self) -> dict[bytes, bytes]:
-        """The packed scores that were added since the last call."""
+        """Return the packed scores that were added since the last call."""
         unsaved, self._unsaved = self._unsaved, {}
         return unsaved
 
     def fail(self, error: RunFolderError) -> None:
-        """Let every further `add` raise `error`: a run whose scores are lost on a stop must not go on."""
+        """Let every further `add` raise `error`: a run whose scores cannot be saved must not continue."""
         self._failure = error
 
 
 class RememberingScorer:
-    """A ScoreClient that asks another one only for what `memory` does not hold.
+    """A ScoreClient that computes only the scores that `memory` does not hold.
 
-    `scorer` says what computes the scores. Concurrent calls that want the same score share one computation.
+    `inner` computes the scores with the engine `scorer`. Concurrent calls for the same score share one
+    computation.
     """
 
     def __init__(self, inner: ScoreClient, scorer: EngineInfo, memory: ScoreMemory) -> None:
@@ -90,49 +88,49 @@ class RememberingScorer:
         self._identity = (scorer.engine, scorer.model, scorer.revision, scorer.layout, scorer.dtype)
         self._memory = memory
         self._digests: dict[Example, bytes] = {}
-        # What is being computed: every key with the outcome of the call that computes it.
+        # The scores that are being computed: every key with the outcome of its call.
         self._pending: dict[bytes, asyncio.Future[dict[bytes, ExampleScore]]] = {}
 
     async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
-        """As in `ScoreClient.score`. What is missing goes to the inner client as one call, in order.
+        """As in `ScoreClient.score`. Missing scores are computed in one call of the inner client, in order.
 
-        Raises besides ValueError if the inner client's answer is not one score an example, and the
-        RunFolderError for which scores cannot be saved.
+        Also raises ValueError if the inner client does not return one score per example, and RunFolderError
+        if scores cannot be saved.
         """
         keys = self._keys(request)
-        wanted = dict(zip(keys, request.examples, strict=True))
-        found: dict[bytes, ExampleScore] = {}
-        while missing := self._look_up(wanted, found):
-            shared = {key: self._pending[key] for key in missing if key in self._pending}
-            own = {key: example for key, example in missing.items() if key not in shared}
-            if own:
-                # A pool sends each set of examples once, so a whole set is passed on as it is.
-                whole = len(own) == len(request.examples)
-                missing_part = request if whole else replace(request, examples=tuple(own.values()))
-                found |= await self._compute(tuple(own), missing_part, rounds_left)
-            if shared:
-                # Unlike awaiting them, this leaves the futures alone when this call is cancelled.
-                await asyncio.wait(set(shared.values()))
-                # A call that failed or was cancelled leaves its keys out: the fault may lie in another of its
-                # examples, so they are computed here in the next turn.
-                for key, outcome in shared.items():
+        requested = dict(zip(keys, request.examples, strict=True))
+        scores: dict[bytes, ExampleScore] = {}
+        while missing := self._look_up(requested, scores):
+            pending = {key: self._pending[key] for key in missing if key in self._pending}
+            to_compute = {key: example for key, example in missing.items() if key not in pending}
+            if to_compute:
+                # A pool sends each set of examples once, so a complete set is passed on unchanged.
+                complete = len(to_compute) == len(request.examples)
+                part = request if complete else replace(request, examples=tuple(to_compute.values()))
+                scores |= await self._compute(tuple(to_compute), part, rounds_left)
+            if pending:
+                # `wait` leaves the futures alone when this call is cancelled; awaiting them would not.
+                await asyncio.wait(set(pending.values()))
+                # A call that failed or was cancelled lacks its keys. Its error may concern another example,
+                # so the keys are computed here in the next iteration.
+                for key, outcome in pending.items():
                     if key in outcome.result():
-                        found[key] = outcome.result()[key]
-        return tuple(found[key] for key in keys)
+                        scores[key] = outcome.result()[key]
+        return tuple(scores[key] for key in keys)
 
     def _look_up(
-        self, wanted: Mapping[bytes, Example], found: dict[bytes, ExampleScore]
+        self, requested: Mapping[bytes, Example], scores: dict[bytes, ExampleScore]
     ) -> dict[bytes, Example]:
-        """Add to `found` what is remembered; what is then still missing."""
+        """Add the remembered scores to `scores`, and return the examples that are still missing."""
         missing = {}
-        for key, example in wanted.items():
-            if key in found:
+        for key, example in requested.items():
+            if key in scores:
                 continue
             score = self._memory.get(key)
             if score is None:
                 missing[key] = example
             else:
-                found[key] = score
+                scores[key] = score
         return missing
 
     async def _compute(
@@ -157,7 +155,7 @@ class RememberingScorer:
         common = hashlib.blake2b(content, digest_size=KEY_BYTES)
         keys = []
         for example in request.examples:
-            # The digest is of a fixed length, so nothing else ends in it.
+            # The digest has a fixed length, so no other content has the same bytes.
             key = common.copy()
             key.update(self._digest(example))
             keys.append(key.digest())
@@ -174,10 +172,10 @@ class RememberingScorer:
 async def saving(
     memory: ScoreMemory, save: Callable[[Mapping[bytes, bytes]], None], *, interval: float = SAVE_SECONDS
 ) -> AsyncIterator[None]:
-    """Hand what is new in `memory` to `save`, in a thread, every `interval` seconds and at the end, which
-    also an error or a cancellation is.
+    """Call `save` with the new scores of `memory`, in a thread, every `interval` seconds and at the end of
+    the block, also by an error or a cancellation.
 
-    A RunFolderError of `save` is raised at the end, and by every `memory.add` before it.
+    A RunFolderError of `save` is raised at the end, and until then by every `memory.add`.
     """
     ended = asyncio.Event()
     saver = asyncio.create_task(_save_new(memory, save, ended, interval))
@@ -195,7 +193,7 @@ async def _save_new(
     while not last:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), interval)
-        # Asked before the scores are taken: after the end no new ones come.
+        # Read before the scores are taken: no new ones are added after the end.
         last = ended.is_set()
         if unsaved := memory.take_unsaved():
             try:
@@ -210,6 +208,6 @@ def _finite(score: ExampleScore) -> bool:
 
 
 def _encoded(content: object) -> bytes:
-    """`content` as bytes that no other content has. Escapes in place of UTF-8 would make two lone surrogates
-    and the character that they spell the same."""
+    """Unique bytes for `content`. With escapes instead of UTF-8, two lone surrogates and the character that
+    they form would have the same bytes."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")

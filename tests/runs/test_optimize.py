@@ -231,7 +231,7 @@ def test_a_cluster_that_refuses_may_want_a_token(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.delenv("RAY_AUTH_MODE")
-    with pytest.raises(ResourceError, match="if it asks for a token, set RAY_AUTH_MODE=token"):
+    with pytest.raises(ResourceError, match="if it requires a token, set RAY_AUTH_MODE=token"):
         optimize(simulated(), run_dir=str(tmp_path / "r"), observer=quiet)
 
 

@@ -1,4 +1,4 @@
-"""How many replicas a run has over time: noted when it changes, kept whatever ends the run."""
+"""Numbers of replicas over time: recorded when they change, stored whatever ends the run."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class States:
     states: Mapping[str, int]
 
 
-def test_only_changes_are_noted() -> None:
+def test_only_changes_are_recorded() -> None:
     log = ReplicaLog()
     for at, states in enumerate(
         ({"starting": 2}, {"starting": 2}, {"ready": 1, "starting": 1}, {"suspect": 1})
     ):
-        log.look("scorer", states, float(at))
-    log.look("rewriter", {"pending": 1}, 4.0)
+        log.record("scorer", states, float(at))
+    log.record("rewriter", {"pending": 1}, 4.0)
     log.end(5.0)
     assert log.counts == (
         ReplicaCount(0.0, "scorer", 0, 2),
@@ -53,7 +53,7 @@ async def test_an_interrupted_run_leaves_its_counts() -> None:
     assert written[-1] == (ReplicaCount(7.0, "scorer", 3, 0), ReplicaCount(7.0, "scorer", 0, 0))
 
 
-async def test_counts_that_cannot_be_written_end_no_run(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_write_of_counts_does_not_end_the_run(caplog: pytest.LogCaptureFixture) -> None:
     def write(_: Sequence[ReplicaCount]) -> None:
         raise RunFolderError("the disk is full")
 

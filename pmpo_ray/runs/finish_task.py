@@ -1,0 +1,141 @@
+"""From a finished search to the stored result of its task: the final pick and the held-out accuracies.
+
+Invariants:
+- The final pick reads the validation part and the accuracies read the test part; the search read neither.
+- A stored result of the same search is returned as it is; nothing is evaluated twice.
+- Statistics are computed in a thread: the event loop serves the other tasks meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pmpo_ray.concurrency import gather_or_cancel
+from pmpo_ray.evaluation.evaluators import Evaluator, method_for
+from pmpo_ray.evaluation.grading import RuleGrader
+from pmpo_ray.evaluation.statistics import paired_p_value, wilson_interval
+from pmpo_ray.prepared_task import PreparedTask
+from pmpo_ray.protocols import ScoreClient
+from pmpo_ray.runs.run_context import RunContext
+from pmpo_ray.runs.task_evaluator import task_evaluator
+from pmpo_ray.search.loop import SearchOutcome
+from pmpo_ray.search.objectives import batch_loss
+from pmpo_ray.types import Interval, Outcome, Progress, ScoredCandidate, ScoreRequest, TaskResult
+
+
+async def finish_task(run: RunContext, prepared: PreparedTask, outcome: SearchOutcome) -> TaskResult:
+    """Pick the best instruction of a search, measure its accuracy, and store and return the result.
+
+    Errors as in the clients of `run`, and RunFolderError if the result cannot be stored.
+    """
+    name, store = prepared.task.name, run.store
+    best, tokens = await _pick(prepared, outcome, run.scorer)
+    if best != outcome.best:
+        await asyncio.to_thread(store.write_best, name, outcome.records, best.candidate.id)
+    result = _result(name, outcome, best, tokens)
+    stored = await asyncio.to_thread(store.read_task_result, name)
+    if stored is not None and _without_accuracies(stored) == result:
+        result = stored
+    elif run.config.evaluation.enabled:
+        losses = tuple(record.scored_survivors[0].loss for record in outcome.records)
+        result = await _evaluate(run, prepared, result, losses)
+    await asyncio.to_thread(store.write_task_result, name, result)
+    return result
+
+
+async def _pick(
+    prepared: PreparedTask, outcome: SearchOutcome, scorer: ScoreClient
+) -> tuple[ScoredCandidate, int]:
+    """The final instruction of a search, and the tokens scored to pick it. It is the best one of the last
+    round, or, if the task has a validation part, the best one of any round with the lowest loss on it."""
+    examples = prepared.split.validation
+    if not examples:
+        return outcome.best, 0
+    leaders = {lead.candidate.id: lead for record in outcome.records for lead in record.scored_survivors[:1]}
+    client = prepared.scoring(scorer, prepared.search.calibrate)
+    requests = [
+        ScoreRequest(lead.candidate.text, examples, prepared.split.shots) for lead in leaders.values()
+    ]
+    scores = await gather_or_cancel(map(client.score, requests))
+    weights = [example.weight for example in examples]
+    losses = [batch_loss(list(map(prepared.objective, row)), weights) for row in scores]
+    best = min(range(len(losses)), key=losses.__getitem__)
+    return list(leaders.values())[best], sum(score.tokens for row in scores for score in row)
+
+
+async def _evaluate(
+    run: RunContext, prepared: PreparedTask, result: TaskResult, losses: tuple[float, ...]
+) -> TaskResult:
+    """`result` with the accuracies of its first and its best instruction on the test part."""
+    progress = Progress(
+        result.task,
+        "evaluating",
+        result.rounds,
+        prepared.search.rounds,
+        losses,
+        result.tokens_scored,
+        result.tokens_generated,
+    )
+    run.observer(progress)
+    examples = prepared.split.test[: run.config.evaluation.limit]
+    evaluator = _evaluator(run, prepared, result.start)
+    if evaluator is not None and examples:
+        before = await evaluator.evaluate(result.start, examples, prepared.split.shots)
+        after = before
+        if result.best != result.start:
+            after = await evaluator.evaluate(result.best, examples, prepared.split.shots)
+        intervals = [_accuracy(before), _accuracy(after)]
+        p_value = await asyncio.to_thread(paired_p_value, _values(before), _values(after))
+        result = replace(result, accuracy_before=intervals[0], accuracy_after=intervals[1], p_value=p_value)
+    run.observer(replace(progress, state="done"))
+    return result
+
+
+def _evaluator(run: RunContext, prepared: PreparedTask, start: str) -> Evaluator | None:
+    """The evaluator of the scored model. None if another model would write the replies, or if a judge would
+    compare them: that is left to `pmpo evaluate`."""
+    config, task = run.config, prepared.task
+    method = method_for(task, config.evaluation)
+    writes = method == "generation" and config.scorer_model == config.rewriter_model
+    return task_evaluator(
+        prepared,
+        method,
+        config,
+        scorer=run.scorer,
+        generator=run.rewriter if writes else None,
+        grader=RuleGrader(task),
+        reference=start,
+    )
+
+
+def _accuracy(outcomes: Sequence[Outcome]) -> Interval:
+    return wilson_interval(sum(outcome.right for outcome in outcomes), len(outcomes))
+
+
+def _values(outcomes: Sequence[Outcome]) -> list[float]:
+    return [float(outcome.right) for outcome in outcomes]
+
+
+def _result(name: str, outcome: SearchOutcome, best: ScoredCandidate, tokens: int) -> TaskResult:
+    """The result of a search with `best` as its instruction; `tokens` were scored to pick it."""
+    records = outcome.records
+    return TaskResult(
+        task=name,
+        rounds=len(records) - 1,
+        stopped=outcome.stopped,
+        start=outcome.start.candidate.text,
+        best=best.candidate.text,
+        loss_before=outcome.start.loss,
+        loss_after=best.loss,
+        accuracy_before=None,
+        accuracy_after=None,
+        tokens_scored=tokens + sum(record.tokens_scored for record in records),
+        tokens_generated=sum(record.tokens_generated for record in records),
+        seconds=sum(record.seconds for record in records),
+    )
+
+
+def _without_accuracies(result: TaskResult) -> TaskResult:
+    return replace(result, accuracy_before=None, accuracy_after=None, p_value=None)

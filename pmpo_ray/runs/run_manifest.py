@@ -1,0 +1,67 @@
+"""The manifest of a run, at its start and at its end.
+
+Invariant: a continued run keeps its id, its start time and the seconds of its earlier processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.prepared_task import PreparedTask
+from pmpo_ray.result import RunResult
+from pmpo_ray.runs.run_folder import changed_data
+from pmpo_ray.store import Manifest, PoolUse, RunStore, data_hash, installed_versions
+
+if TYPE_CHECKING:
+    from pmpo_ray.actors.stats import PoolStats
+
+
+def new_manifest(config: RunConfig, prepared_tasks: Sequence[PreparedTask], store: RunStore) -> Manifest:
+    """The manifest of a run that starts or continues, before its models are loaded. Raises RunFolderError if
+    the data of a task with stored rounds have changed."""
+    earlier = store.read_manifest()
+    data = {prepared.task.name: data_hash(prepared.task.examples) for prepared in prepared_tasks}
+    for name, kept in (earlier.data if earlier else {}).items():
+        if data.get(name, kept) != kept and store.count_rounds(name):
+            raise changed_data(name, store.location)
+    return Manifest(
+        versions=installed_versions(),
+        scorer=None,
+        rewriter=None,
+        data=data,
+        seed=config.seed,
+        cluster=None,
+        started=earlier.started if earlier else _now(),
+        seconds=earlier.seconds if earlier else 0.0,
+        id=earlier.id if earlier and earlier.id else uuid4().hex,
+    )
+
+
+def finished_manifest(
+    manifest: Manifest, result: RunResult, pools: Mapping[str, PoolStats], seconds: float
+) -> Manifest:
+    """`manifest` with the totals of a run whose last process took `seconds`. A run with failed tasks has no
+    end time: it can be continued."""
+    return replace(
+        manifest,
+        ended=None if result.failed else _now(),
+        tokens_scored=sum(task.tokens_scored for task in result.tasks),
+        tokens_generated=sum(task.tokens_generated for task in result.tasks),
+        seconds=manifest.seconds + seconds,
+        pools={name: _pool_use(stats) for name, stats in pools.items()},
+    )
+
+
+def _pool_use(stats: PoolStats) -> PoolUse:
+    return PoolUse(
+        stats.done, stats.retries, stats.lost, stats.tokens, stats.busy_seconds, stats.ready_seconds
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
