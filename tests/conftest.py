@@ -46,8 +46,15 @@ FIRST = (
 )
 
 
+SERVERS = {"ray_cluster", "running_ray", "s3_port"}
+"""The fixtures that start Ray or a server: tests that use them are slow."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
+    for item in items:
+        if isinstance(item, pytest.Function) and not SERVERS.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
     rank = {tests / name: number for number, name in enumerate(FIRST)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 

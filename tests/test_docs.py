@@ -19,6 +19,8 @@ from pmpo_ray.config.overrides import parse_overrides
 from pmpo_ray.store.kept_config import kept_config, requested_config
 from tests.run_folders import write_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 READING = {"compare", "doctor", "export", "report", "show", "tasks", "--version"}

@@ -45,7 +45,7 @@ from tests.examples.custom_operator import Shorten, without_harm
 from tests.examples.custom_task import parity
 from tests.run_folders import ENGINE, write_run
 
-pytestmark = pytest.mark.usefixtures("running_ray")
+pytestmark = [pytest.mark.usefixtures("running_ray"), pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
 HERE = "tests.test_extending"
 EXAMPLES = "tests.examples"

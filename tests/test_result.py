@@ -59,6 +59,7 @@ print(load_run(sys.argv[1]).to_dict()["tasks"][0]["task"], "rich" in sys.modules
     assert done.stdout.split() == ["tickets", "False"]
 
 
+@pytest.mark.slow
 def test_a_run_of_several_tasks_asks_which(two: RunResult) -> None:
     assert two["tickets.long"].rounds == 3
     with pytest.raises(ValueError, match=r"result\[TASK\]\.best.*tickets\.short, tickets\.long"):

@@ -293,6 +293,7 @@ def test_passed_data_win_over_kept_data_and_missing_data_are_reported(kept: RunS
     assert tasks_from_python(config, kept.location, {})[TASK.name].description == "Another."
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("running_ray")
 def test_a_run_on_a_table_goes_on_and_is_evaluated_without_it(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": [f"input {n}" for n in range(30)], "label": ["yes", "no", "no"] * 10})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 import ray
 import yaml
 
@@ -15,6 +16,8 @@ from pmpo_ray.config.run import RayConfig
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.types import Example, ScoreRequest
 from tests.cluster.test_ray_jobs import free_port, started_head, until_listening
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = tuple(Example(f"e{n}", f"Is {n} a prime?", "yes", ("no", "maybe")) for n in range(40))
 PROVIDER = {

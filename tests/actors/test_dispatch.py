@@ -126,6 +126,7 @@ async def test_a_dropped_unit_is_never_given_out() -> None:
     assert given_to(backlog.assign([replica(0)], slots=1, now=0.0)) == [(1, 0)]
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.sampled_from("abc-"), st.integers(1, 5)), max_size=40),
     st.integers(1, 4),

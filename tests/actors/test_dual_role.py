@@ -22,6 +22,7 @@ EXAMPLES = tuple(Example(str(n), f"Order {n} never came.", "shipping", ("billing
 WRITING = GenerateRequest("Name a fruit.", n=2, max_tokens=6, temperature=0.0)
 
 
+@pytest.mark.slow
 async def test_a_transformers_replica_scores_and_writes_in_turns_as_two_would() -> None:
     settings = ScorerConfig(engine="transformers", role="both", dtype="float32", device="cpu")
     actor = BothActor(settings, RewriterConfig(), DEFAULT_MODEL)

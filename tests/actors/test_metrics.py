@@ -149,6 +149,7 @@ async def until(
     return seen
 
 
+@pytest.mark.slow
 async def test_prometheus_reads_pools_and_tasks_under_their_names(page: Callable[[], str]) -> None:
     scorer = Totals(4, 2, 10, 1, 3, 500, 1.0, 2.0, {"ready": 2, "suspect": 1})
     rewriter = Totals(states={"starting": 1})

@@ -32,6 +32,8 @@ from pmpo_ray.engines.threaded import ThreadedGenerator
 from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, ResourceError
 from pmpo_ray.types import EngineInfo, Example, GenerateRequest, GenerateResult, ScoreRequest
 
+pytestmark = pytest.mark.slow
+
 INFO = SimulatedScorer("test").info()
 EXAMPLES = tuple(
     Example(f"e{number}", f"Is {number} a prime?", "yes", ("no", "not at all")) for number in range(50)

@@ -333,6 +333,7 @@ def test_replicas_that_never_get_a_place_are_not_waited_for() -> None:
     run_virtual(work())
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(0, 3))
 def test_every_unit_resolves_once_whatever_fails(seed: int, maximum: int, minimum: int) -> None:

@@ -25,6 +25,8 @@ from pmpo_ray.types import Example, GenerateRequest, ScoreRequest
 pytest.importorskip("vllm", reason="vLLM is not installed: make install VLLM=1")
 import psutil
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = tuple(Example(str(n), f"Order {n} never came.", "shipping", ("billing",)) for n in range(6))
 
 

@@ -35,6 +35,8 @@ from pmpo_ray.types import (
     TaskResult,
 )
 
+pytestmark = pytest.mark.slow
+
 SCORE = ExampleScore(AnswerScore(-1.25, 3), (AnswerScore(-2.5, 2),), 40)
 LOSS = 0.1 + 0.2
 KILL = "kill -9 of a scorer"

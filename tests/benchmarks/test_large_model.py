@@ -12,6 +12,8 @@ from benchmarks.large_model import KERNELS, SHAPES, main, measured, optimisation
 from benchmarks.scoring.instructions import INSTRUCTIONS
 from benchmarks.scoring.work import model_shape
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_round_has_thirteen_instructions_and_five_masked_variants_and_no_text_comes_twice() -> None:
     rounds = optimisation(20)

@@ -18,7 +18,7 @@ from tests.evaluation.test_alpaca import JUDGE, Post, RealJudge, Reply, Server, 
 
 __all__ = ["real_judge", "server", "trl"]
 
-pytestmark = pytest.mark.usefixtures("running_ray")
+pytestmark = [pytest.mark.usefixtures("running_ray"), pytest.mark.slow]
 # The path is what is tested: few candidates, short texts, one model in both roles.
 SMALL = (
     "scorer.role=both",

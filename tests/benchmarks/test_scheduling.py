@@ -19,6 +19,8 @@ from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.tasks import load_task
 from pmpo_ray.types import Progress
 
+pytestmark = pytest.mark.slow
+
 
 def test_virtual_time_passes_without_waiting_and_in_order() -> None:
     async def work() -> list[tuple[float, int]]:

@@ -27,6 +27,8 @@ from pmpo_ray.engines.weights.loading import load_tokenizer
 from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 ROW_KEYS = {
     "workload",
     "contestant",

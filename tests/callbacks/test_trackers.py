@@ -132,6 +132,7 @@ def test_only_what_no_file_can_hold_is_escaped() -> None:
     assert sendable("a\ud800b") == "a\\ud800b"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["mlflow", "wandb", "tensorboard"])
 def test_a_missing_package_is_said_before_anything_starts(package: str, tmp_path: Path) -> None:
     """A folder of that name, as wandb makes where it runs, is not the package."""
@@ -164,6 +165,7 @@ def no_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_reports")
 def test_mlflow_holds_a_run_and_its_tasks_across_an_interruption(story: Story, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
@@ -206,6 +208,7 @@ def test_mlflow_holds_a_run_and_its_tasks_across_an_interruption(story: Story, t
     assert not (tmp_path / "mlruns").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_reports")
 def test_mlflow_shows_what_failed_and_registers_only_where_wanted(
     story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -302,6 +305,7 @@ def recorded(path: Path) -> Iterator[Any]:
             whole = b""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_reports")
 def test_wandb_records_both_parts_of_a_run_as_one(story: Story, tmp_path: Path) -> None:
     pytest.importorskip("wandb")

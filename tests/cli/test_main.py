@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 HEAVY = ("ray", "torch", "transformers", "datasets", "pandas", "pyarrow", "numpy")
 SIMULATED = (

@@ -153,6 +153,7 @@ def test_spot_and_on_demand_machines_differ_in_nothing_else(launcher: Json) -> N
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 def test_machines_of_aws_are_described_in_the_words_of_its_api() -> None:
     model = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances")
     for node in load("aws.yaml")["available_node_types"].values():
@@ -212,6 +213,7 @@ def unknown_keys(value: Any, schema: Json, path: str) -> Iterator[str]:
                 yield f"{path}.{key}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "schema"), MANIFESTS.items())
 def test_kubernetes_accepts_the_manifest(name: str, schema: str, schemas: dict[str, Json]) -> None:
     manifest = load(name)

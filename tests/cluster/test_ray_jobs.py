@@ -24,6 +24,8 @@ from pmpo_ray import optimize
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Progress, RoundRecord, TaskResult
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PACE = "simulated:tokens_per_s=40000"
 RUN = {

@@ -131,6 +131,7 @@ def test_later_overrides_win_and_leave_other_keys_alone(tmp_path: Path) -> None:
     assert (config.search.rounds, config.search.variants) == (5, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -353,6 +354,7 @@ texts = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     model=texts,

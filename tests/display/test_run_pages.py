@@ -129,6 +129,7 @@ def hostile_run(folder: Path) -> str:
     return store.location
 
 
+@pytest.mark.slow
 def test_a_run_of_many_tasks_has_a_line_a_task(finished: Path) -> None:
     history = load_history(str(finished))
     lines = overview(history)
@@ -184,6 +185,7 @@ def test_27_tasks_fit_80_columns(finished: Path) -> None:
     assert all("37.5 [31,44]" in row and "You work" in row for row in rows)
 
 
+@pytest.mark.slow
 def test_a_page_tells_how_the_best_came_about(finished: Path) -> None:
     history = load_history(str(finished))
     shown = " ".join(page(history, "tickets").split())
@@ -206,6 +208,7 @@ def test_what_helps_and_what_hurts_can_be_told_without_colours(tmp_path: Path) -
     assert "-0.500 ████████████████" in shown
 
 
+@pytest.mark.slow
 def test_a_diff_has_colours_only_where_the_terminal_has(finished: Path) -> None:
     history = load_history(str(finished))
     assert "\x1b" not in page(history, "tickets")
@@ -216,12 +219,14 @@ def test_an_unchanged_instruction_is_called_so(finished: Path) -> None:
     assert "the search found nothing better than the start" in page(load_history(str(finished)), "second")
 
 
+@pytest.mark.slow
 def test_a_folder_without_its_training_examples_says_so(finished: Path) -> None:
     history = load_history(str(finished))
     bare = replace(history, tasks=(replace(history.task("tickets"), examples=()),))
     assert "this run folder does not contain its training examples" in page(bare)
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_an_earlier_best_is_called_so(finished: Path) -> None:
     history = load_history(str(finished))
     task = history.task("tickets")
@@ -230,6 +235,7 @@ def test_an_evaluation_of_an_earlier_best_is_called_so(finished: Path) -> None:
     assert "this evaluation is of an earlier best" not in page(history, "tickets")
 
 
+@pytest.mark.slow
 def test_texts_are_shown_and_never_interpreted(tmp_path: Path) -> None:
     location = hostile_run(tmp_path)
     done = pmpo("show", location)
@@ -242,6 +248,7 @@ def test_texts_are_shown_and_never_interpreted(tmp_path: Path) -> None:
     assert not set("".join(overview(history))) & set(DANGEROUS)
 
 
+@pytest.mark.slow
 def test_the_command_prints_tables_or_one_object(finished: Path) -> None:
     shown = pmpo("show", str(finished))
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -251,6 +258,7 @@ def test_the_command_prints_tables_or_one_object(finished: Path) -> None:
     assert json.loads(printed.stdout) == json.loads(json.dumps(task_json(history, history.task("tickets"))))
 
 
+@pytest.mark.slow
 def test_the_json_holds_all_and_cuts_nothing(finished: Path) -> None:
     history = load_history(str(finished))
     task = history.task("tickets")
@@ -279,6 +287,7 @@ def test_tasks_that_wait_are_in_the_json(at_work: Path) -> None:
     assert (second["loss_after"], second["losses"]) == (None, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -294,6 +303,7 @@ def test_a_task_that_is_not_there_is_one_line(at_work: Path, arguments: Sequence
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_in_object_storage_is_shown(finished: Path, s3: str) -> None:
     system, bucket = fs.FileSystem.from_uri(f"s3://runs/shown?{s3}")
     fs.copy_files(

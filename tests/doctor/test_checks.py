@@ -35,6 +35,8 @@ from pmpo_ray.doctor.tasks import TaskReport, inspect_tasks
 from pmpo_ray.engines.hf.gpus import Gpu, GpuReport, inspect_gpus
 from pmpo_ray.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SIMULATED = ("--set", "scorer.engine=simulated", "--set", "rewriter.engine=simulated")
 H100 = Gpu("NVIDIA H100", 85 * 10**9)

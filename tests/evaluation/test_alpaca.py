@@ -40,6 +40,8 @@ from tests.engines.openai.test_generator import (
     running,
 )
 
+pytestmark = pytest.mark.slow
+
 JUDGE = MODEL
 SURE = 0.9
 INSTRUCTIONS = [f"Name {count} rivers." for count in range(1, 9)]

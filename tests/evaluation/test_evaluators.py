@@ -179,6 +179,7 @@ async def test_an_evaluator_decides_on_replies(verdict: str, right: bool, answer
 # --- what is measured ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "method"),
     [("bbh/navigate", "likelihood"), ("gsm8k", "generation"), ("alpaca_eval", "likelihood")],

@@ -74,6 +74,7 @@ def test_a_task_with_many_examples_weighs_no_more_than_one_with_few() -> None:
     assert stratified_interval([[1.0] * 1000, [0.0] * 10]).value == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_nine_of_ten_intervals_hold_the_truth() -> None:
     held = sum(
         interval.low <= 0.3 <= interval.high
@@ -153,6 +154,7 @@ def test_accuracies_are_compared_by_mcnemar_and_means_by_permutation() -> None:
     assert compare(halves, after).p_value == permutation_test(halves, after)
 
 
+@pytest.mark.slow
 def test_false_alarms_are_as_rare_as_promised() -> None:
     p_values = [compare(draw(seed, 60, 0.5), draw(1000 + seed, 60, 0.5)).p_value for seed in range(200)]
     assert sum(p < 0.05 for p in p_values) <= 20

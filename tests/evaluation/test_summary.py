@@ -77,6 +77,7 @@ def test_losses_are_compared_as_well() -> None:
     assert gain.loss.p_value < 0.05
 
 
+@pytest.mark.slow
 def test_all_tasks_together_weigh_the_same() -> None:
     [overall] = three_tasks().overall
     assert set(overall.accuracies) == {"start", "best", "description"}

@@ -85,6 +85,7 @@ def test_hidden_characters_are_escaped_in_documents(hidden: str) -> None:
     assert not any(map(is_hidden, written))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["system", "user", "plain"])
 @pytest.mark.parametrize("shots", [0, 2])
 def test_the_prompt_is_the_one_that_is_scored(tmp_path: Path, layout: Layout, shots: int) -> None:
@@ -281,6 +282,7 @@ def pmpo_export(*arguments: object, **environ: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_instruction_exactly(tmp_path: Path) -> None:
     for number in (6, 8, 9):
         run_with(tmp_path / f"run{number}", HOSTILE[number])
@@ -289,6 +291,7 @@ def test_the_command_prints_the_instruction_exactly(tmp_path: Path) -> None:
         assert done.stdout.decode() == HOSTILE[number] + "\n"
 
 
+@pytest.mark.slow
 def test_a_terminal_is_not_steered(tmp_path: Path) -> None:
     run_with(tmp_path / "run", "red \x1b[31m and \u202e back")
     ours, theirs = pty.openpty()
@@ -309,6 +312,7 @@ def test_a_terminal_is_not_steered(tmp_path: Path) -> None:
     assert shown == "red \\x1b[31m and \\u202e back\r\n"
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_file_or_a_folder(tmp_path: Path) -> None:
     run_with(tmp_path / "run", "Name it. ", more=[{"name": "own", "path": str(own_csv(tmp_path))}])
     file = tmp_path / "deep" / "prompt.txt"
@@ -323,6 +327,7 @@ def test_the_command_writes_a_file_or_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "tasks" / "own.json").is_file()
 
 
+@pytest.mark.slow
 def test_bad_calls_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
     run_with(tmp_path / "run", "Name it.", more=[{"name": "own", "path": str(own_csv(tmp_path))}])
     (tmp_path / "file").touch()
@@ -342,6 +347,7 @@ def test_bad_calls_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert pmpo_export(tmp_path / "absent").stderr.startswith(b"error: ")
 
 
+@pytest.mark.slow
 def test_a_run_in_object_storage_is_exported(tmp_path: Path, s3: str) -> None:
     run_with(tmp_path / "run", "Name it.")
     location = f"s3://runs/exported?{s3}"

@@ -22,6 +22,8 @@ from pmpo_ray.exporting import export
 from pmpo_ray.history.run_history import RunHistory
 from tests.exports import HOSTILE, run_with
 
+pytestmark = pytest.mark.slow
+
 ASKED = "Where is my parcel? {input} {{ input }}"
 LAYOUTS: tuple[Layout, ...] = ("system", "user", "plain")
 

@@ -269,6 +269,7 @@ def test_27_tasks_fit_80_columns(wide_run: RunHistory) -> None:
     assert sum("+0.0 [+0.0,+0.0]" in line for line in lines) == 27
 
 
+@pytest.mark.slow
 def test_the_command_prints_tables_or_one_object(run: RunHistory, wide_run: RunHistory) -> None:
     shown = pmpo("compare", run.location, wide_run.location)
     assert (shown.returncode, shown.stderr) == (0, "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from pmpo_ray.history.held_out import evaluated_tasks, held_out_results
 from pmpo_ray.history.run_history import load_history
 from tests.run_folders import write_run
@@ -28,6 +30,7 @@ def test_an_evaluation_counts_more_than_what_the_run_measured_at_its_end(tmp_pat
     assert (own.after.n, own.verdict, evaluated_tasks(without)) == (200, "better", {})
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_an_earlier_best_gives_no_verdict(tmp_path: Path) -> None:
     store = write_run(tmp_path / "run")
     records = store.read_rounds("tickets")

@@ -13,7 +13,10 @@ from pmpo_ray.report import write_report
 from tests.run_folders import write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install the package chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install the package chromium"),
+    pytest.mark.slow,
+]
 
 HOSTILE = (
     "</script><script>window.hacked = 1</script> \"><img src=x onerror='window.hacked = 2'> ' onmouseover='x "

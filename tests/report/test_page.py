@@ -22,6 +22,7 @@ def pmpo(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_writes_it_into_the_run_folder(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     done = pmpo("report", str(tmp_path / "run"))
@@ -29,6 +30,7 @@ def test_the_command_writes_it_into_the_run_folder(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_or_to_another_file(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     done = pmpo("report", str(tmp_path / "run"), "--output", str(tmp_path / "new" / "r.html"))
@@ -37,6 +39,7 @@ def test_or_to_another_file(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path) -> None:
     done = pmpo("report", str(tmp_path / "nothing"))
     assert (done.returncode, done.stdout) == (2, "")
@@ -47,6 +50,7 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path) -> None:
         write_report(str(tmp_path / "run"), str(tmp_path / "file" / "r.html"))
 
 
+@pytest.mark.slow
 def test_it_goes_into_a_bucket(tmp_path: Path, s3: str) -> None:
     write_run(tmp_path / "run")
     where = write_report(str(tmp_path / "run"), str(tmp_path / "r.html"))
@@ -60,6 +64,7 @@ def test_it_goes_into_a_bucket(tmp_path: Path, s3: str) -> None:
     assert Path(where).is_file()
 
 
+@pytest.mark.slow
 def test_nothing_in_it_comes_from_elsewhere(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     page = render(load_history(str(tmp_path / "run")))
@@ -81,6 +86,7 @@ def test_a_run_that_is_not_done_is_shown_as_far_as_it_got(tmp_path: Path) -> Non
     assert "the counts of its pools are written at its end" in page
 
 
+@pytest.mark.slow
 def test_verdicts_are_corrected_for_the_number_of_tasks(tmp_path: Path) -> None:
     """p = 0.012 is significant for one task, and not for five."""
     write_run(tmp_path / "one", evaluated=False)

@@ -21,7 +21,7 @@ from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Progress
 
-pytestmark = pytest.mark.usefixtures("running_ray")
+pytestmark = [pytest.mark.usefixtures("running_ray"), pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 SIMULATED = {"engine": "simulated", "model": "simulated"}
 

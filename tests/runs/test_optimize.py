@@ -24,7 +24,7 @@ from pmpo_ray.errors import DataError, EngineError, ResourceError, RunFolderErro
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Progress
 
-pytestmark = pytest.mark.usefixtures("running_ray")
+pytestmark = [pytest.mark.usefixtures("running_ray"), pytest.mark.slow]
 SIMULATED = {"engine": "simulated", "model": "simulated"}
 
 

@@ -116,11 +116,13 @@ def location(tmp_path: Path) -> str:
     return str(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_refused_with_the_name_of_the_first(location: str) -> None:
     with other_driver(location) as first:
         assert says_who_holds(refusal(location), location, first.pid)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_does_not_stop_the_next_one(location: str) -> None:
     with other_driver(location) as first:
         kill(first)
@@ -250,11 +252,13 @@ def stored(folder: Folder, clock: Clock, driver: Driver) -> StoredLease:
     return StoredLease(folder, driver, clock=lambda: clock.now, sleep=clock.sleep)
 
 
+@pytest.mark.slow
 def test_in_s3_a_live_driver_is_not_disturbed(remote: str) -> None:
     with other_driver(remote) as first:
         assert says_who_holds(refusal(remote), remote.split("?")[0], first.pid)
 
 
+@pytest.mark.slow
 def test_in_s3_a_driver_that_was_killed_on_this_machine_does_not_stop_the_next_one(remote: str) -> None:
     with other_driver(remote) as first:
         kill(first)
@@ -262,6 +266,7 @@ def test_in_s3_a_driver_that_was_killed_on_this_machine_does_not_stop_the_next_o
             RunStore.create(remote, CONFIG, lease)
 
 
+@pytest.mark.slow
 def test_in_s3_the_folder_is_let_go_after_the_run_and_after_an_error(remote: str) -> None:
     folder = Folder(remote)
     with pytest.raises(ZeroDivisionError), hold(remote, REAL):
@@ -273,10 +278,12 @@ def test_in_s3_the_folder_is_let_go_after_the_run_and_after_an_error(remote: str
     assert_writes_nothing(store, "is not held any more")
 
 
+@pytest.mark.slow
 def test_in_s3_one_of_some_that_start_at_the_same_moment_gets_it(remote: str) -> None:
     assert sum(at_the_same_moment(remote, 4)) == 1
 
 
+@pytest.mark.slow
 def test_a_lease_beats_by_itself_and_says_nothing_but_who_holds(remote: str) -> None:
     folder = Folder(remote)
     with hold(remote, REAL):
@@ -287,6 +294,7 @@ def test_a_lease_beats_by_itself_and_says_nothing_but_who_holds(remote: str) -> 
         assert set(json.loads(content)) == {"token", "host", "pid", "since", "machine", "beat"}
 
 
+@pytest.mark.slow
 def test_a_lease_does_not_stand_among_the_files_of_a_run(remote: str) -> None:
     with hold(remote, REAL) as lease:
         store = RunStore.create(remote, CONFIG, lease)
@@ -298,6 +306,7 @@ def test_a_lease_does_not_stand_among_the_files_of_a_run(remote: str) -> None:
             store.write_file(LEASE_FILE, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [elsewhere("a").encode(3), b"", b"{", b"[]", b'{"token": "a"}', b"\xff", b"null"]
 )
@@ -323,6 +332,7 @@ def test_a_driver_that_ends_during_the_watch_is_replaced_at_once(remote: str) ->
     assert clock.now - began < SETTLE_SECONDS + 2
 
 
+@pytest.mark.slow
 def test_a_driver_that_was_taken_over_writes_no_round_any_more(remote: str) -> None:
     clock, later = Clock(), Clock()
     first, second = (
@@ -671,6 +681,7 @@ def history(seed: int, faults: Faults, starts: float, released: float) -> list[t
     return events
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "faults",
     [Faults(), Faults(slow=0.2), Faults(slow=0.1, fail=0.1), Faults(slow=0.1, pause=0.05, fail=0.02)],

@@ -158,6 +158,7 @@ def records(draw: st.DrawFn) -> RoundRecord:
     )
 
 
+@pytest.mark.slow
 @given(records())
 @settings(deadline=None, max_examples=200)
 def test_a_round_survives_its_file_exactly(record: RoundRecord) -> None:
@@ -178,6 +179,7 @@ def test_rounds_are_read_in_order_and_task_by_task(store: RunStore) -> None:
     assert again.config_yaml() == CONFIG
 
 
+@pytest.mark.slow
 @given(any_text.filter(lambda text: not any(0xDC00 <= ord(char) < 0xE000 for char in text)), any_float)
 @example("cut emoji \ud83d, \x1aD83D, \\ud83d", float("inf"))
 @settings(deadline=None)
@@ -570,6 +572,7 @@ def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_killed_writers_leave_only_whole_files(store: RunStore) -> None:
     draw = random.Random(0)
     report = folder_of(store) / "report.html"
@@ -605,6 +608,7 @@ except RunFolderError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_leaves_nothing_of_the_file(store: RunStore) -> None:
     output, errors = run_python(FULL_DISK, store.location).communicate(timeout=120)
     assert errors == ""
@@ -665,6 +669,7 @@ def bits(score: ExampleScore) -> list[object]:
     return [score.context_tokens, *((struct.pack("d", item.logprob), item.tokens) for item in answers)]
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.binary(min_size=16, max_size=16), example_scores, max_size=20))
 @example({b"k" * 16: ExampleScore(AnswerScore(-0.0, 1), (AnswerScore(0.0, 1), AnswerScore(5e-324, 2)), 3)})
 def test_scores_survive_their_file_bit_for_bit_and_in_order(scores: dict[bytes, ExampleScore]) -> None:
@@ -745,6 +750,7 @@ def test_scores_that_cannot_be_written_are_named(store: RunStore) -> None:
 # Object storage: a real S3 server on loopback.
 
 
+@pytest.mark.slow
 def test_a_run_folder_in_s3_keeps_everything(s3: str, s3_port: int) -> None:
     location = f"s3://runs/my%20team/run%231?{s3}"
     assert not RunStore.exists(location)
@@ -799,6 +805,7 @@ def test_scores_in_s3_are_added_and_joined(s3: str) -> None:
     assert RunStore.open(store.location).join_scores() == packed_scores(0, 4)
 
 
+@pytest.mark.slow
 def test_storage_that_does_not_answer_is_named() -> None:
     server = "scheme=http&endpoint_override=127.0.0.1:1&retry_limit_seconds=1"
     with pytest.raises(RunFolderError, match=r"cannot read 'gs://runs/run/config\.yaml'") as error:

@@ -115,6 +115,7 @@ def test_the_bbh_rows_whose_options_were_cut_at_commas_get_whole_titles(data_dir
     assert "rita, sue and box too" in by_target["rita, sue and bob poo"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gsm8k", "aqua"])
 def test_no_negative_of_a_worked_solution_comes_to_the_right_result(name: str, data_dir: Path) -> None:
     task = load_task(TaskConfig(name=name), str(data_dir), seed=0)

@@ -48,6 +48,7 @@ def test_all_registered_names_are_listed_with_and_without_files(data_dir: Path, 
         list_tasks(str(tmp_path / "absent"))
 
 
+@pytest.mark.slow
 def test_a_listing_counts_what_loading_gives(tasks: dict[str, Task], data_dir: Path) -> None:
     for listing in list_tasks(str(data_dir)):
         task = tasks[listing.task]
@@ -193,6 +194,7 @@ for name in ("gsm8k", "bbh/navigate"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["unreachable", "offline"])
 def test_a_hub_that_cannot_be_read_is_one_line_that_says_what_to_do(setting: str, tmp_path: Path) -> None:
     environment = {"HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
@@ -228,6 +230,7 @@ for setting in ({"hub_split": "test"}, {"columns": ColumnsConfig()}):
 """
 
 
+@pytest.mark.slow
 def test_a_hub_data_set_of_ones_own_loads_with_label_names(tmp_path: Path) -> None:
     folder = tmp_path / "weather"
     folder.mkdir()

@@ -148,6 +148,7 @@ def test_too_few_rows_are_an_error_that_says_how_many() -> None:
         split_task(_task([(str(n), "a") for n in range(9)]), SplitConfig(train_max=2), seed=0)
 
 
+@pytest.mark.slow
 def test_every_real_task_splits_by_the_papers_rule(data_dir: Path) -> None:
     for listing in list_tasks(str(data_dir)):
         task = load_task(TaskConfig(name=listing.task), str(data_dir), seed=0)

@@ -590,6 +590,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_replies_come_to_an_end(piece: str) -> None:
     for read in (LETTER, VALIDITY, YES_NO, TICKET, NUMBER, SORTED, CLOSING, CAPITAL):
@@ -622,6 +623,7 @@ def _ways_to_answer(task: Task, reader: AnswerReader, example: Example) -> Itera
         yield example.input.rpartition(":")[2] + " " + example.target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [
@@ -647,6 +649,7 @@ def test_every_target_of_the_real_data_is_read(data_dir: Path, name: str, kinds:
             assert reader.right(answer, example)
 
 
+@pytest.mark.slow
 def test_the_kinds_of_all_bbh_rows(data_dir: Path) -> None:
     """Three options of two subtasks contain commas, and the files cut their lists there."""
     kinds: Counter[str] = Counter()
