@@ -3,10 +3,10 @@
     python -m benchmarks.classification --data-dir DIR [--model NAME_OR_FILE ...] [--seeds 0 1 2]
         [--task NAME ...] [--runs FOLDER] [--set KEY=VALUE ...] [--json FILE]
 
-For every model and seed one run of all tasks (`pmpo optimize`), which is then evaluated on the tasks'
-held-out examples (`pmpo evaluate`); a run that is already in FOLDER is continued or taken as it is. Prints a
-table with every run and the mean over seeds, and the strongest free instruction beside it. The file of
---json keeps its rows of other models, seeds and tasks. Without --model: SmolLM2-135M.
+For every model and seed it makes one run of all tasks (`pmpo optimize`) and evaluates it on the tasks'
+held-out examples (`pmpo evaluate`). A run that is already in FOLDER is continued, or used as it is if
+finished. Prints a table of all runs with the means over seeds and the strongest free instructions. The file
+of --json keeps its rows of other models, seeds and tasks. Without --model: SmolLM2-135M.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.packaged_models import available_model
 from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.config.loading import load_config
 from pmpo_ray.config.overrides import parse_overrides
-from pmpo_ray.evaluation.statistics import Comparison, compare, holm
+from pmpo_ray.evaluation.statistics import LEVEL, Comparison, compare, holm
 from pmpo_ray.store import RunStore
 
 CONFIG = Path(__file__).parents[1] / "configs" / "classification.yaml"
@@ -38,10 +38,10 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True, help="folder of the benchmark files")
     parser.add_argument("--model", nargs="+", default=[DEFAULT_MODEL])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--task", nargs="+", help="of the configuration's tasks; all without it")
+    parser.add_argument("--task", nargs="+", help="tasks of the configuration (default: all)")
     parser.add_argument("--runs", type=Path, default=Path("runs/classification"))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration")
-    parser.add_argument("--json", type=Path, help="put the rows there, too")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
     settings = [f"data_dir={json.dumps(arguments.data_dir)}", *arguments.set]
     if arguments.task:
@@ -52,7 +52,7 @@ def main() -> None:
         for seed in arguments.seeds
         for row in measured(model, seed, arguments.runs, settings)
     ]
-    rows.sort(key=place)
+    rows.sort(key=identity)
     print(table(rows))
     for model in dict.fromkeys(row["model"] for row in rows):
         print(f"\n{model}: {verdict([row for row in rows if row['model'] == model])}")
@@ -61,14 +61,14 @@ def main() -> None:
 
 
 def measured(model: str, seed: int, runs: Path, settings: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a task of a run."""
+    """Make and evaluate one run; return one row per task."""
     name = Path(model).stem if model.endswith(".gguf") else model.rpartition("/")[2]
     folder = runs / f"{name}-{seed}"
     settings = [*settings, f"model={json.dumps(available_model(model))}", f"seed={seed}"]
     sets = [part for setting in settings for part in ("--set", setting)]
     run("optimize", str(CONFIG), "--run-dir", str(folder), *sets, "--json")
     baselines = [part for baseline in BASELINES for part in ("--baseline", baseline)]
-    found = json.loads(run("evaluate", str(folder), *baselines, "--format", "json"))
+    summary = json.loads(run("evaluate", str(folder), *baselines, "--format", "json"))
     results = RunStore.open(str(folder)).read_evaluation() or ()
     values = {
         (one.condition.task, one.condition.name): {o.example: float(o.right) for o in one.outcomes}
@@ -76,26 +76,31 @@ def measured(model: str, seed: int, runs: Path, settings: Sequence[str]) -> list
     }
     split = load_config(str(CONFIG), parse_overrides(settings)).split
     return [
-        task_row(name, seed, task, found, values, split.train_max + split.validation)
-        for task in dict.fromkeys(row["task"] for row in found["rows"])
+        task_row(name, seed, task, summary, values, split.train_max + split.validation)
+        for task in dict.fromkeys(row["task"] for row in summary["rows"])
     ]
 
 
 def run(*arguments: str) -> str:
-    """Standard output of a `pmpo` command."""
-    done = subprocess.run(
+    """Run a `pmpo` command, and return its standard output."""
+    process = subprocess.run(
         [sys.executable, "-m", "pmpo_ray", *arguments], stdout=subprocess.PIPE, text=True, check=True
     )
-    return done.stdout
+    return process.stdout
 
 
 def task_row(
-    model: str, seed: int, task: str, found: dict[str, Any], values: dict[tuple[str, str], Any], n_train: int
+    model: str,
+    seed: int,
+    task: str,
+    summary: dict[str, Any],
+    values: dict[tuple[str, str], Any],
+    n_train: int,
 ) -> dict[str, Any]:
-    """What came out for a task. `low` and `high` are the ends of the 95% interval of the gain in accuracy,
-    `p_value` that of no gain (McNemar's exact test), for this run alone."""
-    rows = {row["name"]: row for row in found["rows"] if row["task"] == task}
-    gains = {gain["against"]: gain for gain in found["gains"] if gain["task"] == task}
+    """The results of one run on a task. `low` and `high` are the ends of the 95% interval of the gain in
+    accuracy, `p_value` is that of McNemar's exact test, for this run alone."""
+    rows = {row["name"]: row for row in summary["rows"] if row["task"] == task}
+    gains = {gain["against"]: gain for gain in summary["gains"] if gain["task"] == task}
     gain = gains["start"]["accuracy"]
     free = gains["free"]["other"]
     return {
@@ -117,7 +122,7 @@ def task_row(
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown, with the mean over the seeds of each model and task and a test of that mean."""
+    """The rows as Markdown, with the mean over seeds for each model and task, and a test of that mean."""
     lines = [
         "| model | task | seed | n | start | best | gain [95%] | p | strongest free |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -141,35 +146,36 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def over_seeds(rows: Sequence[dict[str, Any]]) -> Comparison:
-    """Best against start over all seeds: an example that several runs were tested on counts once, with the
-    mean of its values."""
+    """The best instruction compared with the start over all seeds. An example that is in several test parts
+    counts once, with the mean of its values."""
     pairs: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         before, after = row["values"]
         for example in before:
             pairs.setdefault(example, []).append((before[example], after[example]))
     return compare(
-        [fmean(before for before, _ in found) for found in pairs.values()],
-        [fmean(after for _, after in found) for found in pairs.values()],
+        [fmean(before for before, _ in values) for values in pairs.values()],
+        [fmean(after for _, after in values) for values in pairs.values()],
     )
 
 
-def place(row: dict[str, Any]) -> tuple[str, str, int]:
-    """What a row is about; there is one of each."""
+def identity(row: dict[str, Any]) -> tuple[str, str, int]:
+    """The model, task and seed of a row, which identify it."""
     return row["model"], row["task"], row["seed"]
 
 
 def write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Put the rows into the file, in place of those about the same."""
-    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    found += [{key: value for key, value in row.items() if key != "values"} for row in rows]
-    content = sorted({place(row): row for row in found}.values(), key=place)
+    """Write the rows to the file. They replace rows of the same model, task and seed."""
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    kept += [{key: value for key, value in row.items() if key != "values"} for row in rows]
+    content = sorted({identity(row): row for row in kept}.values(), key=identity)
     file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def line(
     model: str, task: str, seed: str, n: int, row: dict[str, Any], ends: tuple[float, float], p: float
 ) -> str:
+    """One line of the table."""
     before, after = row["accuracy_before"], row["accuracy_after"]
     gain = f"{(after - before) * 100:+.1f} [{ends[0] * 100:+.1f}, {ends[1] * 100:+.1f}]"
     free = f"{row['accuracy_free']:.1%} {row['strongest_free']}".strip()
@@ -177,12 +183,12 @@ def line(
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """On how many tasks the mean over seeds rose significantly, after Holm's correction for the tasks."""
+    """The numbers of tasks whose mean over seeds changed significantly, after Holm's correction."""
     groups = [[row for row in rows if row["task"] == task] for task in dict.fromkeys(r["task"] for r in rows)]
     over = [over_seeds(group) for group in groups]
-    adjusted = holm([found.p_value for found in over])
-    rose = sum(p < 0.05 and found.difference.value > 0 for p, found in zip(adjusted, over, strict=True))
-    fell = sum(p < 0.05 and found.difference.value < 0 for p, found in zip(adjusted, over, strict=True))
+    adjusted = holm([comparison.p_value for comparison in over])
+    changes = [c.difference.value for p, c in zip(adjusted, over, strict=True) if p < LEVEL]
+    rose, fell = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
     return f"accuracy rose significantly on {rose} of {len(groups)} tasks and fell significantly on {fell}"
 
 

@@ -1,7 +1,7 @@
-"""What the paper reports (arXiv 2505.16307v2): accuracies and win rates in percent, step scores from 0 to 1.
+"""The paper's results (arXiv 2505.16307v2): accuracies and win rates in percent, step scores from 0 to 1.
 
-Names of instructions are those of `pmpo evaluate`: answer_only is the paper's AO, step_by_step its CoT (and
-the start of every optimisation), rephrase RaR, step_back Step-Back, best PMPO.
+Instructions have the names of `pmpo evaluate`: answer_only is the paper's AO, step_by_step its CoT (and the
+start of every optimisation), rephrase RaR, step_back Step-Back, best PMPO.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ TRANSFER: tuple[tuple[float, ...], ...] = (
     (91.2, 94.8, 89.6, 96.0, 95.6),
     (97.2, 94.8, 95.2, 97.2, 98.0),
 )
-"""BBH navigate: row, the model that answers; column, the model that the instruction was optimised on."""
+"""BBH navigate. Rows: the model that answers. Columns: the model that the instruction was optimised for."""
 
 ABLATION: Figures = {"full": 80.63, "no-tim": 79.05, "no-tim-bca": 77.96, "no-tim-bca-prefloss": 76.74}
 """BBH, cumulative."""
