@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from pmpo_ray.search.gate import normalise
 from pmpo_ray.types import RoundRecord, ScoredCandidate, SegmentImportance
 
+MASK_DROP = "mask_drop"
+"""The operator of candidates that mask analysis makes."""
+
 
 class FinishedRounds:
     """The records of a search, and three indexes over them: `known` holds the normalised texts that may not
@@ -33,6 +36,12 @@ class FinishedRounds:
         for scored in record.candidates:
             self.known.add(normalise(scored.candidate.text))
             self.losses[scored.candidate.text] = scored.loss
+        # A proposal that could not be scored is not scored again; a masked text never was a proposal.
+        self.known.update(
+            normalise(refusal.text)
+            for refusal in record.refusals
+            if refusal.status == "failed" and refusal.operator != MASK_DROP
+        )
         for row in record.segments:
             self.importances[row.candidate] = (*self.importances.get(row.candidate, ()), row)
 

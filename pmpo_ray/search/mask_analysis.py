@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import EngineError
+from pmpo_ray.search.finished_rounds import MASK_DROP
 from pmpo_ray.search.gate import normalise
 from pmpo_ray.search.masking import mask_prompt, parse_masked, rule_segments, without
 from pmpo_ray.search.round import Round
@@ -37,7 +38,7 @@ async def analyse(current: Round) -> None:
     unscored: dict[str, Candidate] = {}
     for parent, _, _, text in masked:
         if text not in finished.losses and text not in unscored:
-            unscored[text] = current.child(parent, text, "mask_drop")
+            unscored[text] = current.child(parent, text, MASK_DROP)
     scored = await score_all(list(unscored.values()), current)
     # A copy: beyond this round only what its record keeps is remembered, as in a continued search.
     losses = finished.losses | {one.candidate.text: one.loss for one in scored}

@@ -1,10 +1,10 @@
-"""One task's search, over the simulated engine: what a round does, and that it can be continued."""
+"""The search of one task over the simulated engine: its rounds, and how it continues."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -31,14 +31,14 @@ from pmpo_ray.types import (
 
 @dataclass
 class LocalScorer:
-    """A ScoreClient around an engine of this process; notes what it was asked for."""
+    """A ScoreClient around an engine of this process; it notes its requests."""
 
     engine: SimulatedScorer = field(default_factory=lambda: SimulatedScorer("simulated"))
     seen: list[tuple[str, tuple[Example, ...]]] = field(default_factory=list)
 
     async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
         self.seen.append((request.instruction, request.examples))
-        # Answers arrive in an order of their own, as from a pool.
+        # Replies arrive in another order than the requests, as from a pool.
         await asyncio.sleep((hash(request.instruction) % 7) / 10_000)
         return self.engine.score(request).scores
 
@@ -55,7 +55,7 @@ class LocalGenerator:
 
 
 class RefusingScorer(LocalScorer):
-    """Can't score instructions that hold a certain word: a request at fault, not a replica."""
+    """Cannot score instructions that contain a certain word: the request is at fault, not the replica."""
 
     async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
         if "step" in request.instruction:
@@ -136,7 +136,7 @@ async def test_a_round_analyses_rewrites_for_the_hardest_and_keeps_every_reason(
     assert all(refusal.reason for refusal in refused)
 
 
-async def test_refused_rewrites_are_asked_for_again_a_bounded_number_of_times() -> None:
+async def test_refused_rewrites_are_requested_again_a_bounded_number_of_times() -> None:
     none = await search_task(setup_of(rounds=1, reasks=0))
     more = await search_task(setup_of(rounds=1, reasks=3))
     assert len(more.records[1].candidates) > len(none.records[1].candidates)
@@ -158,13 +158,17 @@ async def test_no_text_is_scored_twice_and_no_test_example_is_ever_seen() -> Non
 
 @pytest.mark.parametrize("stop_at", [0, 1, 2])
 @pytest.mark.parametrize("population", [1, 3])
-async def test_a_continued_search_equals_an_undisturbed_one(stop_at: int, population: int) -> None:
-    whole = await search_task(setup_of(population=population))
+@pytest.mark.parametrize("scorer", [LocalScorer, RefusingScorer])
+async def test_a_continued_search_equals_an_undisturbed_one(
+    stop_at: int, population: int, scorer: type[LocalScorer]
+) -> None:
+    settings = {"population": population, "variants": 4, "hard_examples": 4}
+    whole = await search_task(setup_of(scorer(), **settings))
     kept: list[RoundRecord] = []
     with pytest.raises(DriverDiedError):
-        await search_task(setup_of(population=population, die_after=stop_at, kept=kept))
+        await search_task(setup_of(scorer(), die_after=stop_at, kept=kept, **settings))
     assert len(kept) == stop_at + 1
-    continued = await search_task(setup_of(population=population), kept)
+    continued = await search_task(setup_of(scorer(), **settings), kept)
 
     def content(records: Sequence[RoundRecord]) -> list[object]:
         return [
@@ -184,7 +188,7 @@ async def test_a_population_keeps_several_lineages_of_candidates() -> None:
     assert all(parents.count(parent) <= 2 for parent in parents if parent is not None)
 
 
-async def test_the_ablation_switches_change_what_is_asked() -> None:
+async def test_the_ablation_switches_change_the_requests() -> None:
     scorer, generator = LocalScorer(), LocalGenerator()
     plain = await search_task(setup_of(scorer, generator, rounds=1, masking="off"))
     assert not plain.records[1].segments
@@ -206,6 +210,47 @@ async def test_a_candidate_that_cannot_be_scored_fails_alone() -> None:
     assert failed
     assert all("too long" in refusal.reason for refusal in failed)
     assert outcome.stopped == "rounds"
+
+
+class BrokenScorer(LocalScorer):
+    """Fails on the first candidate after the start instruction; counts the requests that it cancelled."""
+
+    cancelled = 0
+
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+        self.seen.append((request.instruction, request.examples))
+        if len(self.seen) == 1:
+            return self.engine.score(request).scores
+        if len(self.seen) == 2:
+            raise DriverDiedError
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        raise AssertionError("a request outlived the search")
+
+
+async def test_an_error_that_ends_the_search_cancels_its_outstanding_requests() -> None:
+    scorer = BrokenScorer()
+    with pytest.raises(DriverDiedError):
+        await search_task(setup_of(scorer))
+    assert len(scorer.seen) == 2 + scorer.cancelled
+
+
+async def test_rounds_are_held_once_and_without_the_scores_of_past_candidates() -> None:
+    lengths: list[int] = []
+
+    async def keep(record: RoundRecord, rounds: Sequence[RoundRecord]) -> None:
+        assert all(scored.scores for scored in record.candidates)
+        assert (rounds[-1].round, rounds[-1].survivors) == (record.round, record.survivors)
+        assert all(scored.scores for scored in rounds[-1].scored_survivors)
+        assert not any(scored.scores for earlier in rounds[:-1] for scored in earlier.candidates)
+        lengths.append(len(rounds))
+
+    outcome = await search_task(replace(setup_of(population=2), keep=keep))
+    assert lengths == [1, 2, 3, 4]
+    assert len(outcome.records) == 4
 
 
 class NarrowGenerator(LocalGenerator):
