@@ -1,1 +1,15 @@
-"""The search for one task: operators, gate, losses and selection. Pure: no Ray, no files, no clock."""
+"""The search of one task: the method, without Ray, files or a clock.
+
+In the order of a round:
+
+- `setup`: the inputs of a search.
+- `loop`: Algorithm 1, round by round, and the outcome.
+- `finished_rounds`, `round`: what earlier rounds left, and the round in the making.
+- `mask_analysis`, `masking`: the importance of every segment; splitting an instruction, removing a segment.
+- `propose`, `rewrite`, `operators`: the new candidates of a round, by rewriting and by custom operators.
+- `meta_prompts`: the prompts for rewriting, and the parsing of the replies.
+- `gate`: the texts that may become candidates.
+- `scoring`, `objectives`, `calibration`: losses from log-likelihoods, minus the bias towards labels if set.
+- `selection`: survivors, hard cases, ids, and the end of a search.
+- `seeds`: seeds of samples.
+"""

@@ -1,8 +1,8 @@
-"""The optimisation of one task, round by round (paper: Algorithm 1), over the protocols alone.
+"""The optimisation of one task, round by round (paper: Algorithm 1), over the protocols only.
 
 Invariants:
 - A round depends on the rounds before it, the seed and the replies of the engines, not on the order in which
-  replies arrive. So a search that is continued from its records goes on as if it had never stopped.
+  replies arrive. So a search that is continued from its records continues as if it had never stopped.
 - The search sees only training examples and shots, never the test part.
 - A rewrite whose text was scored before is refused as a duplicate, not scored again.
 - Every round is held once; of the stored rounds only the last survivors' scores are held in memory.

@@ -1,4 +1,4 @@
-"""An objective of your own: a function from the scores of one example to its loss, lower for better.
+"""A custom objective: a function from the scores of one example to its loss; lower is better.
 
 optimize(data, objective=hinge)
 search: {objective: "custom_objective:hinge"}      in a configuration
@@ -10,11 +10,11 @@ from pmpo_ray import AnswerScore, ExampleScore
 
 
 def hinge(score: ExampleScore) -> float:
-    """How far the target is from leading the likeliest wrong answer by half a nat a token."""
+    """The margin that the target lacks to lead the likeliest wrong answer by half a nat per token."""
     rivals = [per_token(answer) for answer in score.negatives]
     return max(0.0, 0.5 - per_token(score.target) + max(rivals, default=0.0))
 
 
 def per_token(answer: AnswerScore) -> float:
-    """The answer's log-likelihood in nats a token."""
+    """The log-likelihood of the answer in nats per token."""
     return answer.logprob / answer.tokens

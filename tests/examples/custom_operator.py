@@ -1,4 +1,4 @@
-"""Operators of your own: what proposes new instructions in every round, beside rewriting or in its place.
+"""Custom operators: they propose new instructions in every round, in addition to rewriting or instead of it.
 
 optimize(data, operators=["rewrite", Shorten, without_harm])
 search: {operators: [rewrite, "custom_operator:Shorten"]}      in a configuration
@@ -10,7 +10,7 @@ from pmpo_ray import GenerateRequest, ProposalContext
 
 
 class Shorten:
-    """Asks the rewriter for two shorter versions."""
+    """Request two shorter versions from the rewriter."""
 
     async def propose(self, context: ProposalContext) -> list[str]:
         request = GenerateRequest(
@@ -25,7 +25,7 @@ class Shorten:
 
 
 def without_harm(context: ProposalContext) -> list[str]:
-    """Leaves out every part that raises the loss; a function is enough where there is nothing to wait for."""
+    """Leave out every part that raises the loss. An operator that does not wait can be a plain function."""
     text = context.parent.candidate.text
     harmful = [row.segment for row in context.importances if row.importance < 0]
     for segment in sorted(harmful, key=lambda segment: -segment.start):

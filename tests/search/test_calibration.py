@@ -1,4 +1,4 @@
-"""Scores of labels less what the labels score behind inputs without content."""
+"""Contextual calibration: scores of labels less their scores after inputs without content."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ EXAMPLES = tuple(
 )
 
 
-def leaning(towards: Mapping[str, float] = MappingProxyType({})) -> Scores:
-    """Finds answers likelier by what they share with the input, and by a leaning to labels."""
+def biased(bias: Mapping[str, float] = MappingProxyType({})) -> Scores:
+    """A scorer that prefers answers that share letters with the input, and has a bias towards labels."""
 
     def table(text: str, answer: str) -> float:
         evidence = 0.0 if text in CONTENT_FREE else len(set(text) & set(answer)) / 10
-        return evidence - 3 + towards.get(answer, 0.0)
+        return evidence - 3 + bias.get(answer, 0.0)
 
     return Scores(table)
 
@@ -43,20 +43,20 @@ def quiet(progress: Progress) -> None:
 
 
 @given(st.dictionaries(st.sampled_from(LABELS), st.floats(-5, 5)))
-def test_a_leaning_to_labels_changes_no_loss(towards: dict[str, float]) -> None:
+def test_a_bias_towards_labels_changes_no_loss(bias: dict[str, float]) -> None:
     objective = make_objective("preference", beta=1.0, per_token=False)
-    fair = asyncio.run(calibrated(leaning(), TASK).score(ScoreRequest("Which desk?", EXAMPLES)))
-    found = asyncio.run(calibrated(leaning(towards), TASK).score(ScoreRequest("Which desk?", EXAMPLES)))
+    fair = asyncio.run(calibrated(biased(), TASK).score(ScoreRequest("Which desk?", EXAMPLES)))
+    found = asyncio.run(calibrated(biased(bias), TASK).score(ScoreRequest("Which desk?", EXAMPLES)))
     assert [objective(score) for score in found] == pytest.approx([objective(score) for score in fair])
 
 
-async def test_the_inputs_without_content_are_paid_for_and_go_along_in_one_call() -> None:
-    inner = leaning()
+async def test_the_inputs_without_content_are_scored_in_the_same_call_and_counted() -> None:
+    inner = biased()
     scorer = calibrated(inner, TASK)
     plain = await inner.score(ScoreRequest("Which desk?", EXAMPLES))
     found = await scorer.score(ScoreRequest("Which desk?", EXAMPLES))
     again = await scorer.score(ScoreRequest("Whose is it?", EXAMPLES))
-    assert [[e.input for e in asked] for asked in inner.asked[1:]] == [
+    assert [[e.input for e in examples] for examples in inner.asked[1:]] == [
         [*(e.input for e in EXAMPLES), *CONTENT_FREE]
     ] * 2
     assert inner.asked[1] is inner.asked[2]
@@ -68,7 +68,7 @@ async def test_the_inputs_without_content_are_paid_for_and_go_along_in_one_call(
 
 async def test_answers_that_are_no_labels_keep_their_scores_and_other_tasks_their_scorer() -> None:
     odd = Example("odd", "late parcel", "shipping", ("none of these",))
-    inner = leaning({"shipping": 2.0})
+    inner = biased({"shipping": 2.0})
     [score] = await calibrated(inner, TASK).score(ScoreRequest("Which desk?", (odd,)))
     [plain] = await inner.score(ScoreRequest("Which desk?", (odd,)))
     assert score.negatives == plain.negatives
@@ -85,7 +85,7 @@ async def test_the_simulated_engine_is_calibrated_alike_in_every_part() -> None:
 
 
 @pytest.mark.usefixtures("running_ray")
-def test_a_calibrated_search_is_evaluated_so_unless_told_otherwise(tmp_path: Path) -> None:
+def test_a_calibrated_search_is_evaluated_with_calibration_by_default(tmp_path: Path) -> None:
     losses = {}
     for calibrate in (False, True):
         folder = str(tmp_path / str(calibrate))

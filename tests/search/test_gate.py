@@ -1,4 +1,4 @@
-"""Which texts may become candidates."""
+"""The gate: the texts that may become candidates."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_talk_about_the_prompt_is_refused(text: str) -> None:
     assert reason(text) == "talks about the prompt"
 
 
-def test_what_the_current_instruction_holds_is_not_held_against_its_rewrite() -> None:
+def test_a_rewrite_is_not_refused_for_passages_of_the_current_instruction() -> None:
     current = "Fill in the <mask> in the sentence. Expected output: one word."
     assert reason("Find the word for <mask>. Expected output: one word.", allowed=current) is None
     assert reason("Find the word for <mask></prompt>.", allowed=current) == "holds tags"
@@ -146,14 +146,14 @@ def test_seven_words_in_a_row_are_no_copy() -> None:
 
 
 def test_words_of_the_current_instruction_are_no_copy() -> None:
-    said = "three pens for two euros each and pays with a note"
-    assert reason(f"Suppose {said}.", allowed=f"Imagine {said}!") is None
+    shared = "three pens for two euros each and pays with a note"
+    assert reason(f"Suppose {shared}.", allowed=f"Imagine {shared}!") is None
 
 
-def test_words_that_several_examples_share_are_the_tasks_own() -> None:
-    asked = "Which of these statements follows from what was said before?"
-    rows = [Example(f"e{n}", f"Premise {n} holds here. {asked}", "yes") for n in range(3)]
-    text = f"You will be asked: {asked} Answer yes or no."
+def test_words_that_several_examples_share_belong_to_the_task() -> None:
+    question = "Which of these statements follows from what was said before?"
+    rows = [Example(f"e{n}", f"Premise {n} holds here. {question}", "yes") for n in range(3)]
+    text = f"You will be asked: {question} Answer yes or no."
     assert refusal_reason(text, known=set(), examples=rows, max_chars=4000) is None
     assert refusal_reason(text, known=set(), examples=rows[:2], max_chars=4000) == "copies example e0"
 

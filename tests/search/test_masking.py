@@ -125,6 +125,7 @@ def wrapped(text: str, segments: tuple[Segment, ...]) -> str:
     return f"Sure.\n<prompt>\n{text}\n</prompt>\n"
 
 
+@pytest.mark.slow
 @given(texts.filter(lambda text: text.strip() and "<" not in text), st.integers(1, 6))
 def test_a_faithful_segmentation_round_trips(text: str, limit: int) -> None:
     segments = rule_segments(text, limit)

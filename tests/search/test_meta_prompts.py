@@ -1,4 +1,4 @@
-"""The meta-prompts and the reading of answers to them."""
+"""The meta-prompts and the parsing of the replies."""
 
 from __future__ import annotations
 
