@@ -38,10 +38,11 @@ FIRST = (
     "benchmarks/test_paper.py",
     "runs/test_optimize.py",
     "actors/test_vllm.py",
-    "engines/vllm/test_scorer_and_generator.py",
     "runs/test_evaluate.py",
     "cluster/test_ray_jobs.py",
     "actors/test_pool.py",
+    "engines/vllm/test_scorer.py",
+    "engines/vllm/test_generator.py",
     "engines/weights/test_resolve.py",
 )
 

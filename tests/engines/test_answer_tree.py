@@ -105,6 +105,7 @@ def test_a_run_is_a_tree_without_branches() -> None:
     assert run_of((7, 8, 9)) == build_tree((7, 8, 9), ())
 
 
+@pytest.mark.slow
 def test_empty_questions_and_answers_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one token"):
         build_tree((), ((1,),))

@@ -32,6 +32,7 @@ def encoder(tokenizer: PreTrainedTokenizerBase) -> PromptEncoder:
 SHOTS = (Example("s", "The parcel is late.", "shipping"),)
 
 
+@pytest.mark.slow
 def test_a_system_prompt_equals_the_models_own_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
     encoder = PromptEncoder(tokenizer)
     assert encoder.layout == "system"
@@ -92,6 +93,7 @@ def test_the_prefix_is_shared_by_every_question(tokenizer: PreTrainedTokenizerBa
         assert whole.endswith(f"{question}<|im_end|>\n<|im_start|>assistant\n")
 
 
+@pytest.mark.slow
 def test_a_layout_that_the_template_lacks_is_refused_in_one_line() -> None:
     bare = smollm_tokenizer()
     bare.chat_template = None

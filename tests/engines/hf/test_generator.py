@@ -18,6 +18,8 @@ from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import EngineError
 from pmpo_ray.types import Example, GenerateRequest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def generator() -> TransformersGenerator:

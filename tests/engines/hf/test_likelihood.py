@@ -33,6 +33,8 @@ from pmpo_ray.engines.hf.likelihood import LikelihoodEngine
 from pmpo_ray.engines.hf.memory import TooLargeError
 from pmpo_ray.engines.hf.tree_attention import Kernel
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = 300
 TOLERANCE = 2e-5  # nats a token, in fp32
 TINY = {

@@ -28,6 +28,8 @@ from pmpo_ray.engines.weights.loading import load_tokenizer
 from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ConfigError, DataError, EngineError, ModelError
 
+pytestmark = pytest.mark.slow
+
 MARKER = "<extra_0>"
 PROBLEM = "Ann has 3 bags of 4 apples and eats 2. How many are left?"
 STEPS = ("There are 3 * 4 = 12 apples.", "She eats 2 of them: 12 - 2 = 10.", "The answer is 10.")

@@ -29,6 +29,8 @@ from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import EngineError
 from pmpo_ray.types import Example, ExampleScore, ScoreRequest
 
+pytestmark = pytest.mark.slow
+
 # The promise: nats a token, in fp32.
 TOLERANCE = 2e-5
 

@@ -27,6 +27,8 @@ from pmpo_ray.engines.openai.generator import OpenAIGenerator
 from pmpo_ray.errors import ConfigError, EndpointError, EngineError, ModelError
 from pmpo_ray.types import Example, GenerateRequest
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-recognisable-0123456789"
 MODEL = "org/small"
 

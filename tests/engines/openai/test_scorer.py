@@ -18,6 +18,8 @@ from pmpo_ray.errors import ConfigError, EndpointError, EngineError, ModelError
 from pmpo_ray.types import Example, ScoreRequest
 from tests.engines.openai.test_generator import Post, Reply, Server, failure, in_turn, one_line, running
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = (
     Example("a", "Is 2 even?", "yes", ("no", "not at all")),
     Example("b", "Is 3 even?", "no", ("yes",)),

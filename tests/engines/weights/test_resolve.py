@@ -30,6 +30,8 @@ from pmpo_ray.engines.weights.packaged import SMOLLM2
 from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ModelError
 
+pytestmark = pytest.mark.slow
+
 SMOLLM = SMOLLM2.name
 PARAMETERS = 134_515_008
 # How a byte-level vocabulary spells the 256 bytes: printable ones as themselves, others from U+0100 on.
