@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
+from pmpo_ray.store.tables import ESCAPE, escape, from_parquet, to_parquet, unescape
 from pmpo_ray.types import Condition, ConditionResult, Outcome
 
 _OUTCOME_FIELDS = [
@@ -81,7 +81,10 @@ def _columns(table: pa.Table, names: Sequence[str]) -> list[list[Any]]:
     for name in names:
         values = table.column(name).to_pylist()
         if name in _TEXTS:
-            values = [None if value is None else unescape(value) for value in values]
+            # Few texts, if any, are escaped, and most occur many times.
+            escaped = {value for value in set(values) if value is not None and ESCAPE in value}
+            if escaped:
+                values = [unescape(value) if value in escaped else value for value in values]
         columns.append(values)
     return columns
 

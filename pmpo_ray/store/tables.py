@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+ESCAPE = "\x1a"
+"""The character with which every escape begins."""
 _TO_ESCAPE = re.compile("[\x1a\ud800-\udfff]")
 _ESCAPED = re.compile("\x1a([0-9A-F]{4})")
 
@@ -24,7 +26,7 @@ def escape(text: str) -> str:
 
 def unescape(text: str) -> str:
     """The text of which `escape` made this one."""
-    return text if "\x1a" not in text else _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+    return text if ESCAPE not in text else _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
 
 
 def to_parquet(table: pa.Table) -> bytes:
