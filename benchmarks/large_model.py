@@ -1,4 +1,4 @@
-"""How long all scoring of one paper-sized optimisation takes with a model of a large one's shape.
+"""Time all scoring of one paper-sized optimisation with a model of a large model's shape.
 
     python -m benchmarks.large_model [--shape qwen2.5-14b|tiny] [--rounds 20] [--device cpu|cuda]
                                      [--data-dir FOLDER] [--json FILE]
@@ -7,8 +7,8 @@ A round scores 13 instructions on 50 examples of six BIG-Bench Hard tasks, and t
 one with a segment masked. The weights are random, made on the device in bf16: what is computed, and for how
 long, depends on shapes and token counts alone. Token ids are those of the default model's tokenizer.
 
-Invariant: no instruction comes twice, so that nothing is reused but what a search would reuse; every scoring
-call counts, tokenising does not.
+Invariant: no instruction occurs twice, so that only what a search would reuse is reused; every scoring call
+counts, tokenising does not.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ SHAPES: Mapping[str, Callable[[], Qwen2Config]] = {
 }
 
 KERNELS: Mapping[Device, tuple[Kernel, ...]] = {"cpu": ("matmul",), "cuda": ("sdpa", "matmul")}
-"""What a device's attention is computed with: the engine's default first, the others to compare."""
+"""Attention kernels of a device: the engine's default first, then others to compare."""
 
 MASKED = 5
-"""Segments of the parent that a round's mask analysis takes out, one at a time."""
+"""Segments of the parent that a round's mask analysis removes, one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round took: seconds over its scoring calls, and its least work."""
+    """The cost of one round: seconds over its scoring calls, and its least work."""
 
     seconds: float
     median_call_seconds: float
@@ -88,8 +88,8 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A whole optimisation's scoring. `useful_mfu` is its least work over what the device could have
-    multiplied in `seconds` at the model's shapes; `first_round_seconds` is by kernel; `fallback` is the
+    """The scoring of a whole optimisation. `useful_mfu` is its least work, divided by the work that the
+    device could do in `seconds` at the model's shapes; `first_round_seconds` is by kernel; `fallback` is the
     engine's, empty for none."""
 
     shape: str
@@ -111,7 +111,7 @@ class Outcome:
     rounds: tuple[Round, ...]
 
     def summary(self) -> str:
-        """For a reader, in a few lines."""
+        """The outcome as text of a few lines."""
         peak = "unknown" if self.peak_memory_mb is None else f"{self.peak_memory_mb:,.0f} MB"
         lines = [
             f"{self.shape}: {self.parameters / 1e9:.2f} billion random parameters, {self.dtype}, "
@@ -127,8 +127,8 @@ class Outcome:
         return "\n".join(lines)
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    arguments = _parsed(given)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _parsed(argv)
     try:
         outcome = measured(arguments.shape, arguments.rounds, arguments.device, arguments.data_dir)
     except PmpoError as error:
@@ -140,7 +140,7 @@ def main(given: Sequence[str] | None = None) -> None:
         arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _parsed(given: Sequence[str] | None) -> argparse.Namespace:
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.large_model",
         description=__doc__,
@@ -149,9 +149,9 @@ def _parsed(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", choices=tuple(SHAPES), default="qwen2.5-14b")
     parser.add_argument("--rounds", type=_positive, default=20)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir(), help="the files, with bbh/")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    return parser.parse_args(given)
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir(), help="folder with bbh/")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    return parser.parse_args(argv)
 
 
 def _positive(text: str) -> int:
@@ -165,24 +165,25 @@ def measured(
 ) -> Outcome:
     """Score `rounds` rounds on the first `examples` examples, by default on all 50.
 
-    Raises PmpoError where the device, its memory, the tokenizer or the data can't be had.
+    Raises PmpoError if the device, its memory, the tokenizer or the data is not available.
     """
     choose_device(device)
     torch.set_num_threads(os.cpu_count() or 1)
     config = SHAPES[shape]()
     sizes = model_shape(config)
     _check_room(shape, sizes, device)
-    asked = _requests(rounds, data_dir, examples)
-    works = [least_work(requests, sizes) for requests in asked]
+    requests_by_round = _requests(rounds, data_dir, examples)
+    works = [least_work(requests, sizes) for requests in requests_by_round]
     needed = _summed(works)
     rate = matmul_rates(sizes, torch.bfloat16, device).at_own_shapes(sizes, needed)
     model = random_model(config, device)
     kernel, *others = KERNELS[device]
-    engine = _warmed(model, kernel, asked[0])
-    calls = [_timed(engine, requests, device) for requests in asked]
+    engine = _warmed(model, kernel, requests_by_round[0])
+    calls = [_timed(engine, requests, device) for requests in requests_by_round]
     peak, fallback = _peak_mb(device), engine.fallback
-    del engine  # with the memory that the next one is to find
-    first = {other: _timed(_warmed(model, other, asked[0]), asked[0], device).total for other in others}
+    del engine  # and free its memory for the next one
+    warm = requests_by_round[0]
+    first = {other: _timed(_warmed(model, other, warm), warm, device).total for other in others}
     seconds = sum(timed.total for timed in calls)
     return Outcome(
         shape=shape,
@@ -193,7 +194,7 @@ def measured(
         calls=sum(len(timed.seconds) for timed in calls),
         seconds=seconds,
         median_call_seconds=statistics.median(each for timed in calls for each in timed.seconds),
-        triples=sum(map(_triples, asked)),
+        triples=sum(map(_triples, requests_by_round)),
         tokens_computed=sum(timed.tokens for timed in calls),
         unique_tokens=needed.unique_tokens,
         gflop=needed.total / 1e9,
@@ -207,8 +208,8 @@ def measured(
 
 def optimisation(rounds: int) -> tuple[tuple[str, ...], ...]:
     """The instructions that each round scores: a parent and its twelve rewrites, then the parent without each
-    of five segments. The first round's are those of the workload `round`; in later ones, each is made of as
-    many sentences, drawn from all of them. No text comes twice."""
+    of five segments. The first round's are those of the workload `round`; in later ones, each has as many
+    sentences, drawn from all of them. No text occurs twice."""
     draw = random.Random(0)
     pool = [sentence for text in INSTRUCTIONS for sentence in sentences(text)]
     seen: set[str] = set()
@@ -242,13 +243,13 @@ def random_model(config: Qwen2Config, device: Device) -> PreTrainedModel:
 
 
 def _check_room(shape: str, sizes: ModelShape, device: Device) -> None:
-    """Raise ResourceError where the weights alone don't fit, before the system ends the process."""
+    """Raises ResourceError if the weights alone don't fit, before the system kills the process."""
     needed = 2 * (sizes.body_weights + 2 * sizes.hidden * sizes.vocabulary)
-    there = torch.cuda.mem_get_info()[0] if device == "cuda" else processes.total_bytes()
-    if needed >= there:
+    available = torch.cuda.mem_get_info()[0] if device == "cuda" else processes.total_bytes()
+    if needed >= available:
         raise ResourceError(
             f"--shape {shape}: its weights take {needed / 1e9:.1f} GB, but device {device} has "
-            f"{there / 1e9:.1f} GB; use a larger device (--device cuda) or --shape tiny"
+            f"{available / 1e9:.1f} GB; use a larger device (--device cuda) or --shape tiny"
         )
 
 
@@ -277,8 +278,8 @@ class _Timed:
 
 
 def _warmed(model: PreTrainedModel, kernel: Kernel, requests: Sequence[Request]) -> LikelihoodEngine:
-    """An engine that has run once and remembers nothing."""
-    # An engine plans with the memory that is free, and what torch keeps back for reuse doesn't look free.
+    """An engine that has run once and caches nothing."""
+    # An engine plans with the free memory, which excludes memory that torch keeps for reuse.
     torch.cuda.empty_cache()
     engine = LikelihoodEngine(model, kernel=kernel)
     engine.score(requests[-1])

@@ -1,12 +1,12 @@
-"""How fast rewrites are written: vLLM beside transformers.
+"""Measure the speed of rewriting: vLLM and transformers.
 
     python -m benchmarks.rewriting [--json FILE] [--repetitions 3]
 
 12 variants of about 200 tokens for 3 hard examples, from the project's own rewriting requests: `vllm`, the
-project's vLLM generator, which is sent the three requests at once; `transformers`, the library's own
+project's vLLM generator, which gets the three requests at once; `transformers`, the library's own
 `generate` with the three prompts in one padded batch; `pmpo`, the project's transformers generator. Texts end
-where the model ends them, at 200 tokens at the latest. Every measurement is made in a process of its own,
-after a warm-up, the contestants in turns; the rows are medians.
+where the model ends them, or at 200 tokens. Every measurement runs in a separate process, after a warm-up;
+the contestants take turns; the rows are medians.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXAMPLES, VARIANTS, TOKENS = 3, 4, 200
 WARM_UP = 8
 
 
-def requests(tokens: int) -> list[GenerateRequest]:
+def rewrite_requests(tokens: int) -> list[GenerateRequest]:
     """The rewriting requests of a round of the built-in task."""
     from pmpo_ray.tasks import load_task, split_task
 
@@ -61,14 +61,14 @@ def requests(tokens: int) -> list[GenerateRequest]:
 def measure(contestant: str, dtype: str, threads: int) -> dict[str, float]:
     """Tokens and seconds of one contestant in this process."""
     write = {"vllm": _vllm, "transformers": _transformers, "pmpo": _pmpo}[contestant](dtype, threads)
-    write(requests(WARM_UP))
+    write(rewrite_requests(WARM_UP))
     began = time.perf_counter()
-    tokens = write(requests(TOKENS))
+    tokens = write(rewrite_requests(TOKENS))
     return {"tokens": tokens, "seconds": time.perf_counter() - began}
 
 
 Writer = Callable[[Sequence[GenerateRequest]], int]
-"""Answers requests; returns how many tokens it wrote."""
+"""Answers requests and returns the number of tokens written."""
 
 
 def _vllm(dtype: str, threads: int) -> Writer:
@@ -78,13 +78,13 @@ def _vllm(dtype: str, threads: int) -> Writer:
     loop = asyncio.new_event_loop()
     config = RewriterConfig.model_validate({"engine": "vllm", "dtype": dtype, "threads": threads})
     generator = VllmGenerator(loop.run_until_complete(VllmEngine.start(config, DEFAULT_MODEL)))
-    # Its processes would outlive this one.
+    # Otherwise its processes would outlive this one.
     atexit.register(generator.close)
 
-    async def write(asked: Sequence[GenerateRequest]) -> int:
-        return sum(result.tokens for result in await asyncio.gather(*map(generator.generate, asked)))
+    async def write(requests: Sequence[GenerateRequest]) -> int:
+        return sum(result.tokens for result in await asyncio.gather(*map(generator.generate, requests)))
 
-    return lambda asked: loop.run_until_complete(write(asked))
+    return lambda requests: loop.run_until_complete(write(requests))
 
 
 def _pmpo(dtype: str, threads: int) -> Writer:
@@ -92,7 +92,7 @@ def _pmpo(dtype: str, threads: int) -> Writer:
 
     config = RewriterConfig.model_validate({"engine": "transformers", "dtype": dtype, "threads": threads})
     generator = create_generator(config, DEFAULT_MODEL)
-    return lambda asked: sum(result.tokens for result in generator.generate(asked))
+    return lambda requests: sum(result.tokens for result in generator.generate(requests))
 
 
 def _transformers(dtype: str, threads: int) -> Writer:
@@ -107,22 +107,22 @@ def _transformers(dtype: str, threads: int) -> Writer:
     encoder, tokenizer = PromptEncoder(loaded.tokenizer), loaded.tokenizer
     end = encoder.end_of_turn[-1]
 
-    def write(asked: Sequence[GenerateRequest]) -> int:
-        prompts = [list(generation_prompt(encoder, request, 8192)) for request in asked]
+    def write(requests: Sequence[GenerateRequest]) -> int:
+        prompts = [list(generation_prompt(encoder, request, 8192)) for request in requests]
         batch = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
         torch.manual_seed(0)
         written = loaded.model.generate(
             **batch,
             do_sample=True,
-            temperature=asked[0].temperature,
-            top_p=asked[0].top_p,
+            temperature=requests[0].temperature,
+            top_p=requests[0].top_p,
             top_k=0,
-            num_return_sequences=asked[0].n,
-            max_new_tokens=asked[0].max_tokens,
+            num_return_sequences=requests[0].n,
+            max_new_tokens=requests[0].max_tokens,
             eos_token_id=end,
             pad_token_id=end,
         )[:, batch["input_ids"].shape[1] :]
-        # Up to and with each row's first end; what follows is padding.
+        # Tokens up to each row's first end, inclusive; the rest is padding.
         ended = (written == end).long().cumsum(dim=1)
         return int(((ended - (written == end).long()) == 0).sum())
 
@@ -135,7 +135,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the rows to")
     parser.add_argument("--repetitions", type=int, default=3, metavar="N")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
@@ -152,14 +152,14 @@ def main() -> None:
     rows = [
         {
             "contestant": name,
-            "tokens_per_s": round(median(run["tokens"] / run["seconds"] for run in found), 1),
-            "seconds": round(median(run["seconds"] for run in found), 2),
-            "tokens": median(run["tokens"] for run in found),
+            "tokens_per_s": round(median(run["tokens"] / run["seconds"] for run in results), 1),
+            "seconds": round(median(run["seconds"] for run in results), 2),
+            "tokens": median(run["tokens"] for run in results),
             "dtype": options.dtype,
             "threads": threads,
-            "runs": len(found),
+            "runs": len(results),
         }
-        for name, found in runs.items()
+        for name, results in runs.items()
     ]
     slowest = next(row["tokens_per_s"] for row in rows if row["contestant"] == "transformers")
     print(f"{'contestant':>14}  {'tokens/s':>9}  {'seconds':>8}  {'tokens':>7}  over transformers")

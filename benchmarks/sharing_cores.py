@@ -1,9 +1,10 @@
-"""What a scorer and a rewriter cost each other when they share the CPU cores of one node.
+"""Measure how much a scorer and a rewriter slow each other on the CPU cores of one node.
 
     python -m benchmarks.sharing_cores [--seconds 12] [--threads 2] [--json FILE]
 
-Each replica is a process of its own, as under Ray. Measured alone and together, for several settings of how
-long an idle OpenMP thread spins before it sleeps; actors/resources.py sets the one that loses least.
+Each replica is a separate process, as under Ray. They are measured alone and together, for several settings
+of the time that an idle OpenMP thread spins before it sleeps; actors/resources.py sets the one that loses
+least.
 Rows: {"waiting", "together", "scored_tokens_per_s", "generated_tokens_per_s"}.
 """
 
@@ -15,8 +16,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from pmpo_ray.types import Task
 
 WAITING = {
     "default": {},
@@ -32,7 +35,7 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=12.0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write the rows there, too")
+    parser.add_argument("--json", type=Path, help="file to write the rows to")
     parser.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role is not None:
@@ -41,7 +44,7 @@ def main() -> None:
     rows = []
     for name, environment in WAITING.items():
         for roles in (("scorer",), ("rewriter",), ROLES):
-            rates = together(roles, environment, arguments.threads, arguments.seconds)
+            rates = token_rates(roles, environment, arguments.threads, arguments.seconds)
             row = {
                 "waiting": name,
                 "together": len(roles) > 1,
@@ -54,10 +57,10 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def together(
+def token_rates(
     roles: tuple[str, ...], environment: dict[str, str], threads: int, seconds: float
 ) -> dict[str, float]:
-    """Tokens a second of each role, all working during the same seconds."""
+    """Tokens per second of each role, all working at the same time."""
     env = {**os.environ, **environment, "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "benchmarks.sharing_cores", "--seconds", str(seconds)]
     command += ["--threads", str(threads), "--role"]
@@ -76,7 +79,7 @@ def together(
 
 
 def replica(role: str, threads: int, seconds: float) -> None:
-    """Work for `seconds` after a line on standard input; print the tokens a second."""
+    """Work for `seconds` after a line on standard input; print the tokens per second."""
     from pmpo_ray.config.tasks import TaskConfig
     from pmpo_ray.tasks import load_task
 
@@ -92,7 +95,8 @@ def replica(role: str, threads: int, seconds: float) -> None:
     print(tokens / (time.perf_counter() - began))
 
 
-def scoring(task: Any, threads: int) -> Any:
+def scoring(task: Task, threads: int) -> Callable[[int], int]:
+    """Work of a scorer: score an instruction that no earlier call had; return the tokens computed."""
     from pmpo_ray.config.engines import DEFAULT_MODEL, ScorerConfig
     from pmpo_ray.engines.factory import create_scorer
     from pmpo_ray.types import ScoreRequest
@@ -102,7 +106,8 @@ def scoring(task: Any, threads: int) -> Any:
     return lambda n: scorer.score(ScoreRequest(f"{n}. {task.instruction}", examples)).tokens_computed
 
 
-def rewriting(task: Any, threads: int) -> Any:
+def rewriting(task: Task, threads: int) -> Callable[[int], int]:
+    """Work of a rewriter: answer three requests; return the tokens written."""
     from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig
     from pmpo_ray.engines.factory import create_generator
     from pmpo_ray.search.meta_prompts import rewrite_prompt, rewrite_shots
