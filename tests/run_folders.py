@@ -40,7 +40,7 @@ def write_run(folder: Path, *, evaluated: bool = True, **settings: object) -> Ru
     config = simulated_config(**settings)
     store = RunStore.create(str(folder), dump_config(config))
     prepared_tasks = prepare_tasks(config)
-    # In a thread of its own: the caller may have an event loop, as tests in a browser do.
+    # In a new thread: the caller may be inside an event loop, as tests in a browser are.
     with ThreadPoolExecutor(1) as thread:
         results = tuple(
             thread.map(lambda prepared: asyncio.run(_searched(store, config, prepared)), prepared_tasks)

@@ -96,7 +96,7 @@ def _planned_cluster(config: RunConfig, store: RunStore) -> Iterator[tuple[Clust
     """A connection to Ray, with the place of every replica planned. Errors as in `placement.place`."""
     from pmpo_ray.actors.cluster import LOCAL, connected, connected_cluster
 
-    # SIGTERM second: Ray installs a handler of its own when it is connected.
+    # SIGTERM second: Ray installs its own handler when it connects.
     with connected(config.ray) as address, ending_on_sigterm():
         if address != LOCAL and store.is_local:
             _log.warning(
@@ -159,7 +159,9 @@ class _Run:
                 logging_replicas(pools.stats, partial(self.store.write_replicas, driver), time.time),
             ):
                 client = RememberingScorer(scorer, scorer.info, self.memory)
-                await self._search_all(RunContext(self.config, self.store, client, rewriter, self._observe))
+                await self._search_all(
+                    RunContext(self.config, self.store, client, rewriter, rewriter.info, self._observe)
+                )
             stats = {name: read() for name, read in pools.stats.items()}
         seconds = time.monotonic() - started
         await asyncio.to_thread(self.store.write_summary, self.result.tasks)

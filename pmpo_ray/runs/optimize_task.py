@@ -36,7 +36,7 @@ async def optimize_task(
         task=prepared.task,
         split=prepared.split,
         objective=prepared.objective,
-        style=choose_style(prepared.search.meta_prompt, run.rewriter.info.parameters),
+        style=choose_style(prepared.search.meta_prompt, run.rewriter_info.parameters),
         settings=prepared.search,
         sampling=config.rewriter,
         seed=config.seed,

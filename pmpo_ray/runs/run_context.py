@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pmpo_ray.config.run import RunConfig
-from pmpo_ray.protocols import Observer, ScoreClient
+from pmpo_ray.protocols import GenerateClient, Observer, ScoreClient
 from pmpo_ray.store import RunStore
-
-if TYPE_CHECKING:
-    from pmpo_ray.actors.clients import RewriterPool
+from pmpo_ray.types import EngineInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,5 +17,6 @@ class RunContext:
     config: RunConfig
     store: RunStore
     scorer: ScoreClient
-    rewriter: RewriterPool
+    rewriter: GenerateClient
+    rewriter_info: EngineInfo
     observer: Observer

@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -305,6 +306,16 @@ def recorded(path: Path) -> Iterator[Any]:
             whole = b""
 
 
+def wait_for_exits(parts: list[Path]) -> None:
+    """Wait until every file ends with an exit record: wandb's service writes it after `finish` returns."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        kinds = [[record.WhichOneof("record_type") for record in recorded(part)] for part in parts]
+        if all("exit" in found for found in kinds):
+            return
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_reports")
 def test_wandb_records_both_parts_of_a_run_as_one(story: Story, tmp_path: Path) -> None:
@@ -312,6 +323,7 @@ def test_wandb_records_both_parts_of_a_run_as_one(story: Story, tmp_path: Path) 
     story.first_part(tracker("wandb", WandbConfig(project="mine"), "run"))
     story.second_part(tracker("wandb", WandbConfig(project="mine"), "run"))
     parts = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    wait_for_exits(parts)
     assert [part.name for part in parts] == ["run-pmpo-0123456789abcdef.wandb"] * 2
     history: list[dict[str, Any]] = []
     summary: dict[str, Any] = {}
@@ -334,9 +346,9 @@ def test_wandb_records_both_parts_of_a_run_as_one(story: Story, tmp_path: Path) 
                     codes.append(record.exit.exit_code)
     assert codes == [1, 0]
     assert steps["tickets/*"] == "tickets/round"
-    told = [(row["tickets/round"], row["tickets/best_loss"]) for row in history if "tickets/round" in row]
-    assert [number for number, _ in told] == [record.round for record in story.rounds["tickets"]]
-    assert [loss for _, loss in told] == pytest.approx(losses(story.rounds["tickets"]))
+    logged = [(row["tickets/round"], row["tickets/best_loss"]) for row in history if "tickets/round" in row]
+    assert [number for number, _ in logged] == [record.round for record in story.rounds["tickets"]]
+    assert [loss for _, loss in logged] == pytest.approx(losses(story.rounds["tickets"]))
     assert summary["tickets/accuracy_after"] == 75 / 200
     [table] = tmp_path.glob("wandb/offline-run-*/files/media/table/*.table.json")
     content = json.loads(table.read_text(encoding="utf-8"))

@@ -1,5 +1,4 @@
-"""Runs on clusters as users have them: through `ray job submit`, with the run folder in object storage, with
-drivers that are killed."""
+"""Runs on clusters: through `ray job submit`, with the run folder in object storage, with killed drivers."""
 
 from __future__ import annotations
 
@@ -62,8 +61,8 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, stdout, stderr
 
 
-def said(process: subprocess.Popen[str], text: str) -> None:
-    """Wait until the process says `text` on standard error."""
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Wait until the process writes `text` to standard error."""
     assert process.stderr is not None
     seen = []
     for line in process.stderr:
@@ -74,7 +73,7 @@ def said(process: subprocess.Popen[str], text: str) -> None:
 
 
 def rounds_of(location: str) -> list[RoundRecord]:
-    """The rounds of a run, apart from the time that they took."""
+    """The rounds of a run, without their durations."""
     return [replace(record, seconds=0.0) for record in RunStore.open(location).read_rounds("tickets")]
 
 
@@ -88,11 +87,11 @@ def quiet(progress: Progress) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head that runs nothing but drivers, and a node for the replicas."""
-    there = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    there.add_node(num_cpus=4)
-    yield there
-    there.shutdown()
+    """A head that runs only drivers, and a node for the replicas."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster.add_node(num_cpus=4)
+    yield cluster
+    cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +108,12 @@ def undisturbed(config: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.mark.parametrize("moment", ["round 0/4  scoring", "round 2/4  rewriting", "round 3/4  scoring"])
-def test_a_driver_killed_at_any_moment_goes_on_in_object_storage(
+def test_a_run_in_object_storage_continues_after_its_driver_was_killed(
     moment: str, config: str, undisturbed: tuple[list[TaskResult], str], s3: str
 ) -> None:
     location = f"s3://runs/{moment[6]}?{s3}"
     driver = pmpo("optimize", config, "--run-dir", location)
-    said(driver, moment)
+    wait_for(driver, moment)
     driver.kill()
     ended(driver)
     code, stdout, stderr = ended(pmpo("optimize", config, "--run-dir", location, "--json"))
@@ -127,7 +126,7 @@ def test_a_driver_killed_at_any_moment_goes_on_in_object_storage(
 def test_a_second_driver_on_a_run_folder_is_refused(config: str, tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
     first = pmpo("optimize", config, "--run-dir", folder)
-    said(first, "round 1/4")
+    wait_for(first, "round 1/4")
     code, stdout, stderr = ended(pmpo("optimize", config, "--run-dir", folder))
     assert (code, stdout) == (2, "")
     [line] = stderr.splitlines()
@@ -137,7 +136,7 @@ def test_a_second_driver_on_a_run_folder_is_refused(config: str, tmp_path: Path)
     assert code == 0, stderr
 
 
-def test_a_local_run_folder_on_a_cluster_is_warned_of(config: str, tmp_path: Path) -> None:
+def test_a_local_run_folder_on_a_cluster_gets_a_warning(config: str, tmp_path: Path) -> None:
     code, _, stderr = ended(
         pmpo("optimize", config, "--run-dir", str(tmp_path / "run"), "--set", "search.rounds=0")
     )
@@ -162,12 +161,12 @@ def test_changed_data_are_not_mixed_into_a_run(tmp_path: Path, config: str) -> N
 
 @contextmanager
 def started_head(tmp_path: Path, *arguments: str, **environ: str) -> Iterator[None]:
-    """A Ray head as `ray start` makes it, with everything that it starts."""
+    """A Ray head with all its processes, as `ray start` creates it."""
     log = (tmp_path / "head.log").open("w")
     head = subprocess.Popen(
         [
             *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *arguments),
-            # Other clusters on this machine have the usual ones.
+            # Other clusters on this machine use the default ports.
             *("--dashboard-agent-listen-port", str(free_port())),
             *("--dashboard-agent-grpc-port", str(free_port())),
             *("--metrics-export-port", str(free_port())),

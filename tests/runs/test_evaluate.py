@@ -76,12 +76,12 @@ def pmpo(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def evaluated(folder: Path, **settings: object) -> dict[str, Any]:
-    """What `--format json` prints for these keys of `evaluation`."""
+    """The output of `--format json` for these keys of `evaluation`."""
     result = evaluate(folder, observer=quiet, **settings)
     return summary_json(result.summary, result.run_dir)
 
 
-def test_a_real_run_is_evaluated_by_choosing_and_by_writing(real_run: Path, tmp_path: Path) -> None:
+def test_a_real_run_is_evaluated_by_likelihood_and_by_generation(real_run: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.txt"
     mine.write_text("Name the kind of ticket.", encoding="utf-8")
     found = evaluated(real_run, limit=8, baselines=["step_by_step"], instructions={"mine": f"@{mine}"})
@@ -102,7 +102,7 @@ def test_a_real_run_is_evaluated_by_choosing_and_by_writing(real_run: Path, tmp_
     assert (frame["right"] <= frame["answer"].notna()).all()
 
 
-def test_what_was_measured_is_not_measured_again(run: Path) -> None:
+def test_kept_measurements_are_not_repeated(run: Path) -> None:
     found = evaluated(run)
     parts = {path: path.stat().st_mtime_ns for path in (run / "evaluation").iterdir()}
     assert len(parts) == 3
@@ -135,7 +135,7 @@ def test_shots_repetitions_and_models_are_crossed(run: Path) -> None:
     assert frame.groupby("shots")["repetition"].nunique().to_dict() == {0: 1, 2: 2}
 
 
-def test_an_evaluator_may_decide_in_place_of_rules(run: Path) -> None:
+def test_a_model_can_grade_instead_of_rules(run: Path) -> None:
     judge = {"model": "simulated", "engine": "simulated"}
     evaluated(run, method="generation", evaluator=judge, limit=5, max_tokens=8)
     frame = pd.read_parquet(run / "evaluation.parquet")

@@ -27,7 +27,7 @@ def test_work_runs_to_its_end_outside_of_an_event_loop() -> None:
 
 
 async def test_work_runs_to_its_end_within_an_event_loop() -> None:
-    """As in a notebook's cell, whose own loop goes on afterwards."""
+    """As in the cell of a notebook, whose loop continues afterwards."""
     value, thread = run_to_end(answer(3))
     assert value == 3
     assert thread != threading.current_thread().name
@@ -57,7 +57,7 @@ def test_an_interrupt_ends_the_work_within_an_event_loop() -> None:
 
 @contextmanager
 def ctrl_c_ignored() -> Iterator[None]:
-    """As shells have it for jobs in the background."""
+    """As shells do for background jobs."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

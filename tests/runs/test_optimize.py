@@ -1,5 +1,5 @@
-"""The whole job on a real local Ray: with the real model, and with the simulated engine where only the
-course of a run matters."""
+"""Whole runs on a real local Ray: with the real model, and with the simulated engine where only the course of
+a run matters."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_a_folder_without_a_finished_round_takes_the_mended_configuration(tmp_pa
         ({"memory_gb": 1e6}, "memory"),
     ],
 )
-def test_more_than_the_machine_has_is_said_at_once(
+def test_a_request_beyond_the_machine_is_refused_at_once(
     section: dict[str, object], named: str, tmp_path: Path
 ) -> None:
     config = simulated(scorer={**SIMULATED, **section})
@@ -224,7 +224,7 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
 
 
 def test_a_cluster_that_refuses_may_want_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `ray start` does where there is a token, and as the first Ray of one's own leaves one behind."""
+    """As `ray start` does if a token exists, which the first local Ray leaves behind."""
 
     def refuse(**_: object) -> None:
         raise ConnectionError("Failed to connect to Ray cluster")
@@ -235,7 +235,7 @@ def test_a_cluster_that_refuses_may_want_a_token(tmp_path: Path, monkeypatch: py
         optimize(simulated(), run_dir=str(tmp_path / "r"), observer=quiet)
 
 
-def test_what_the_data_lack_for_the_objective_is_said_before_ray_starts(tmp_path: Path) -> None:
+def test_data_that_do_not_fit_the_objective_are_refused_before_ray_starts(tmp_path: Path) -> None:
     rows = [{"input": f"question {n}", "target": "same"} for n in range(30)]
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")

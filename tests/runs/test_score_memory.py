@@ -1,4 +1,4 @@
-"""What was scored is never scored again: within a run, at the same time, and after a stop."""
+"""Scores are computed once: within a run, in concurrent calls, and after a stop."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SHOT = Example("s", "a shown question", "yes", ("no",))
 
 @dataclass
 class CountingScorer:
-    """A ScoreClient that notes what it is asked for and may be held up. A score is a number of its own for
-    every instruction, shots and example."""
+    """A ScoreClient that records its requests and can be held up. The score differs between instructions,
+    shots and examples."""
 
-    asked: list[ScoreRequest] = field(default_factory=list)
+    requests: list[ScoreRequest] = field(default_factory=list)
     open: asyncio.Event | None = None
 
     async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
-        self.asked.append(request)
+        self.requests.append(request)
         if self.open is not None:
             await self.open.wait()
         return tuple(self.one(request.instruction, example, request.shots) for example in request.examples)
@@ -70,30 +70,30 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_was_scored_is_answered_from_memory_bit_for_bit() -> None:
+async def test_a_remembered_score_is_returned_bit_for_bit() -> None:
     inner = CountingScorer()
     scorer = remembering(inner)
     first = await scorer.score(ScoreRequest("Do it.", (A, B), (SHOT,)))
     assert first == await CountingScorer().score(ScoreRequest("Do it.", (A, B), (SHOT,)))
     assert await scorer.score(ScoreRequest("Do it.", (A, B), (SHOT,))) == first
     assert await scorer.score(ScoreRequest("Do it.", (B,), (SHOT,))) == first[1:]
-    assert len(inner.asked) == 1
+    assert len(inner.requests) == 1
 
 
-async def test_only_what_is_missing_is_asked_for_in_one_call_and_in_order() -> None:
+async def test_missing_scores_are_computed_in_one_call_and_in_order() -> None:
     inner = CountingScorer()
     scorer = remembering(inner)
     await scorer.score(ScoreRequest("Do it.", (B,)))
     scores = await scorer.score(ScoreRequest("Do it.", (A, B, C, D)))
-    assert [request.examples for request in inner.asked] == [(B,), (A, C, D)]
+    assert [request.examples for request in inner.requests] == [(B,), (A, C, D)]
     assert scores == await CountingScorer().score(ScoreRequest("Do it.", (A, B, C, D)))
 
 
-async def test_where_nothing_is_known_the_very_same_examples_go_on() -> None:
+async def test_if_no_score_is_known_the_request_is_passed_on_unchanged() -> None:
     inner = CountingScorer()
     request = ScoreRequest("Do it.", (A, B), (SHOT,))
     await remembering(inner).score(request)
-    assert inner.asked[0] is request
+    assert inner.requests[0] is request
     assert await remembering(inner).score(ScoreRequest("Do it.", ())) == ()
 
 
@@ -102,11 +102,11 @@ async def test_examples_of_the_same_contents_are_scored_once_whatever_their_id_a
     scorer = remembering(inner)
     twin = replace(A, id="other", weight=-2.0)
     scores = await scorer.score(ScoreRequest("Do it.", (A, B, twin, A)))
-    assert [len(request.examples) for request in inner.asked] == [2]
+    assert [len(request.examples) for request in inner.requests] == [2]
     assert scores[0] == scores[2] == scores[3] != scores[1]
     await scorer.score(ScoreRequest("Do it.", (twin,), (SHOT,)))
     await scorer.score(ScoreRequest("Do it.", (A,), (replace(SHOT, id="t", weight=3.0, negatives=()),)))
-    assert len(inner.asked) == 2
+    assert len(inner.requests) == 2
 
 
 OTHER_REQUESTS = [
@@ -125,14 +125,14 @@ OTHER_REQUESTS = [
 
 
 @pytest.mark.parametrize(("instruction", "example", "shots"), OTHER_REQUESTS)
-async def test_whatever_a_score_depends_on_makes_it_another(
+async def test_everything_that_a_score_depends_on_is_in_its_key(
     instruction: str, example: Example, shots: tuple[Example, ...]
 ) -> None:
     inner = CountingScorer()
     scorer = remembering(inner)
     await scorer.score(ScoreRequest("Do it.", (A,), (SHOT,)))
     await scorer.score(ScoreRequest(instruction, (example,), shots))
-    assert len(inner.asked) == 2
+    assert len(inner.requests) == 2
 
 
 async def test_lone_surrogates_are_not_the_character_that_they_spell() -> None:
@@ -140,22 +140,22 @@ async def test_lone_surrogates_are_not_the_character_that_they_spell() -> None:
     scorer = remembering(inner)
     for instruction in ("\U0001f600", "\ud83d" + "\ude00", "\\ud83d\\ude00"):
         await scorer.score(ScoreRequest(instruction, (A,)))
-    assert len(inner.asked) == 3
+    assert len(inner.requests) == 3
 
 
 @pytest.mark.parametrize("changed", ["engine", "model", "revision", "layout", "dtype"])
-async def test_another_scorer_finds_nothing(changed: str) -> None:
+async def test_scores_of_another_scorer_are_not_returned(changed: str) -> None:
     inner, memory = CountingScorer(), ScoreMemory()
     await RememberingScorer(inner, INFO, memory).score(ScoreRequest("Do it.", (A,)))
     await RememberingScorer(inner, replace(INFO, device="cuda"), memory).score(ScoreRequest("Do it.", (A,)))
-    assert len(inner.asked) == 1
+    assert len(inner.requests) == 1
     await RememberingScorer(inner, replace(INFO, **{changed: "other"}), memory).score(
         ScoreRequest("Do it.", (A,))
     )
-    assert len(inner.asked) == 2
+    assert len(inner.requests) == 2
 
 
-async def test_calls_at_the_same_time_share_what_both_want() -> None:
+async def test_concurrent_calls_share_the_computation_of_a_score() -> None:
     inner = CountingScorer(open=asyncio.Event())
     scorer = remembering(inner)
     calls = [
@@ -163,12 +163,12 @@ async def test_calls_at_the_same_time_share_what_both_want() -> None:
         for wanted in ((A, B), (B, C), (C, A))
     ]
     await settle()
-    assert [request.examples for request in inner.asked] == [(A, B), (C,)]
+    assert [request.examples for request in inner.requests] == [(A, B), (C,)]
     assert inner.open is not None
     inner.open.set()
     a, b, c = await CountingScorer().score(ScoreRequest("Do it.", (A, B, C)))
     assert await asyncio.gather(*calls) == [(a, b), (b, c), (c, a)]
-    assert len(inner.asked) == 2
+    assert len(inner.requests) == 2
 
 
 async def test_a_fault_of_another_example_does_not_reach_a_call_that_waited() -> None:
@@ -183,7 +183,7 @@ async def test_a_fault_of_another_example_does_not_reach_a_call_that_waited() ->
     with pytest.raises(EngineError, match="example b"):
         await first
     assert await second == await CountingScorer().score(ScoreRequest("Do it.", (A, C)))
-    assert [request.examples for request in inner.asked] == [(A, B), (C,), (A,)]
+    assert [request.examples for request in inner.requests] == [(A, B), (C,), (A,)]
 
 
 async def test_a_call_that_waited_for_a_failing_example_gets_the_error_too() -> None:
@@ -206,7 +206,7 @@ async def test_errors_are_not_remembered() -> None:
     assert await scorer.score(ScoreRequest("Do it.", (A, B))) == await CountingScorer().score(
         ScoreRequest("Do it.", (A, B))
     )
-    assert len(inner.asked) == 2
+    assert len(inner.requests) == 2
 
 
 async def test_a_cancelled_call_leaves_its_work_to_those_that_waited() -> None:
@@ -216,13 +216,13 @@ async def test_a_cancelled_call_leaves_its_work_to_those_that_waited() -> None:
     await settle()
     calls[0].cancel()
     await settle()
-    assert [request.examples for request in inner.asked] == [(A, B), (A, B)]
+    assert [request.examples for request in inner.requests] == [(A, B), (A, B)]
     assert inner.open is not None
     inner.open.set()
     expected = await CountingScorer().score(ScoreRequest("Do it.", (A, B)))
     assert await asyncio.gather(*calls[1:]) == [expected, expected]
     assert calls[0].cancelled()
-    assert len(inner.asked) == 2
+    assert len(inner.requests) == 2
 
 
 async def test_a_cancelled_call_that_waited_leaves_the_computation_alone() -> None:
@@ -237,11 +237,11 @@ async def test_a_cancelled_call_that_waited_leaves_the_computation_alone() -> No
     expected = await CountingScorer().score(ScoreRequest("Do it.", (A,)))
     assert [await calls[0], await calls[2]] == [expected, expected]
     assert calls[1].cancelled()
-    assert len(inner.asked) == 1
+    assert len(inner.requests) == 1
 
 
 class OddScorer(CountingScorer):
-    """Gives an answer of its own to one example, and may lose the last score."""
+    """Returns a special score for one example, and can lose the last score."""
 
     odd = ExampleScore(AnswerScore(-math.inf, 1), (AnswerScore(-1.0, 1), AnswerScore(-2.0, 1)), 3)
     short = False
@@ -267,11 +267,11 @@ async def test_a_score_that_is_not_finite_is_passed_on_and_not_remembered(value:
     assert scores[1] is inner.odd
     assert scores[2] is inner.odd
     assert (await scorer.score(ScoreRequest("Do it.", (A, B))))[1] is inner.odd
-    assert [request.examples for request in inner.asked] == [(A, B), (B,)]
+    assert [request.examples for request in inner.requests] == [(A, B), (B,)]
     assert len(memory) == 1
 
 
-async def test_an_answer_of_another_length_is_never_given_to_the_wrong_examples() -> None:
+async def test_a_wrong_number_of_scores_is_an_error() -> None:
     inner, memory = OddScorer(), ScoreMemory()
     scorer = remembering(inner, memory)
     await scorer.score(ScoreRequest("Do it.", (C,)))
@@ -285,7 +285,7 @@ async def test_an_answer_of_another_length_is_never_given_to_the_wrong_examples(
 
 
 class Saves(list[dict[bytes, bytes]]):
-    """Keeps what it is given to save, and tells of it."""
+    """Keeps the saved scores, and signals every save."""
 
     def __init__(self) -> None:
         self.saved = threading.Semaphore(0)
@@ -298,7 +298,7 @@ class Saves(list[dict[bytes, bytes]]):
         return {key: packed for part in self for key, packed in part.items()}
 
 
-async def test_a_memory_of_what_was_saved_answers_the_same() -> None:
+async def test_a_memory_of_saved_scores_returns_the_same_scores() -> None:
     saves, memory = Saves(), ScoreMemory()
     async with saving(memory, saves.save):
         first = await remembering(CountingScorer(), memory).score(ScoreRequest("Do it.", (A, B), (SHOT,)))
@@ -308,10 +308,10 @@ async def test_a_memory_of_what_was_saved_answers_the_same() -> None:
         await remembering(inner, ScoreMemory(saves.all())).score(ScoreRequest("Do it.", (A, B), (SHOT,)))
         == first
     )
-    assert not inner.asked
+    assert not inner.requests
 
 
-async def test_new_scores_are_saved_while_the_run_is_at_work_and_each_once() -> None:
+async def test_new_scores_are_saved_during_the_run_and_each_once() -> None:
     saves, memory = Saves(), ScoreMemory()
     scorer = remembering(CountingScorer(), memory)
     async with saving(memory, saves.save, interval=0.001):
@@ -450,5 +450,5 @@ def test_a_memory_is_bounded_and_forgets_the_oldest() -> None:
     assert 40 <= len(memory) <= 45
     assert memory.get(keys[0]) is None
     assert all(memory.get(key) == score for key in keys[-40:])
-    # What is forgotten was still handed on to be saved.
+    # Forgotten scores were still saved.
     assert set(memory.take_unsaved()) == set(keys)
