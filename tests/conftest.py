@@ -43,7 +43,7 @@ FIRST = (
     "actors/test_pool.py",
     "engines/vllm/test_scorer.py",
     "engines/vllm/test_generator.py",
-    "engines/weights/test_resolve.py",
+    "engines/weights/test_packaged.py",
 )
 
 
