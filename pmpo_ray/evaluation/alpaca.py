@@ -43,9 +43,9 @@ _PUBLISHED = 805
 
 @dataclass(frozen=True, slots=True)
 class WinRate:
-    """How often outputs are preferred to references, in percent. `n` pairs were decided; `undecided` pairs
-    count for neither side. `length_controlled` is None if it is not available, `standard_error` if there is
-    one pair only. `annotations` has the package's row for every pair, in the order of the references, with
+    """The rates at which outputs are preferred to references, in percent. `n` pairs were decided; `undecided`
+    pairs count for neither side. `length_controlled` is None if it is not available, `standard_error` for a
+    single pair. `annotations` has the package's row for every pair, in the order of the references, with
     "preference" from 1 (for output_1, the reference) to 2 (for output_2), or None if undecided."""
 
     win_rate: float

@@ -86,7 +86,7 @@ class Overall:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """How well the loss on the training part predicts the accuracy on the test part: Spearman's rank
+    """The loss on the training part as a predictor of the accuracy on the test part: Spearman's rank
     correlation over the evaluated candidates of a task (-1 is perfect), and its p-value."""
 
     task: str

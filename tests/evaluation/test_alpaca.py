@@ -116,14 +116,14 @@ def test_the_document_is_in_the_packages_format() -> None:
 
 def test_the_judge_weighs_both_orders_and_is_read_rightly(server: Server) -> None:
     server.reply = weighing(longer_first)
-    for outputs, references, wanted in ((LONG, SHORT, SURE), (SHORT, LONG, 1 - SURE)):
+    for outputs, references, expected in ((LONG, SHORT, SURE), (SHORT, LONG, 1 - SURE)):
         server.posted.clear()
         rate = judged(server, outputs, references)
         orders = {longer_first(*shown(body)) for body in server.posted}
         assert orders == {True, False}
-        assert rate.win_rate == pytest.approx(wanted * 100)
+        assert rate.win_rate == pytest.approx(expected * 100)
         assert (rate.n, rate.undecided, rate.length_controlled) == (8, 0, None)
-        assert [row["preference"] for row in rate.annotations] == pytest.approx([1 + wanted] * 8)
+        assert [row["preference"] for row in rate.annotations] == pytest.approx([1 + expected] * 8)
         assert [row["instruction"] for row in rate.annotations] == INSTRUCTIONS
         assert [row["output_1"] for row in rate.annotations] == [row["output"] for row in references]
         assert {row["dataset"] for row in rate.annotations} == {references[0]["dataset"]}
@@ -173,8 +173,8 @@ def test_the_request_is_that_of_the_published_annotator(server: Server) -> None:
     judged(server, LONG[:1], SHORT[:1])
     body = server.posted[0]
     messages = body.pop("messages")
-    wanted = {"model": JUDGE, "max_tokens": 1, "temperature": 1, "top_p": 1.0}
-    assert body == {**wanted, "logprobs": True, "top_logprobs": 5}
+    expected = {"model": JUDGE, "max_tokens": 1, "temperature": 1, "top_p": 1.0}
+    assert body == {**expected, "logprobs": True, "top_logprobs": 5}
     assert [message["role"] for message in messages] == ["system", "user"]
     assert "<|im" not in str(messages)
     assert messages[1]["content"].endswith("## Best Model Identifier")
@@ -299,7 +299,7 @@ def test_a_judge_that_decides_nothing_is_an_error_that_quotes_it(server: Server)
 
 
 @pytest.mark.parametrize(
-    ("reply", "error", "said"),
+    ("reply", "error", "message"),
     [
         (failure(500), EndpointError, r"^judge\.endpoint\.url.*500: it is broken"),
         (failure(401), ModelError, "does not accept the key"),
@@ -309,10 +309,10 @@ def test_a_judge_that_decides_nothing_is_an_error_that_quotes_it(server: Server)
     ],
 )
 def test_a_server_that_fails_is_an_error(
-    server: Server, reply: Reply, error: type[Exception], said: str
+    server: Server, reply: Reply, error: type[Exception], message: str
 ) -> None:
     server.reply = in_turn(reply)
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=message) as caught:
         judged(server)
     one_line(caught.value)
 

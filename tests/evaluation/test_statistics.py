@@ -30,8 +30,8 @@ def draw(seed: int, n: int, share: float) -> list[float]:
 
 def test_wilson_intervals() -> None:
     for right, n in ((50, 100), (0, 10), (10, 10), (3, 7)):
-        found, wanted = wilson_interval(right, n), stats.binomtest(right, n).proportion_ci(method="wilson")
-        assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+        found, expected = wilson_interval(right, n), stats.binomtest(right, n).proportion_ci(method="wilson")
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
     with pytest.raises(ValueError, match="at least one example"):
         wilson_interval(0, 0)
 
@@ -40,10 +40,10 @@ def test_wilson_intervals() -> None:
 def test_bootstrap_intervals_are_those_of_scipy(share: float) -> None:
     values = draw(1, 200, share)
     found = bootstrap_interval(values)
-    wanted = stats.bootstrap(
+    expected = stats.bootstrap(
         (values,), lambda x, axis: x.mean(axis=axis), method="percentile", n_resamples=20_000, rng=3
     ).confidence_interval
-    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.01)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
     assert found.low <= found.value <= found.high
     assert found == bootstrap_interval(values)
 
@@ -87,8 +87,8 @@ def test_nine_of_ten_intervals_hold_the_truth() -> None:
 def test_mcnemar_is_a_binomial_test_of_what_changed(gained: int, lost: int) -> None:
     before = [False] * gained + [True] * lost + [True, False] * 5
     after = [True] * gained + [False] * lost + [True, False] * 5
-    wanted = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    assert mcnemar(before, after) == pytest.approx(wanted, rel=1e-9)
+    expected = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert mcnemar(before, after) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 40, 333, 1000])
@@ -124,7 +124,7 @@ def test_the_permutation_test_is_that_of_scipy(n: int) -> None:
     rng = random.Random(n)
     before = [rng.gauss(0, 1) for _ in range(n)]
     after = [value + rng.gauss(0.3, 1) for value in before]
-    wanted = stats.permutation_test(
+    expected = stats.permutation_test(
         (before, after),
         lambda x, y, axis: (y - x).mean(axis=axis),
         permutation_type="samples",
@@ -132,7 +132,7 @@ def test_the_permutation_test_is_that_of_scipy(n: int) -> None:
         rng=5,
         vectorized=True,
     ).pvalue
-    assert permutation_test(before, after) == pytest.approx(wanted, abs=0.02 if n > 14 else 1e-9)
+    assert permutation_test(before, after) == pytest.approx(expected, abs=0.02 if n > 14 else 1e-9)
 
 
 def test_without_any_difference_there_is_no_evidence() -> None:
@@ -179,9 +179,9 @@ def test_rank_correlations_are_those_of_scipy() -> None:
     first = [rng.randrange(20) for _ in range(40)]
     second = [value + rng.randrange(15) for value in first]
     found, p_value = rank_correlation(first, second)
-    wanted = stats.spearmanr(first, second)
-    assert found == pytest.approx(wanted.statistic, abs=1e-12)
-    assert p_value == pytest.approx(wanted.pvalue, abs=0.01)
+    expected = stats.spearmanr(first, second)
+    assert found == pytest.approx(expected.statistic, abs=1e-12)
+    assert p_value == pytest.approx(expected.pvalue, abs=0.01)
 
 
 def test_what_does_not_vary_has_no_correlation() -> None:

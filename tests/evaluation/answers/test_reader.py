@@ -72,15 +72,15 @@ KINDS: list[tuple[Kind, str, str, tuple[str, ...], AnswerKind, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "target", "text", "labels", "answer_kind", "wanted"), KINDS)
+@pytest.mark.parametrize(("kind", "target", "text", "labels", "answer_kind", "expected"), KINDS)
 def test_the_kind_follows_from_the_task_and_the_target(
-    kind: Kind, target: str, text: str, labels: tuple[str, ...], answer_kind: AnswerKind, wanted: str
+    kind: Kind, target: str, text: str, labels: tuple[str, ...], answer_kind: AnswerKind, expected: str
 ) -> None:
     reader, example = reading(kind, target, text, labels)
     assert reader.kind(example) == answer_kind
-    assert reader.canonical_target(example) == wanted
-    assert reader.right(wanted, example)
-    assert reader.read(target, example) == wanted
+    assert reader.canonical_target(example) == expected
+    assert reader.right(expected, example)
+    assert reader.read(target, example) == expected
 
 
 @pytest.mark.parametrize("read", [LETTER, VALIDITY, YES_NO, NUMBER, SORTED, CLOSING, CAPITAL])
@@ -608,17 +608,17 @@ def _every_example(task: Task) -> tuple[Example, ...]:
 
 def _ways_to_answer(task: Task, reader: AnswerReader, example: Example) -> Iterator[str]:
     yield example.target
-    wanted = reader.canonical_target(example)
-    answer = example.target if final_answer(example.target) is None or len(example.target) < 4 else wanted
+    expected = reader.canonical_target(example)
+    answer = example.target if final_answer(example.target) is None or len(example.target) < 4 else expected
     yield f"So the answer is {answer}."
     yield f"Let me think about it.\n\n**Final answer:** {answer}\n"
     yield f"\\boxed{{\\text{{{answer}}}}}" if not set(answer) & set("{}") else answer
     if reader.kind(example) == "letter":
         options = parse_options(example.input)
         assert options is not None
-        text = options.texts[options.letters.index(wanted)]
-        yield from (wanted, wanted.lower(), f"Option {wanted}", f"**({wanted})** {text}", text)
-        yield from (f"So the answer is {text}.", f"({wanted}) is the right one", f"We look.\n{text}")
+        text = options.texts[options.letters.index(expected)]
+        yield from (expected, expected.lower(), f"Option {expected}", f"**({expected})** {text}", text)
+        yield from (f"So the answer is {text}.", f"({expected}) is the right one", f"We look.\n{text}")
     if reader.kind(example) == "brackets":
         yield example.input.rpartition(":")[2] + " " + example.target
 
