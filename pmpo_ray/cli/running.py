@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 TableFormat = Literal["text", "markdown", "latex", "json"]
 
+_BASELINE = (
+    "Baseline to compare with: answer_only, step_by_step, rephrase, step_back or description. Repeatable."
+)
+_INSTRUCTION = "File with an instruction to compare with. Repeatable."
+
 
 def optimize(
     config: Annotated[
@@ -111,20 +116,9 @@ def evaluate(
         list[str] | None,
         typer.Option("--model", metavar="NAME", help="Model to test on instead of the run's. Repeatable."),
     ] = None,
-    baselines: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--baseline",
-            metavar="NAME",
-            help="Baseline to compare with: answer_only, step_by_step, rephrase, step_back or description. "
-            "Repeatable.",
-        ),
-    ] = None,
+    baselines: Annotated[list[str] | None, typer.Option("--baseline", metavar="NAME", help=_BASELINE)] = None,
     instructions: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--instruction", metavar="FILE", help="File with an instruction to compare with. Repeatable."
-        ),
+        list[str] | None, typer.Option("--instruction", metavar="FILE", help=_INSTRUCTION)
     ] = None,
     shots: Annotated[
         list[int] | None,

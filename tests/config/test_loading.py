@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-import traceback
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
-from pmpo_ray import optimize
-from pmpo_ray.config.engines import EndpointConfig, ReplicaConfig
-from pmpo_ray.config.keys import key_paths
 from pmpo_ray.config.loading import config_from_mapping, default_config, dump_config, load_config
 from pmpo_ray.config.messages import KeyPath
 from pmpo_ray.config.overrides import Override, parse_overrides, section_overrides
-from pmpo_ray.config.resume import CHANGEABLE, differences
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.config.tasks import TaskConfig
@@ -200,117 +192,6 @@ def test_a_bad_override_is_one_line_that_repeats_it(tmp_path: Path, override: st
     assert complaint(tmp_path, "seed: 7\ntasks: [a]\n", override) == expected
 
 
-KEY = "sk-recognisable-0123456789"
-KEYS_IN_WRONG_PLACES = [
-    ("api_key_env", KEY, "api_key_env: should be the name of an environment variable in capital letters"),
-    ("api_key", KEY, "api_key: unknown key"),
-    ("url", f"http://me:{KEY}@127.0.0.1/v1", "url: must hold no credentials"),
-    ("url", f"http://127.0.0.1/v1?key={KEY}", "url: must hold no credentials"),
-    ("url", f"http://127.0.0.1/v1#{KEY}", "url: must hold no credentials"),
-    ("url", f"http://127.0.0.1:{KEY}/v1", "url: should be a URL such as http://127.0.0.1:8000/v1"),
-    ("url", f"http://127.0.0.1:99999/v1?{KEY}", "url: should be a URL such as http://127.0.0.1:8000/v1"),
-    ("url", f"http://[{KEY}]/v1", "url: should be a URL such as http://127.0.0.1:8000/v1"),
-    ("url", f"http://{KEY}\u2100/v1", "url: should be a URL such as http://127.0.0.1:8000/v1"),
-    ("concurrency", KEY, "concurrency: should be a whole number, not a text"),
-    ("timeout", [KEY], "timeout: should be a number, not a list"),
-    ("retries", -87654321, "retries: should be greater than or equal to 0, not the present value"),
-    ("parameters", KEY, "parameters: should be a dictionary, not a text"),
-    (f"api_key_env:{KEY}", None, "api_key_env…: unknown key"),
-]
-"""Keys and values in an endpoint section, and the errors about them."""
-
-
-def secrets_in(error: BaseException) -> list[str]:
-    """The secrets above that a traceback of the error shows."""
-    shown = "".join(traceback.format_exception(error)) + repr(error)
-    return [secret for secret in ("recognisable", "87654321") if secret in shown]
-
-
-@pytest.mark.parametrize(("name", "value", "expected"), KEYS_IN_WRONG_PLACES)
-def test_an_error_shows_nothing_of_an_endpoint_section(
-    tmp_path: Path, name: str, value: object, expected: str
-) -> None:
-    rewriter = {"endpoint": {name: value}}
-    path = tmp_path / "run.yaml"
-    ways: list[tuple[str, list[str], str]] = [
-        (yaml.safe_dump({"rewriter": rewriter}), [], f"{path}:3: "),
-        ("", [f"rewriter={json.dumps(rewriter)}"], "--set rewriter: "),
-        ("", [f"rewriter.endpoint={json.dumps(rewriter['endpoint'])}"], "--set rewriter.endpoint: "),
-    ]
-    if name.isidentifier():
-        override = f"rewriter.endpoint.{name}={json.dumps(value)}"
-        ways.append(("", [override], f"--set rewriter.endpoint.{name}: "))
-    for text, overrides, place in ways:
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(ConfigError) as caught:
-            load_config(str(path), parse_overrides(overrides))
-        assert str(caught.value).startswith(place)
-        assert f"rewriter.endpoint.{expected}" in str(caught.value)
-        assert not secrets_in(caught.value)
-    with pytest.raises(ConfigError) as from_python:
-        optimize(rewriter=rewriter)
-    assert str(from_python.value).startswith(f"optimize(): rewriter.endpoint.{expected}")
-    assert not secrets_in(from_python.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "override", "expected"),
-    [
-        ("", f"rewriter.endpoint.url: {KEY}", "--set rewriter.endpoint.url…: write it as key=value"),
-        ("", f"rewriter: {{endpoint: {{url={KEY}}}}}", "--set rewriter…: rewriter: {endpoint: {url"),
-        ("", f"rewriter.endpoint.api_key_env=[{KEY}", "--set rewriter.endpoint.api_key_env: not valid YAML"),
-        ("", f"rewriter.endpoint.api_key_env=*{KEY}", "--set rewriter.endpoint.api_key_env: not valid YAML"),
-        ("", f"rewriter.endpoint.api_key_env=!{KEY}", "this YAML tag is not allowed"),
-        ("", f"rewriter.endpoint.api_key_env=!{KEY}!x", "--set rewriter.endpoint.api_key_env: not valid"),
-        (
-            "",
-            f"rewriter.endpoint={KEY}",
-            "rewriter.endpoint: should be a section with keys, not a",
-        ),
-        (
-            "",
-            f"rewriter={{batch: 0, endpoint: {{parameters: {{x: {KEY}}}}}}}",
-            "--set rewriter: rewriter.batch: should",
-        ),
-        ("", f"rewriter.api_key={KEY}", "--set rewriter.api_key: rewriter.api_key: unknown key"),
-        ("", f"run_dir=[s3://me:{KEY}@runs/x]", "--set run_dir: run_dir: should be text, not a list"),
-        (f"rewriter: {{endpoint: {KEY}}}", "rewriter.endpoint.url=x", "rewriter.endpoint is a text, which"),
-        (
-            f"rewriter: {{endpoint: {{url: {KEY}}}}}",
-            "rewriter.endpoint.url.x=1",
-            "url is a text, which has no",
-        ),
-        (f"rewriter: {{endpoint: {{api_key_env: *{KEY}}}}}", "seed=1", "run.yaml:1: not valid YAML"),
-        (f"rewriter: {{endpoint: {{api_key_env: !{KEY} }}}}", "seed=1", "this YAML tag is not allowed"),
-        (f"rewriter: {{endpoint: {KEY}}}", "seed=1", "run.yaml:1: rewriter.endpoint: should be a section"),
-    ],
-)
-def test_a_key_in_a_text_that_is_no_configuration_is_not_shown(
-    tmp_path: Path, text: str, override: str, expected: str
-) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError) as caught:
-        load_config(str(path), parse_overrides([override]))
-    assert len(str(caught.value).splitlines()) == 1
-    assert expected in str(caught.value)
-    assert not secrets_in(caught.value)
-
-
-def test_a_model_made_in_python_shows_no_value_either() -> None:
-    with pytest.raises(ValidationError, match="not the key itself") as caught:
-        RunConfig.model_validate({"rewriter": {"endpoint": {"api_key_env": KEY}}})
-    assert not secrets_in(caught.value)
-    with pytest.raises(ValidationError) as url:
-        EndpointConfig(url=f"http://127.0.0.1:{KEY}")
-    assert not secrets_in(url.value)
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "https://[::1]:80/v1", "http://server"])
-def test_an_endpoint_is_any_plain_url(url: str) -> None:
-    assert EndpointConfig(url=url).url == url
-
-
 def test_what_is_no_readable_text_file_is_a_config_error(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"seed: \xff\n")
@@ -383,27 +264,6 @@ def test_a_dumped_configuration_means_the_same_to_other_yaml_readers() -> None:
     assert yaml.safe_load(dump_config(config)) == config.model_dump(mode="json")
 
 
-def test_freely_named_settings_differ_as_a_whole() -> None:
-    old = config_from_mapping({"rewriter": {"endpoint": {"parameters": {"top_k": 3}}}}, "here")
-    new = config_from_mapping(
-        {"scorer": {"vllm": {"options": {"seed": 1}}}, "rewriter": {"endpoint": {"parameters": {"x": 3}}}},
-        "here",
-    )
-    assert differences(old, new) == ("scorer.vllm.options", "rewriter.endpoint.parameters")
-    assert differences(new, RunConfig()) == ("scorer.vllm.options", "rewriter.endpoint.parameters")
-
-
-def test_differences_are_key_paths() -> None:
-    old = RunConfig(tasks=(TaskConfig(name="a", path="x"),))
-    new = RunConfig(
-        tasks=(TaskConfig(name="a", path="y"), TaskConfig(name="b")),
-        search=SearchConfig(beta=2.0, rounds=99),
-        seed=1,
-    )
-    assert differences(old, new) == ("tasks.0.path", "tasks.1", "search.beta", "seed")
-    assert differences(old, old) == ()
-
-
 @pytest.mark.parametrize(
     ("overrides", "mlflow", "tensorboard"),
     [
@@ -436,41 +296,6 @@ def test_complaints_about_trackers_name_the_key_and_hide_credentials(tmp_path: P
     assert "hush" not in text
 
 
-def test_the_keys_that_may_change_are_marked_at_their_fields() -> None:
-    machine = ("replicas", "min_replicas", "tensor_parallel", "cpus", "gpus", "memory_gb", "threads")
-    requests = ("url", "api_key_env", "concurrency", "retries", "timeout")
-    replica = (*machine, "vllm.kv_cache_gb", *(f"endpoint.{key}" for key in requests))
-    stopping = ("rounds", "patience", "target_loss", "max_tokens", "max_seconds")
-    assert set(CHANGEABLE) == {
-        *("run_dir", "data_dir", "ray", "tracking", "scorer.working_memory_gb"),
-        *(f"{role}.{key}" for role in ("scorer", "rewriter") for key in replica),
-        *(f"search.{key}" for key in stopping),
-    }
-    assert set(CHANGEABLE) < set(key_paths())
-    assert all(CHANGEABLE.values())
-
-
-def test_keys_that_may_change_do_not_count_as_differences() -> None:
-    machine = {"replicas": 2, "cpus": 2, "gpus": 1, "memory_gb": 3, "threads": 4}
-    new = config_from_mapping(
-        {
-            "run_dir": "r",
-            "data_dir": "d",
-            "tracking": {"mlflow": True, "wandb": {"project": "other"}},
-            "ray": {"address": "auto", "num_cpus": 3, "num_gpus": 1, "start_timeout": 1},
-            "scorer": machine,
-            "rewriter": {**machine, "endpoint": {"url": "http://server/v1"}},
-            "search": {"rounds": 1, "patience": 1, "target_loss": 0.5, "max_tokens": 9, "max_seconds": 9},
-        },
-        "here",
-    )
-    assert differences(RunConfig(), new) == ()
-    evaluated = config_from_mapping(
-        {"evaluation": {"judge": {"endpoint": {"url": "http://server/v1"}}}}, "here"
-    )
-    assert differences(RunConfig(), evaluated) == ("evaluation.judge.endpoint.url",)
-
-
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_the_built_in_configurations_load(path: Path) -> None:
     assert isinstance(load_config(str(path)), RunConfig)
@@ -484,60 +309,6 @@ def test_the_bbh_configuration_names_every_file_with_the_papers_settings(data_di
     search, split = config.search, config.split
     assert (search.rounds, search.hard_examples, search.variants, search.beta) == (20, 3, 4, 1.0)
     assert (split.train_fraction, split.train_max) == (0.2, 50)
-
-
-def documented() -> dict[str, str]:
-    """The default of each key in configs/README.md."""
-    rows = re.findall(
-        r"^\| `([^`|]+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$",
-        (CONFIGS / "README.md").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-    keys = [key for key, _ in rows]
-    assert sorted(set(keys)) == sorted(keys), "a key is documented twice"
-    return dict(rows)
-
-
-def field_at(path: str) -> FieldInfo:
-    section: type[BaseModel] = RunConfig
-    *above, last = path.split(".")
-    for part in above:
-        if part == "N":
-            section = TaskConfig
-        elif part != "tasks":
-            kind = section.model_fields[part].annotation
-            kind = next(iter(get_args(kind)), kind)  # a section that may be missing
-            assert isinstance(kind, type)
-            assert issubclass(kind, BaseModel)
-            section = kind
-    return section.model_fields[last]
-
-
-def test_the_readme_documents_every_key_and_no_other() -> None:
-    sections = {path.rpartition(".")[0] for path in key_paths()} - {"", "tasks.N"}
-    leaves = [path for path in key_paths() if path not in sections]
-    assert sorted(documented()) == sorted(leaves)
-
-
-def test_the_readme_gives_the_true_defaults() -> None:
-    for key, shown in documented().items():
-        field = field_at(key)
-        if field.is_required():
-            assert shown == "required", key
-        elif key == "tasks":
-            assert yaml.safe_load(shown.strip("`")) == [task.name for task in RunConfig().tasks]
-        else:
-            value = yaml.safe_load(shown.strip("`")) if shown != "`[MASK]`" else "[MASK]"
-            assert (tuple(value) if isinstance(value, list) else value) == field.get_default(
-                call_default_factory=True
-            ), key
-
-
-def test_the_readme_names_every_key_that_may_change_on_a_resume() -> None:
-    text = (CONFIGS / "README.md").read_text(encoding="utf-8").partition("## Continuing a run")[2]
-    for key in CHANGEABLE:
-        assert f"`{key.rpartition('.')[2]}`" in text, key
-    assert {"replicas", "cpus", "gpus", "memory_gb", "threads"} < set(ReplicaConfig.model_fields)
 
 
 def test_errors_of_configurations_are_errors_of_users() -> None:
