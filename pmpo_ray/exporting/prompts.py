@@ -13,7 +13,7 @@ from typing import Literal, cast
 from pmpo_ray.engines.prompt_encoder import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT, USER_GAP, Layout
 from pmpo_ray.errors import DataError
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
-from pmpo_ray.prepared_task import PreparedTask, tasks_from_python, prepare_tasks
+from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_python
 from pmpo_ray.store import data_hash
 from pmpo_ray.types import Example
 

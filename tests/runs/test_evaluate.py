@@ -19,7 +19,7 @@ from pmpo_ray.errors import ConfigError, RunFolderError
 from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
-from pmpo_ray.types import Progress
+from pmpo_ray.types import Progress, ScoreRequest
 
 pytestmark = [pytest.mark.usefixtures("running_ray"), pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -189,7 +189,11 @@ def test_the_test_part_is_not_scored_during_the_search(run: Path) -> None:
     split = split_task(load_task(TaskConfig(name="tickets"), None, 0), SplitConfig(), 0)
     texts = {c.candidate.text for record in store.read_rounds("tickets") for c in record.candidates}
     kept = {
-        part: sum(memory.get(key) is not None for text in texts for key in scorer._keys(text, examples, ()))
+        part: sum(
+            memory.get(key) is not None
+            for text in texts
+            for key in scorer._keys(ScoreRequest(text, examples))
+        )
         for part, examples in (("train", split.train), ("test", split.test))
     }
     assert kept == {"train": len(texts) * len(split.train), "test": 0}
