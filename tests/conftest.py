@@ -20,7 +20,7 @@ if importlib.util.find_spec("vllm") is not None:
     # vLLM imports setuptools, which refuses to come after the standard library's distutils; others bring it.
     import setuptools  # noqa: F401
 
-# Two workers on two cores: threads that wait for each other must not spin. Replicas set the same for themselves.
+# Two workers on two cores: threads that wait for each other must not spin. Replicas do the same.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 # Workers that run tests side by side ignore it, and so would all that they start.
