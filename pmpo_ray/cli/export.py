@@ -36,7 +36,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Export a run's best instructions in a format that another tool reads.
+    """Export best instructions in the format of another tool.
 
     The formats json, yaml and openai put all tasks into one document. The others have one file per task, and
     lm-eval has several: for more than one file, name a folder with --output.

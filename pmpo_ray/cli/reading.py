@@ -23,7 +23,10 @@ def show(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show a run's tasks, or the history of one task's best instruction. The run need not be finished."""
+    """Show a run, or one of its tasks in detail.
+
+    Of a task it shows how the best instruction was found. The run need not be finished.
+    """
     from pmpo_ray.history.run_history import load_history
 
     history = load_history(run, task)
@@ -68,7 +71,7 @@ def compare(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the losses, held-out accuracies, costs and settings of two runs."""
+    """Compare two runs: losses, accuracies, costs, settings."""
     from pmpo_ray.display.comparison import show_comparison
     from pmpo_ray.display.comparison_json import comparison_json
     from pmpo_ray.history.comparison import compare_runs
@@ -97,7 +100,9 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check if this machine and cluster have everything that a run needs, and show how to get the rest.
+    """Check this machine and cluster for a run.
+
+    Everything that the run needs is checked, with advice on what is missing.
 
     The exit code is 1 if something that the configuration needs is missing.
     """
@@ -131,7 +136,7 @@ def tasks(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List all registered tasks with their number of rows and their kind of answers."""
+    """List all registered tasks."""
     from pmpo_ray.tasks import list_tasks
 
     listings = list_tasks(data_dir)

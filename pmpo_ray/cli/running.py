@@ -135,7 +135,10 @@ def evaluate(
     table: Annotated[TableFormat, typer.Option("--format", help="Format of the result.")] = "text",
     log_format: Logs = "text",
 ) -> None:
-    """Measure the held-out accuracy of a run's best instruction, its start instruction and baselines."""
+    """Measure the held-out accuracy of instructions.
+
+    A run's best instruction is compared with its start instruction and with baselines.
+    """
     from pmpo_ray.cli.standard_error import standard_error
     from pmpo_ray.config.overrides import parse_overrides, run_dir_override
 
