@@ -1,4 +1,4 @@
-"""How large the report of a large run is, how long it takes to write, and how soon a browser shows it.
+"""The size of a large run's report, the time to write it, and its first paint in a browser.
 
     python -m benchmarks.report [--tasks 27] [--rounds 20] [--loads 5] [--folder DIR] [--json FILE]
 

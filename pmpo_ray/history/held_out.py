@@ -92,7 +92,7 @@ def held_out_results(history: RunHistory, only: str | None = None) -> Mapping[st
 
 
 def evaluated_tasks(history: RunHistory) -> Mapping[str, EvaluatedTask]:
-    """What the run's evaluation measured, by task."""
+    """The results of the run's evaluation, by task."""
     rows: dict[str, list[Row]] = {}
     for group in grouped(history.evaluation):
         if group[0].outcomes:

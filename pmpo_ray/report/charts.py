@@ -292,7 +292,7 @@ def spark_line(losses: Iterable[float]) -> str:
 
 
 def replica_chart(counts: Sequence[ReplicaCount], width: int = WIDE) -> str:
-    """How many replicas of each pool had their model loaded, over the time of one driver."""
+    """The number of replicas of each pool with a loaded model, over the time of one driver."""
     began = counts[0].at
     ended = counts[-1].at
     unit, size = ("hours", 3600.0) if ended - began > 7200 else ("minutes", 60.0)

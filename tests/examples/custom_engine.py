@@ -27,7 +27,7 @@ class WordScorer:
         self._model = model
 
     def info(self) -> EngineInfo:
-        """What the replica runs; scores are kept under these values, so they change when the scores do."""
+        """The engine and model of the replica. Scores are kept under these values: change them when scores change."""
         return EngineInfo(
             engine="words",
             model=self._model,
