@@ -27,7 +27,7 @@ class WordScorer:
         self._model = model
 
     def info(self) -> EngineInfo:
-        """The engine and model of the replica. Scores are kept under these values: change them when scores change."""
+        """The engine and model of the replica. Scores are kept under these values: change both together."""
         return EngineInfo(
             engine="words",
             model=self._model,
