@@ -141,7 +141,7 @@ def test_a_local_run_folder_on_a_cluster_gets_a_warning(config: str, tmp_path: P
         pmpo("optimize", config, "--run-dir", str(tmp_path / "run"), "--set", "search.rounds=0")
     )
     assert code == 0
-    assert "is on this machine's disk and lost with it" in stderr
+    assert "is on this machine's disk and will be lost with it" in stderr
 
 
 def test_changed_data_are_not_mixed_into_a_run(tmp_path: Path, config: str) -> None:
