@@ -47,6 +47,8 @@ FIRST = (
     "engines/vllm/test_scorer.py",
     "engines/vllm/test_generator.py",
     "engines/weights/test_packaged.py",
+    "actors/test_autoscaler.py",
+    "test_docs.py",
 )
 
 

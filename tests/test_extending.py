@@ -267,7 +267,7 @@ def test_a_function_may_make_rows_in_any_form() -> None:
 def test_a_function_may_make_the_whole_task_which_takes_the_configured_name() -> None:
     assert from_function("whole") == replace(whole(), name="own")
     assert from_function("whole", instruction="Stop.").instruction == "Stop."
-    with pytest.raises(ConfigError, match="labels and columns say nothing of"):
+    with pytest.raises(ConfigError, match="labels and columns do not apply; remove them"):
         from_function("whole", labels=("a", "b"))
 
 

@@ -44,7 +44,9 @@ def main() -> None:
     except PmpoError as error:
         code = fail(str(error))
     except typer.TyperException as error:
-        code = fail(f"{error.format_message()} (see pmpo --help)")
+        # The library puts the class of an error before its text.
+        message = error.format_message().replace("Value error, ", "").rstrip(".")
+        code = fail(f"{message}; see pmpo --help")
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:

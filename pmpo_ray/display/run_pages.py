@@ -120,7 +120,7 @@ def show_task(history: RunHistory, task: TaskHistory, console: Console) -> None:
 def _show_held_out(history: RunHistory, task: TaskHistory, console: Console) -> None:
     summary = task_summary(history, task.task)
     if summary is None:
-        note = "no evaluation yet; `pmpo evaluate` compares the instruction with free baselines"
+        note = "not yet compared with free baselines; run `pmpo evaluate`"
         console.print(Text(note, style="dim"))
         return
     show_tables(tables(summary), console)

@@ -106,9 +106,9 @@ def test_help_names_every_option() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "Missing command. (see pmpo --help)"),
-        (["optimise"], "No such command 'optimise'. Did you mean 'optimize'? (see pmpo --help)"),
-        (["optimize", "--bogus"], "No such option: --bogus (see pmpo --help)"),
+        ([], "Missing command; see pmpo --help"),
+        (["optimise"], "No such command 'optimise'. Did you mean 'optimize'?; see pmpo --help"),
+        (["optimize", "--bogus"], "No such option: --bogus; see pmpo --help"),
         (
             ["optimize"],
             "no configuration: name a YAML file, or an existing run folder with --run-dir",
@@ -125,7 +125,7 @@ def test_help_names_every_option() -> None:
         ),
         (
             ["tasks", "--data-dir", "/nonexistent"],
-            "/nonexistent: no such folder; set data_dir to the folder that holds the benchmark files",
+            "/nonexistent: no such folder; set data_dir to the folder with the benchmark files",
         ),
     ],
 )

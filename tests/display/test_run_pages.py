@@ -153,7 +153,7 @@ def test_a_run_at_work_is_shown_as_far_as_it_is(at_work: Path) -> None:
     shown = page(history, "tickets")
     assert "running: 3 rounds of 3 are finished" in shown
     assert "not evaluated" in shown
-    assert "no evaluation yet" in shown
+    assert "not yet compared with free baselines" in shown
 
 
 def test_a_run_that_stopped_short_says_how_to_go_on(stopped: Path) -> None:
