@@ -22,6 +22,9 @@ if importlib.util.find_spec("vllm") is not None:
 
 # Two workers on two cores: threads that wait for each other must not spin. Replicas do the same.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread for each worker: more would only take turns. Replicas have the number of their plan.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Workers that run tests side by side ignore it, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
