@@ -12,6 +12,7 @@ from functools import cached_property
 
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
+from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.store import Manifest, RunStore
 from pmpo_ray.store.kept_config import config_in
 from pmpo_ray.types import (
@@ -124,7 +125,7 @@ class RunHistory:
 
 def load_history(location: str, only: str | None = None) -> RunHistory:
     """Read the run folder at `location` (a path or s3://...). With `only`, the rounds of that task alone are
-    read, and `tasks` holds nothing else, which is much faster for a run with many tasks.
+    read, and `tasks` holds nothing else; of other tasks, `evaluation` holds only the start and the best.
 
     Raises RunFolderError if there is no run, if no task (or not the task `only`) has a finished round, or for
     a damaged file.
@@ -145,6 +146,8 @@ def read_history(store: RunStore, only: str | None = None) -> RunHistory:
     if only is not None and only not in begun:
         raise _no_task(store.location, only, list(begun), waiting)
     tasks = {name: _task(store, name, begun[name]) for name in begun if only in (None, name)}
+    # Verdicts are corrected for the number of tasks: of the other tasks they need these two instructions.
+    selected = None if only is None else lambda task, name: task == only or name in (START, BEST)
     results = (
         tasks[name].result if name in tasks else _result(store, name, store.count_rounds(name))
         for name in begun
@@ -157,7 +160,7 @@ def read_history(store: RunStore, only: str | None = None) -> RunHistory:
         tasks=tuple(tasks.values()),
         waiting=waiting,
         results=tuple(result for result in results if result is not None),
-        evaluation=store.read_evaluation() or (),
+        evaluation=store.read_evaluation(selected) or (),
         replicas=store.read_replicas(),
     )
 

@@ -5,7 +5,7 @@ Invariant: decoding returns exactly the outcomes that were encoded, in their ord
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from operator import itemgetter
@@ -63,9 +63,16 @@ def encode_evaluation(results: Sequence[ConditionResult]) -> bytes:
     return to_parquet(pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA))
 
 
-def decode_evaluation(content: bytes) -> tuple[ConditionResult, ...]:
-    """Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version."""
+def decode_evaluation(
+    content: bytes, selected: Callable[[str, str], bool] | None = None
+) -> tuple[ConditionResult, ...]:
+    """The results in a file; with `selected`, only those of the tasks and names for which it holds.
+
+    Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version.
+    """
     table = from_parquet(content, EVALUATION_SCHEMA)
+    if selected is not None:
+        table = _selected(table, selected)
     by_condition: dict[Condition, list[Outcome]] = {}
     # By columns and by runs of equal conditions: row by row it takes several times as long.
     outcomes = map(Outcome, *_columns(table, OUTCOME_SCHEMA.names))
@@ -73,6 +80,17 @@ def decode_evaluation(content: bytes) -> tuple[ConditionResult, ...]:
     for values, rows in groupby(zip(conditions, outcomes, strict=True), key=itemgetter(0)):
         by_condition.setdefault(Condition(*values), []).extend(outcome for _, outcome in rows)
     return tuple(ConditionResult(condition, tuple(outcomes)) for condition, outcomes in by_condition.items())
+
+
+def _selected(table: pa.Table, selected: Callable[[str, str], bool]) -> pa.Table:
+    """The rows of a table whose task and name are selected. Rows of one condition follow each other."""
+    parts, start = [table.slice(0, 0)], 0
+    for (task, name), rows in groupby(zip(*_columns(table, ("task", "name")), strict=True)):
+        count = sum(1 for _ in rows)
+        if selected(task, name):
+            parts.append(table.slice(start, count))
+        start += count
+    return pa.concat_tables(parts)
 
 
 def _columns(table: pa.Table, names: Sequence[str]) -> list[list[Any]]:

@@ -24,7 +24,7 @@ only ever added: parts are joined in a new file before the old ones are removed.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -259,11 +259,14 @@ class RunStore:
     def write_evaluation(self, results: Sequence[ConditionResult]) -> None:
         self._write(_EVALUATION, evaluations.encode_evaluation(results))
 
-    def read_evaluation(self) -> tuple[ConditionResult, ...] | None:
-        """The last evaluation; None if there was none."""
+    def read_evaluation(
+        self, selected: Callable[[str, str], bool] | None = None
+    ) -> tuple[ConditionResult, ...] | None:
+        """The last evaluation; None if there was none. With `selected`, only the results of the tasks and
+        names for which it holds."""
         content = self._folder.read(_EVALUATION)
         with self._decoding(_EVALUATION, "delete it and evaluate again"):
-            return None if content is None else evaluations.decode_evaluation(content)
+            return None if content is None else evaluations.decode_evaluation(content, selected)
 
     def write_file(self, name: str, content: bytes) -> str:
         """Write another document, such as report.html, next to config.yaml, and return its address. Raises
