@@ -151,7 +151,8 @@ class GenerateResult:
 class EngineInfo:
     """The engine and the model of a replica. `revision` identifies the weights (hub commit or checksum),
     empty if a server does not report it; `parameters` is their number, 0 if unknown; `context_length` is in
-    tokens; `fallback` names a slower code path in use, empty for none."""
+    tokens; `fallback` names a slower code path in use, empty for none; `dtype_reason` says why the number
+    format is `dtype`, empty if unknown."""
 
     engine: str
     model: str
@@ -162,6 +163,7 @@ class EngineInfo:
     dtype: str
     device: str
     fallback: str = ""
+    dtype_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

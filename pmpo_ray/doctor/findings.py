@@ -62,9 +62,15 @@ def of_packages(versions: Mapping[str, str]) -> Finding:
 
 
 def of_machine(machine: Machine) -> Finding:
-    """Cores and memory of this machine."""
+    """Cores and memory of this machine, and the number format that is automatic on its processor."""
     cores = f"{machine.cores:g} of {machine.hardware_cores} cores"
-    return Finding("machine", "ok", f"{cores}, {machine.memory_bytes / GIGABYTE:.1f} GB of usable memory")
+    number_format = f"bfloat16 ({machine.bfloat16})" if machine.bfloat16 else "float32 (no fast bfloat16)"
+    return Finding(
+        "machine",
+        "ok",
+        f"{cores}, {machine.memory_bytes / GIGABYTE:.1f} GB of usable memory; dtype auto on the processor: "
+        f"{number_format}",
+    )
 
 
 def of_gpus(report: GpuReport | str, *, needed: bool) -> Finding:
@@ -77,7 +83,10 @@ def of_gpus(report: GpuReport | str, *, needed: bool) -> Finding:
     if report.gpus:
         each = ", ".join(f"{gpu.name} ({gpu.memory_bytes / GIGABYTE:.0f} GB)" for gpu in report.gpus)
         driver = f"driver {report.driver or 'unknown'}, torch for CUDA {report.cuda or 'unknown'}"
-        return Finding("GPUs", "ok", f"{len(report.gpus)}: {each}; {driver}")
+        number_format = (
+            "bfloat16" if all(gpu.bfloat16 for gpu in report.gpus) else "float32 (no fast bfloat16)"
+        )
+        return Finding("GPUs", "ok", f"{len(report.gpus)}: {each}; {driver}; dtype auto: {number_format}")
     if report.driver and not report.cuda:
         advice = "install a build of torch for CUDA, or use the CPU alone"
         return Finding(

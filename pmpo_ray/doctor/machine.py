@@ -12,17 +12,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pmpo_ray.engines.hf.processor import bfloat16_extension
+
 _PROC = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The cores that a process may use and those of the hardware; the memory that it may use, in bytes."""
+    """The cores that a process may use and those of the hardware; the memory that it may use, in bytes.
+    `bfloat16` is the extension with which the processor multiplies bfloat16, None if it has none."""
 
     cores: float
     hardware_cores: int
     memory_bytes: int
+    bfloat16: str | None = None
 
 
 def this_machine(membership: Path = _PROC, cgroups: Path = _CGROUPS) -> Machine:
@@ -42,7 +46,7 @@ def this_machine(membership: Path = _PROC, cgroups: Path = _CGROUPS) -> Machine:
         if (limit := _number(folder / name)) is not None
     ]
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(min([allowed, *quotas]), hardware, min([total, *limits]))
+    return Machine(min([allowed, *quotas]), hardware, min([total, *limits]), bfloat16_extension())
 
 
 def free_disk(path: Path) -> int:

@@ -229,7 +229,8 @@ def _made_with(history: RunHistory) -> tuple[tuple[str, str], ...]:
     ]
     for role, info in (("scorer", manifest.scorer), ("rewriter", manifest.rewriter)):
         if info is not None:
-            place = f"{info.model} on {info.engine}, {info.dtype}, {info.device}"
+            reason = f" ({info.dtype_reason})" if info.dtype_reason else ""
+            place = f"{info.model} on {info.engine}, {info.dtype}{reason}, {info.device}"
             rows.append((role, f"{place}; weights {info.revision or 'unknown'}"))
     if manifest.cluster is not None:
         cluster = manifest.cluster

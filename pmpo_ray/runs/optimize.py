@@ -36,7 +36,7 @@ from pmpo_ray.runs.placement import place
 from pmpo_ray.runs.replica_log import logging_replicas
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.run_folder import fresh_run_dir, keep_python_tasks, open_store
-from pmpo_ray.runs.run_manifest import finished_manifest, new_manifest
+from pmpo_ray.runs.run_manifest import engine_text, finished_manifest, new_manifest
 from pmpo_ray.runs.score_memory import SCORES_KEPT, RememberingScorer, ScoreMemory, saving
 from pmpo_ray.store import ClusterInfo, RunStore, hold
 from pmpo_ray.types import Progress, Task, TaskFailure, TaskResult
@@ -148,6 +148,8 @@ class _Run:
             scorer, rewriter = pools.scorer, pools.rewriter
             manifest = replace(manifest, scorer=scorer.info, rewriter=rewriter.info, cluster=self.cluster)
             await asyncio.to_thread(self.store.write_manifest, manifest)
+            for role, info in {"scorer": scorer.info, "rewriter": rewriter.info}.items():
+                _log.info("%s", engine_text(role, info))
             if scorer.info.fallback:
                 _log.warning("slow scorer: %s", scorer.info.fallback)
             self.callback.on_run_start(await asyncio.to_thread(self._start, manifest.id, scorer, rewriter))

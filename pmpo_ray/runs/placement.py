@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pmpo_ray.config.engines import ReplicaConfig
 from pmpo_ray.config.run import RayConfig, RunConfig
+from pmpo_ray.engines.hf.processor import bfloat16_extension
 from pmpo_ray.engines.weights.folder import estimate_bytes
 from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ResourceError
@@ -64,18 +65,19 @@ def _check(
     if not settings.autoscaling:
         check_fits(plans, cluster)
     if local:
-        _download_models(roles, cluster.memory_bytes)
+        _download_models(plans, roles, cluster.memory_bytes)
 
 
-def _download_models(roles: Mapping[str, Replica], memory: int) -> None:
+def _download_models(plans: Mapping[str, ReplicaPlan], roles: Mapping[str, Replica], memory: int) -> None:
     """Download and convert the models in this process, where the user sees the progress, and check that the
     replicas' weights fit into `memory` bytes. The replicas then find the models in the cache."""
     needed = 0
-    for replica, model in roles.values():
+    for role, (replica, model) in roles.items():
         if replica.has_custom_engine or replica.engine in ("simulated", "openai"):
             continue
         resolved = resolve_model(model, revision=replica.revision, code=replica.trust_remote_code)
-        needed += replica.replicas * estimate_bytes(resolved.path, 4 if replica.dtype == "float32" else 2)
+        width = _bytes_per_number(replica.dtype, plans[role].device)
+        needed += replica.replicas * estimate_bytes(resolved.path, width)
     if needed > memory:
         counted = " and ".join(f"{replica.replicas} {role}" for role, (replica, _) in roles.items())
         raise ResourceError(
@@ -83,3 +85,9 @@ def _download_models(roles: Mapping[str, Replica], memory: int) -> None:
             f"{memory / 1e9:.1f} GB; lower {' or '.join(f'{role}.replicas' for role in roles)}, or choose a "
             "smaller model"
         )
+
+
+def _bytes_per_number(dtype: str, device: str) -> int:
+    """The bytes that a number of the weights takes on this machine."""
+    wide = dtype == "auto" and device == "cpu" and bfloat16_extension() is None
+    return 4 if wide or dtype == "float32" else 2

@@ -16,6 +16,7 @@ from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.result import RunResult
 from pmpo_ray.runs.run_folder import changed_data
 from pmpo_ray.store import Manifest, PoolUse, RunStore, data_hash, installed_versions
+from pmpo_ray.types import EngineInfo
 
 if TYPE_CHECKING:
     from pmpo_ray.actors.stats import PoolStats
@@ -55,6 +56,12 @@ def finished_manifest(
         seconds=manifest.seconds + seconds,
         pools={name: _pool_use(stats) for name, stats in pools.items()},
     )
+
+
+def engine_text(role: str, info: EngineInfo) -> str:
+    """A line about the engine of a role: its model, number format and device, and why it has that format."""
+    reason = f" ({info.dtype_reason})" if info.dtype_reason else ""
+    return f"{role}: {info.model} on {info.engine}, {info.dtype} on {info.device}{reason}"
 
 
 def _pool_use(stats: PoolStats) -> PoolUse:

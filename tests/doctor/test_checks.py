@@ -448,5 +448,15 @@ def test_findings_are_shown_and_never_interpreted() -> None:
 
 
 def test_a_machine_is_told_as_it_is() -> None:
-    found = findings.of_machine(Machine(1.5, 8, 4 * 10**9))
-    assert found.found == "1.5 of 8 cores, 4.0 GB of usable memory"
+    found = findings.of_machine(Machine(1.5, 8, 4 * 10**9, "avx512_bf16")).found
+    assert (
+        found
+        == "1.5 of 8 cores, 4.0 GB of usable memory; dtype auto on the processor: bfloat16 (avx512_bf16)"
+    )
+    assert "dtype auto on the processor: float32" in findings.of_machine(Machine(1.5, 8, 4 * 10**9)).found
+
+
+def test_a_gpu_that_only_emulates_bfloat16_is_told() -> None:
+    old = Gpu("NVIDIA T4", 16 * 10**9, bfloat16=False)
+    assert "dtype auto: float32" in findings.of_gpus(GpuReport((H100, old), "1", "2"), needed=True).found
+    assert "dtype auto: bfloat16" in findings.of_gpus(GpuReport((H100,), "1", "2"), needed=True).found

@@ -2,7 +2,7 @@
 
 - scorer, generator: the two roles of a replica
 - loading: a replica's configuration to a loaded model
-- devices: device and number format; gpus: the GPUs that torch sees
+- devices: device and number format; gpus: the GPUs that torch sees; processor: its extensions
 - likelihood: log-likelihoods of answers, sharing what prompts have in common
 - tree_attention: attention over packed trees; grouped_attention: attention for decoding
 - output_head: hidden states to log-probabilities

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from pmpo_ray.engines.hf.processor import bfloat16_extension
 from pmpo_ray.errors import ResourceError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> str:
@@ -21,16 +24,31 @@ def choose_device(setting: Literal["auto", "cpu", "cuda"]) -> str:
     return "cuda" if setting != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def choose_dtype(setting: Literal["auto", "float32", "bfloat16", "float16"], device: str) -> torch.dtype:
+def choose_dtype(setting: Dtype, device: str) -> torch.dtype:
     """The torch dtype of a setting; "auto" is bfloat16 if the hardware multiplies it natively, else
     float32."""
     named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if setting != "auto":
-        return named[setting]
-    native = (
-        torch.cuda.is_bf16_supported() if device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-    return torch.bfloat16 if native else torch.float32
+    return named[_automatic(device)[0] if setting == "auto" else setting]
+
+
+def dtype_reason(setting: Dtype, device: str) -> str:
+    """The reason why `choose_dtype` chooses what it does."""
+    return _automatic(device)[1] if setting == "auto" else "configured"
+
+
+def _automatic(device: str) -> tuple[Dtype, str]:
+    """The number format that "auto" means on a device, and the reason."""
+    if device == "cuda":
+        # Without this argument torch counts GPUs that only emulate it.
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16", "the GPU multiplies it"
+        return "float32", "the GPU does not multiply bfloat16"
+    extension = bfloat16_extension()
+    if extension is None:
+        return "float32", "the processor does not multiply bfloat16"
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "float32", f"torch does not use the processor's {extension}"
+    return "bfloat16", f"the processor has {extension}"
 
 
 def context_length(model: PreTrainedModel) -> int:

@@ -12,14 +12,17 @@ from pathlib import Path
 from pmpo_ray.text import error_line
 
 _DRIVER = Path("/proc/driver/nvidia/version")
+_FIRST_BFLOAT16 = 8
+"""The first compute capability of NVIDIA's with bfloat16; ROCm supports it on all GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU, with the name that its driver reports."""
+    """A GPU, with the name that its driver reports. `bfloat16`: it multiplies bfloat16 natively."""
 
     name: str
     memory_bytes: int
+    bfloat16: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,10 @@ def inspect_gpus(driver: Path = _DRIVER) -> GpuReport:
         import torch
 
         properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-        gpus = tuple(Gpu(gpu.name, gpu.total_memory) for gpu in properties)
+        gpus = tuple(
+            Gpu(gpu.name, gpu.total_memory, bfloat16=bool(torch.version.hip) or gpu.major >= _FIRST_BFLOAT16)
+            for gpu in properties
+        )
         return GpuReport(gpus, driver_version, torch.version.cuda or "")
     except (ImportError, OSError, RuntimeError) as error:
         return GpuReport((), driver_version, "", error_line(error))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pmpo_ray.config.engines import ReplicaConfig
-from pmpo_ray.engines.hf.devices import choose_device, choose_dtype, context_length
+from pmpo_ray.engines.hf.devices import choose_device, choose_dtype, context_length, dtype_reason
 from pmpo_ray.engines.placement import Placement
 from pmpo_ray.engines.weights.folder import ResolvedModel
 from pmpo_ray.engines.weights.loading import load_model, load_tokenizer
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model on its device, with its tokenizer and source. `attention` is the implementation that it was
-    loaded with; engines that share the model each set the one they need."""
+    loaded with; engines that share the model each set the one they need. `dtype_reason` says why it has its
+    number format."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     resolved: ResolvedModel
     attention: str = "sdpa"
+    dtype_reason: str = ""
 
     def info(self, layout: str, fallback: str = "") -> EngineInfo:
         """The description of a replica with this model."""
@@ -41,6 +43,7 @@ class LoadedModel:
             dtype=str(self.model.dtype).removeprefix("torch."),
             device=self.model.device.type,
             fallback=fallback,
+            dtype_reason=self.dtype_reason,
         )
 
 
@@ -58,4 +61,5 @@ def load_replica(name: str, config: ReplicaConfig, placement: Placement | None =
     dtype = choose_dtype(config.dtype, device)
     model = load_model(resolved, dtype=dtype, device=device, trust_remote_code=code)
     tokenizer = load_tokenizer(resolved, trust_remote_code=code)
-    return LoadedModel(model, tokenizer, resolved, model.config._attn_implementation)
+    reason = dtype_reason(config.dtype, device)
+    return LoadedModel(model, tokenizer, resolved, model.config._attn_implementation, reason)

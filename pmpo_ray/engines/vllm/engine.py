@@ -76,6 +76,7 @@ class VllmEngine:
         dtype: str,
         device: str,
         log_start: int,
+        dtype_reason: str,
     ) -> None:
         self.tokenizer = tokenizer
         self.context_length = int(llm.model_config.max_model_len)
@@ -86,6 +87,7 @@ class VllmEngine:
         self._dtype = dtype
         self._device = device
         self._log_start = log_start
+        self._dtype_reason = dtype_reason
         self._requests = 0
 
     @classmethod
@@ -100,6 +102,8 @@ class VllmEngine:
 
     @classmethod
     def _start(cls, config: ReplicaConfig, model: str, placement: Placement) -> VllmEngine:
+        from pmpo_ray.engines.hf.devices import dtype_reason
+
         role = _role(config)
         _check_version(role)
         _set_environment(placement)
@@ -117,6 +121,7 @@ class VllmEngine:
             arguments["dtype"],
             device,
             log_start,
+            "configured" if "dtype" in config.vllm.options else dtype_reason(config.dtype, device),
         )
 
     def info(self, layout: str) -> EngineInfo:
@@ -130,6 +135,7 @@ class VllmEngine:
             layout=layout,
             dtype=self._dtype,
             device=self._device,
+            dtype_reason=self._dtype_reason,
         )
 
     async def run(self, prompt: Tokens, params: SamplingParams) -> RequestOutput:
