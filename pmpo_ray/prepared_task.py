@@ -12,7 +12,7 @@ from types import MappingProxyType
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.search import SearchConfig
-from pmpo_ray.errors import DataError
+from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.evaluation.evaluators import method_for
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.search.calibration import calibrated
@@ -21,6 +21,8 @@ from pmpo_ray.search.operators import REWRITE, Proposer, load_proposers
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Split, Task
+
+_MAX_REWRITES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,25 @@ def prepare_tasks(
         if config.evaluation.enabled:
             method_for(task, config.evaluation)
         for variant, search in config.searches().items():
+            _check_size(task, split, search)
             objective = _objective(task, split, search)
             proposers = load_proposers([name for name in search.operators if name != REWRITE])
             # All variants of a task share one split.
             named = replace(task, name=config.search_name(task.name, variant))
             prepared_tasks.append(PreparedTask(named, split, objective, search, proposers))
     return prepared_tasks
+
+
+def _check_size(task: Task, split: Split, search: SearchConfig) -> None:
+    """Raise ConfigError if a round asks for more rewrites than any run can use."""
+    hard = min(search.hard_examples, len(split.train))
+    count = search.population * hard * search.variants
+    if count > _MAX_REWRITES:
+        raise ConfigError(
+            f"task {task.name}: a round would ask for {count:,} rewrites: search.population="
+            f"{search.population} x {hard} hard examples x search.variants={search.variants}; lower them to "
+            f"{_MAX_REWRITES:,} in all"
+        )
 
 
 def _objective(task: Task, split: Split, search: SearchConfig) -> Objective:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pmpo_ray.config.base import Changeable, NonNegative, Positive, Section
+from pmpo_ray.config.base import (
+    Changeable,
+    Gigabytes,
+    NonNegative,
+    Options,
+    Positive,
+    Seconds,
+    Section,
+    Share,
+    Temperature,
+    Units,
+    name_or_path,
+)
 from pmpo_ray.config.import_paths import is_import_path
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -23,8 +35,8 @@ class VllmConfig(Section):
     """Settings of the engine vllm alone. `kv_cache_gb` None: 1 GB on a CPU, and on a GPU the rest of the
     replica's share; `options` are further arguments of vLLM's AsyncEngineArgs."""
 
-    kv_cache_gb: Annotated[float | None, _MACHINE] = Field(default=None, gt=0)
-    options: dict[str, Any] = Field(default_factory=dict)
+    kv_cache_gb: Annotated[Gigabytes | None, _MACHINE] = None
+    options: Options = Field(default_factory=dict)
 
 
 class EndpointConfig(Section):
@@ -34,10 +46,10 @@ class EndpointConfig(Section):
 
     url: Annotated[str | None, Changeable("the same model may be served elsewhere")] = None
     api_key_env: Annotated[str | None, Changeable("the payer does not change the outcome")] = "OPENAI_API_KEY"
-    concurrency: Annotated[Positive, _REQUESTS] = 16
-    retries: Annotated[NonNegative, _REQUESTS] = 8
-    timeout: Annotated[float, _REQUESTS] = Field(default=300.0, gt=0)
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    concurrency: Annotated[Positive, Field(le=10_000), _REQUESTS] = 16
+    retries: Annotated[NonNegative, Field(le=1000), _REQUESTS] = 8
+    timeout: Annotated[Seconds, _REQUESTS] = 300.0
+    parameters: Options = Field(default_factory=dict)
 
     @field_validator("url")
     @classmethod
@@ -68,13 +80,7 @@ class EndpointConfig(Section):
         return value
 
 
-def _engine(value: str) -> str:
-    if value not in ENGINES and not is_import_path(value):
-        raise ValueError(f"should be {', '.join(ENGINES)}, or module:name of a custom engine")
-    return value
-
-
-Engine = Annotated[str, AfterValidator(_engine)]
+Engine = Annotated[str, name_or_path(ENGINES, "a custom engine")]
 
 
 class ReplicaConfig(Section):
@@ -87,13 +93,13 @@ class ReplicaConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trust_remote_code: bool = False
-    replicas: Annotated[Positive, _SCALE] = 1
+    replicas: Annotated[Positive, Field(le=100_000), _SCALE] = 1
     min_replicas: Annotated[NonNegative | None, _SCALE] = None
-    tensor_parallel: Annotated[Positive, _MACHINE] = 1
-    cpus: Annotated[float, _MACHINE] = Field(default=1, gt=0)
-    gpus: Annotated[float | None, _MACHINE] = Field(default=None, ge=0)
-    memory_gb: Annotated[float | None, _MACHINE] = Field(default=None, gt=0)
-    threads: Annotated[Positive | None, _MACHINE] = None
+    tensor_parallel: Annotated[Positive, Field(le=1024), _MACHINE] = 1
+    cpus: Annotated[Units, _MACHINE] = Field(default=1, gt=0)
+    gpus: Annotated[Units | None, _MACHINE] = None
+    memory_gb: Annotated[Gigabytes | None, _MACHINE] = None
+    threads: Annotated[Positive | None, Field(le=10_000), _MACHINE] = None
     vllm: VllmConfig = VllmConfig()
     endpoint: EndpointConfig = EndpointConfig()
 
@@ -124,18 +130,18 @@ class ScorerConfig(ReplicaConfig):
     role: Literal["scorer", "both"] = "scorer"
     layout: Literal["auto", "system", "user", "plain"] = "auto"
     working_memory_gb: Annotated[
-        float | None, Changeable("the size of the pieces of work does not change its outcome")
-    ] = Field(default=None, gt=0)
-    chunk_examples: Positive = 64
+        Gigabytes | None, Changeable("the size of the pieces of work does not change its outcome")
+    ] = None
+    chunk_examples: Annotated[Positive, Field(le=1_000_000)] = 64
 
 
 class RewriterConfig(ReplicaConfig):
     """Rewriter replicas and their sampling."""
 
-    temperature: float = Field(default=0.9, ge=0)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    max_tokens: Positive = 512
-    batch: Positive = 16
+    temperature: Temperature = 0.9
+    top_p: Share = 0.95
+    max_tokens: Annotated[Positive, Field(le=1_000_000)] = 512
+    batch: Annotated[Positive, Field(le=10_000)] = 16
 
     def changed_replica_keys(self) -> tuple[str, ...]:
         """The keys about replicas, as opposed to sampling, that differ from their defaults."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pmpo_ray.config.base import NonNegative, Positive, Section
+from pmpo_ray.config.base import NonNegative, Positive, Section, Share, Temperature, Units
 from pmpo_ray.config.engines import EndpointConfig, Engine
 
 
@@ -37,7 +37,7 @@ class ProcessRewardConfig(Section):
     separator: str | None = None
     revision: str | None = None
     trust_remote_code: bool = False
-    gpus: float | None = Field(default=None, ge=0)
+    gpus: Units | None = None
 
 
 Baseline = Literal["answer_only", "step_by_step", "rephrase", "step_back", "description"]
@@ -58,11 +58,11 @@ class EvaluationConfig(Section):
     limit: Positive | None = None
     method: Literal["auto", "likelihood", "generation"] = "auto"
     calibrate: bool | None = None
-    max_tokens: Positive = 256
-    temperature: float = Field(default=0.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: Annotated[Positive, Field(le=1_000_000)] = 256
+    temperature: Temperature = 0.0
+    top_p: Share = 1.0
     follow_up: bool = True
-    seeds: Positive = 1
+    seeds: Annotated[Positive, Field(le=10_000)] = 1
     models: tuple[str, ...] = ()
     baselines: tuple[Baseline, ...] = ("description",)
     instructions: dict[str, str] = Field(default_factory=dict)

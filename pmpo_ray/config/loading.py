@@ -14,12 +14,15 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pmpo_ray.config.keys import nearest_key
+from pmpo_ray.config.keys import advice_on_key
 from pmpo_ray.config.messages import KeyPath, dotted, kind_of
 from pmpo_ray.config.overrides import Override, overridden
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.yaml_text import parse_yaml, yaml_of
 from pmpo_ray.errors import ConfigError
+
+_MAX_BYTES = 1_000_000
+"""The size of a configuration file; a thousand tasks with all their keys take half of it."""
 
 Origins = dict[KeyPath, str]
 """Where each key was set: "FILE:LINE" or the name of an override."""
@@ -44,7 +47,9 @@ def config_from_yaml(text: str, source: str, overrides: Sequence[Override] = ())
 
 def default_config(overrides: Sequence[Override]) -> RunConfig:
     """The defaults, changed by `overrides`. Raises ConfigError."""
-    return _changed({}, overrides, "the defaults", {})
+    # Written out as far as an override can name a part of a list.
+    tasks = [task.model_dump(exclude_defaults=True) for task in RunConfig().tasks]
+    return _changed({"tasks": tasks}, overrides, "the defaults", {})
 
 
 def config_from_mapping(mapping: Mapping[str, object], where: str) -> RunConfig:
@@ -60,7 +65,11 @@ def dump_config(config: RunConfig) -> str:
 
 def _read_local(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ConfigError(f"{path}: larger than {_MAX_BYTES:,} bytes: is this a configuration?")
+        return content.decode()
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except OSError as error:
@@ -84,6 +93,8 @@ def _validated(value: Mapping[str, Any], source: str, origins: Origins) -> RunCo
     # Strict: otherwise true counts as the number 1 and "3" as 3. Strict lists have to be tuples.
     try:
         return RunConfig.model_validate(_tupled(value), strict=True)
+    except RecursionError:
+        raise ConfigError(f"{source}: sections or lists are nested too deeply") from None
     except ValidationError as error:
         details = _causes(error.errors(include_url=False))
     first = details[0]
@@ -111,7 +122,7 @@ def _tupled(value: Any) -> Any:
     """`value` with tuples in the place of lists, at any depth."""
     if isinstance(value, Mapping):
         return {key: _tupled(item) for key, item in value.items()}
-    return tuple(_tupled(item) for item in value) if isinstance(value, list | tuple) else value
+    return tuple(map(_tupled, value)) if isinstance(value, list | tuple) else value
 
 
 def _complaint(detail: ErrorDetails) -> str:
@@ -119,8 +130,7 @@ def _complaint(detail: ErrorDetails) -> str:
     actual = kind_of(detail["input"], detail["loc"])
     match detail["type"]:
         case "extra_forbidden":
-            nearest = nearest_key(detail["loc"])
-            return "unknown key" + (f"; did you mean {nearest}?" if nearest else "; see configs/README.md")
+            return f"unknown key; {advice_on_key(detail['loc'])}"
         case "missing":
             return "missing: this key is required"
         case "value_error":

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import re
 
+from pmpo_ray.text import shortened
+
 KeyPath = tuple[str | int, ...]
 
+_LARGE = 10**30
+_WIDTH = 200
+"""The maximum number of characters of a user's text in an error."""
 _SECRETIVE = "endpoint"
 _MAY_HOLD_SECRET = re.compile(rf"{_SECRETIVE}|key|secret|password|credential|://\S*@", re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"\w*")
@@ -32,7 +37,7 @@ def dotted(path: KeyPath) -> str:
 
 def shown(part: object) -> str:
     """A part of the user's text in characters that a terminal can show safely."""
-    text = str(part)
+    text = shortened(str(part), _WIDTH)
     return text if text.isprintable() else ascii(text)
 
 
@@ -65,6 +70,8 @@ def kind_of(value: object, path: KeyPath) -> str:
             return "the present value"
         case bool():
             return "true" if value else "false"
+        case int() if abs(value) >= _LARGE:
+            return "a very large number"
         case int() | float():
             return str(value)
         case _:

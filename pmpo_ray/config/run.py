@@ -6,11 +6,12 @@ Invariant: loading a configuration imports neither ray nor torch. configs/README
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from pmpo_ray.config.base import Changeable, Fixed, NonNegative, Positive, Section
+from pmpo_ray.config.base import Changeable, Fixed, NonNegative, Positive, Seconds, Section
 from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.config.search import SearchConfig
@@ -29,9 +30,9 @@ class RayConfig(Section):
     num_cpus: Positive | None = None
     num_gpus: NonNegative | None = None
     autoscaling: bool = False
-    start_timeout: float = Field(default=300.0, gt=0)
-    outage_timeout: float = Field(default=600.0, gt=0)
-    idle_timeout: float = Field(default=60.0, ge=0)
+    start_timeout: Seconds = 300.0
+    outage_timeout: Seconds = 600.0
+    idle_timeout: float = Field(default=60.0, ge=0, le=1e9)
 
 
 class RunConfig(Section):
@@ -64,8 +65,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _distinct_tasks(self) -> RunConfig:
-        names = [task.name for task in self.tasks]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter(task.name for task in self.tasks)
+        twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:
             raise ValueError(f"task {twice[0]!r} is named more than once; give each task its own name")
         return self
@@ -79,11 +80,11 @@ class RunConfig(Section):
             if unknown:
                 raise ValueError(f"grid.{name}.{unknown[0]}: search has no such key")
             try:
-                self.searches()
+                self._changed_search(changes)
             except ValidationError as error:
                 detail = error.errors(include_url=False)[0]
                 key = ".".join(map(str, detail["loc"]))
-                raise ValueError(f"grid.{name}.{key}: {detail['msg']}") from None
+                raise ValueError(f"grid.{name}.{key}: {detail['msg'].removeprefix('Input ')}") from None
         return self
 
     @model_validator(mode="after")
@@ -105,21 +106,21 @@ class RunConfig(Section):
 
     def searches(self) -> dict[str, SearchConfig]:
         """The search settings of each task, by the name of the grid's entry; "" without a grid."""
-        plain = self.search.model_dump()
-        changed = {
-            name: SearchConfig.model_validate(plain | changes, strict=True)
-            for name, changes in self.grid.items()
-        }
+        changed = {name: self._changed_search(changes) for name, changes in self.grid.items()}
         return changed or {"": self.search}
+
+    def _changed_search(self, changes: dict[str, Any]) -> SearchConfig:
+        return SearchConfig.model_validate(self.search.model_dump() | changes, strict=True)
 
     def named_searches(self, task: str | None = None) -> dict[str, SearchConfig]:
         """The search settings of all tasks, or of one task, in the configuration's order. A search has the
         name of its task, or TASK.NAME for each entry of the grid."""
+        variants = self.searches()
         return {
             self.search_name(settings.name, variant): search
             for settings in self.tasks
             if task in (None, settings.name)
-            for variant, search in self.searches().items()
+            for variant, search in variants.items()
         }
 
     @staticmethod

@@ -6,8 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from pmpo_ray.config.base import Changeable, NonNegative, Positive, Section
+from pmpo_ray.config.base import Changeable, NonNegative, Positive, Seconds, Section, name_or_path
 from pmpo_ray.config.import_paths import is_import_path
+
+OBJECTIVES = ("auto", "cross_entropy", "preference", "listwise")
+"""The names of the built-in objectives."""
 
 _STOPPING_RULE = Changeable("a stopping rule: finished rounds stay as they are")
 
@@ -17,28 +20,28 @@ class SearchConfig(Section):
     propose instructions; masking has its own setting. `calibrate` subtracts from each label's log-likelihood
     its log-likelihood after inputs without content, in tasks with labels."""
 
-    rounds: Annotated[NonNegative, _STOPPING_RULE] = 20
-    hard_examples: Positive = 3
-    variants: Positive = 4
-    population: Positive = 1
+    rounds: Annotated[NonNegative, Field(le=1_000_000), _STOPPING_RULE] = 20
+    hard_examples: Annotated[Positive, Field(le=10_000)] = 3
+    variants: Annotated[Positive, Field(le=1000)] = 4
+    population: Annotated[Positive, Field(le=1000)] = 1
     max_siblings: Positive | None = None
     masking: Literal["model", "rules", "off"] = "model"
     mask_mode: Literal["drop", "token"] = "drop"
     mask_token: str = "[MASK]"
-    max_segments: Positive = 5
+    max_segments: Annotated[Positive, Field(le=1000)] = 5
     hard_case_selection: bool = True
-    objective: str = "auto"
+    objective: Annotated[str, name_or_path(OBJECTIVES, "an objective")] = "auto"
     operators: tuple[str, ...] = ("rewrite",)
-    beta: float = Field(default=1.0, gt=0)
+    beta: float = Field(default=1.0, gt=0, le=1e6)
     per_token: bool = False
     calibrate: bool = False
     meta_prompt: Literal["auto", "long", "short"] = "auto"
-    max_instruction_chars: Positive = 4000
-    reasks: NonNegative = 1
+    max_instruction_chars: Annotated[Positive, Field(le=1_000_000)] = 4000
+    reasks: Annotated[NonNegative, Field(le=100)] = 1
     patience: Annotated[Positive | None, _STOPPING_RULE] = None
     target_loss: Annotated[float | None, _STOPPING_RULE] = None
-    max_tokens: Annotated[Positive | None, _STOPPING_RULE] = None
-    max_seconds: Annotated[float | None, _STOPPING_RULE] = Field(default=None, gt=0)
+    max_tokens: Annotated[int | None, _STOPPING_RULE] = Field(default=None, ge=1, le=10**15)
+    max_seconds: Annotated[Seconds | None, _STOPPING_RULE] = None
 
     @field_validator("operators")
     @classmethod

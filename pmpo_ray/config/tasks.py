@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -61,5 +61,5 @@ class SplitConfig(Section):
 
     train_fraction: float = Field(default=0.2, gt=0, lt=1)
     train_max: Positive = 50
-    shots: NonNegative = 0
+    shots: Annotated[NonNegative, Field(le=10_000)] = 0
     validation: NonNegative = 0

@@ -16,6 +16,7 @@ from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.tasks.files import Record
 from pmpo_ray.tasks.hub import named_rows
+from pmpo_ray.tasks.rows import check_weight
 from pmpo_ray.tasks.user_data import task_of_records
 from pmpo_ray.types import Example, Kind, Task
 
@@ -112,6 +113,7 @@ def _check(example: Example, task: Task, where: str) -> None:
         "".join(texts).encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{where} has a lone surrogate; write it as valid Unicode") from error
+    check_weight(example.weight, f"{where}: its weight")
     if task.labels and example.target not in task.labels:
         raise DataError(
             f"{where}: its target {example.target!r:.40} is none of the task's labels; fix one of them"

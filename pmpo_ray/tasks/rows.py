@@ -1,6 +1,7 @@
 """Make rows from records: map their columns and check their values.
 
-Invariant: the texts of a `Row` are stripped, not empty, and can be encoded as UTF-8; its weight is finite.
+Invariant: the texts of a `Row` are stripped, not empty, and can be encoded as UTF-8; its weight is 0 or
+has a magnitude in WEIGHTS.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from dataclasses import dataclass
 from pmpo_ray.config.tasks import ColumnsConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.tasks.files import Record
+
+WEIGHTS = (1e-6, 1e6)
+"""The smallest and the largest magnitude of a weight that is not 0. With others the losses of single rows, or
+all but one, vanish in the rounding of the batch loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,13 @@ def text_of(record: Record, column: str, advice: str) -> str:
     Raises DataError if the column is missing (with `advice`), or if its value is empty or not a text.
     """
     return _text(_value(record, column, advice), f"{record.where}: column {column!r}")
+
+
+def check_weight(weight: float, where: str) -> None:
+    """Raise DataError if `weight`, which `where` names in the error, is out of bounds."""
+    least, most = WEIGHTS
+    if not (weight == 0 or least <= abs(weight) <= most):
+        raise DataError(f"{where} is {weight:g}; use a weight from {least:g} to {most:g}, or 0")
 
 
 def _value(record: Record, column: str, advice: str) -> object:
@@ -92,4 +104,5 @@ def _weight(record: Record, column: str) -> float:
         weight = math.nan
     if isinstance(value, bool) or not math.isfinite(weight):
         raise DataError(f"{record.where}: column {column!r} is {value!r:.40}; use a finite number as weight")
+    check_weight(weight, f"{record.where}: column {column!r}")
     return weight

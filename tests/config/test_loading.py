@@ -118,6 +118,13 @@ def test_a_wrong_value_from_python_is_one_line_with_its_origin(
     assert str(caught.value) == expected
 
 
+def test_an_override_reaches_the_task_of_the_defaults() -> None:
+    config = default_config(parse_overrides(["tasks.0.instruction=Sort it."]))
+    assert config.tasks == (TaskConfig(name="tickets", instruction="Sort it."),)
+    with pytest.raises(ConfigError, match=r"tasks\.0\.foo: unknown key; tasks\.0 has the keys name, path, "):
+        default_config(parse_overrides(["tasks.0.foo=1"]))
+
+
 def test_later_overrides_win_and_leave_other_keys_alone(tmp_path: Path) -> None:
     config = load(tmp_path, "search: {variants: 7}\n", "search.rounds=3", "search.rounds=5")
     assert (config.search.rounds, config.search.variants) == (5, 7)
@@ -134,6 +141,16 @@ def test_later_overrides_win_and_leave_other_keys_alone(tmp_path: Path) -> None:
             "run.yaml:3: tasks.0.colums: unknown key; did you mean tasks.0.columns?",
         ),
         ("zzz: 3\n", "run.yaml:1: zzz: unknown key; see configs/README.md"),
+        (
+            "tasks:\n- name: a\n  columns: {zzz: x}\n",
+            "run.yaml:3: tasks.0.columns.zzz: unknown key; tasks.0.columns has the keys input, target, "
+            "negatives, weight",
+        ),
+        (
+            "search: {objective: 3}\n",
+            "run.yaml:1: search.objective: should be auto, cross_entropy, preference, listwise, or "
+            "module:name of an objective",
+        ),
         (
             "search:\n  rounds: many\n",
             "run.yaml:2: search.rounds: should be a whole number, not the text 'many'",
@@ -160,7 +177,7 @@ def test_later_overrides_win_and_leave_other_keys_alone(tmp_path: Path) -> None:
         ),
         ("tasks: &a [*a]\n", "run.yaml:1: tasks.0: contains itself"),
         ("model: \x00\n", "run.yaml: not valid YAML: character 7 is not allowed"),
-        ("tasks: " + "[" * 5000, "run.yaml: not valid YAML: nested too deeply"),
+        ("tasks: " + "[" * 5000, "run.yaml:1: not valid YAML: nested too deeply"),
     ],
 )
 def test_a_bad_file_is_one_line_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
@@ -241,8 +258,8 @@ texts = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
     model=texts,
     instruction=texts | st.none(),
     labels=st.none() | st.lists(texts, max_size=3).map(tuple),
-    beta=st.floats(min_value=0, exclude_min=True, allow_nan=False),
-    target=st.none() | st.floats(allow_nan=False),
+    beta=st.floats(min_value=0, max_value=1e6, exclude_min=True),
+    target=st.none() | st.floats(allow_nan=False, allow_infinity=False),
 )
 def test_a_dumped_configuration_loads_back_equal(
     tmp_path_factory: pytest.TempPathFactory,
@@ -260,7 +277,7 @@ def test_a_dumped_configuration_loads_back_equal(
 
 
 def test_a_dumped_configuration_means_the_same_to_other_yaml_readers() -> None:
-    config = RunConfig(search=SearchConfig(masking="off", objective="1e3"))
+    config = RunConfig(search=SearchConfig(masking="off"), model="1e3")
     assert yaml.safe_load(dump_config(config)) == config.model_dump(mode="json")
 
 

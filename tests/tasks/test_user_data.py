@@ -184,6 +184,15 @@ def test_a_missing_file_and_bytes_that_are_no_text_are_one_line(tmp_path: Path) 
         _load(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize("weight", [1e300, -1e7, "1e300", 1e-300, 5e-324])
+def test_a_weight_is_of_a_magnitude_that_a_mean_can_hold(weight: object, tmp_path: Path) -> None:
+    rows = [{"input": "a", "target": "b", "w": 1}, {"input": "c", "target": "d", "w": weight}]
+    with pytest.raises(
+        DataError, match=r"a\.jsonl line 2: column 'w' is .* use a weight from 1e-06 to 1e\+06, or 0"
+    ):
+        _load(_lines(tmp_path / "a.jsonl", rows), columns={"weight": "w"})
+
+
 @pytest.mark.parametrize("weight", ["heavy", None, True, float("nan"), float("inf"), "-inf", [1], 10**400])
 def test_a_weight_is_a_finite_number(weight: object, tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
