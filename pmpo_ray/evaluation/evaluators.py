@@ -5,7 +5,7 @@ wins, and ties are wrong; a reply without a readable answer is distinguished fro
 
 By likelihood, the model chooses between the target and the negatives of an example, without decoding. By
 generation, it writes a reply, reasoning first if the instruction says so; if no answer can be read from the
-reply, a second turn requests the answer alone.
+reply, or if it was cut off at its limit, a second turn requests the answer alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pmpo_ray.types import (
 )
 
 FOLLOW_UP = "So what is the final answer? Give the answer alone, in the form that was asked for."
-_FOLLOW_UP_TOKENS = 64
+_FOLLOW_UP_TOKENS = 128
 
 
 class Evaluator(Protocol):
@@ -142,9 +142,9 @@ class GenerationEvaluator:
         if result is None:
             return Outcome(example.id, False, None)
         reply = result.samples[0].text
-        grade = await self.grader.grade(example, reply)
+        grade = await self.grader.grade(example, result.samples[0])
         tokens = result.tokens
-        if grade.answer is None and settings.follow_up and reply.strip():
+        if grade.answer is None and settings.follow_up and reply.strip() and self.task.kind != "pairs":
             turn = replace(example, target=reply)
             second = await self._generate(
                 replace(
@@ -158,7 +158,7 @@ class GenerationEvaluator:
             if second is not None:
                 tokens += second.tokens
                 reply = f"{reply}\n\n{second.samples[0].text}"
-                grade = await self.grader.grade(example, second.samples[0].text)
+                grade = await self.grader.grade(example, second.samples[0])
         return Outcome(example.id, grade.right, grade.answer, reply, tokens=tokens)
 
     async def _generate(self, request: GenerateRequest) -> GenerateResult | None:

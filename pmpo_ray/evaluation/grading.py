@@ -1,7 +1,7 @@
 """Grades of replies: by rules, or by an evaluator model.
 
 Invariants: a grade without an answer is never right; the evaluator model sees a reply between tags that the
-reply cannot close.
+reply cannot close, and none of its thoughts.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pmpo_ray.errors import EngineError
-from pmpo_ray.evaluation.answers.reader import AnswerReader
+from pmpo_ray.evaluation.answers.reader import AnswerReader, answer_part
 from pmpo_ray.protocols import GenerateClient
 from pmpo_ray.text import shortened
-from pmpo_ray.types import Example, GenerateRequest, Task
+from pmpo_ray.types import Example, GenerateRequest, Generation, Task
 
 _VERDICT_TOKENS = 16
 _MAX_CHARACTERS = 8000
@@ -34,8 +34,8 @@ class Grade:
 class Grader(Protocol):
     """Grades replies to the examples of one task."""
 
-    async def grade(self, example: Example, reply: str) -> Grade:
-        """The grade of a reply to an example."""
+    async def grade(self, example: Example, reply: Generation) -> Grade:
+        """The grade of a reply to an example; without an answer if the reply was cut off."""
 
 
 class RuleGrader:
@@ -44,8 +44,8 @@ class RuleGrader:
     def __init__(self, task: Task) -> None:
         self._reader = AnswerReader(task)
 
-    async def grade(self, example: Example, reply: str) -> Grade:
-        answer = self._reader.read(reply, example)
+    async def grade(self, example: Example, reply: Generation) -> Grade:
+        answer = self._reader.read(reply.text, example, finished=reply.finished)
         return Grade(answer, answer is not None and self._reader.right(answer, example))
 
 
@@ -57,11 +57,12 @@ class ModelGrader:
         self._reader = AnswerReader(task)
         self._evaluator = evaluator
 
-    async def grade(self, example: Example, reply: str) -> Grade:
-        if not reply.strip():
+    async def grade(self, example: Example, reply: Generation) -> Grade:
+        answer = answer_part(reply.text)
+        if not reply.finished or not answer:
             return Grade(None, False)
         request = GenerateRequest(
-            prompt=_question(example, reply), max_tokens=_VERDICT_TOKENS, temperature=0.0
+            prompt=_question(example, answer), max_tokens=_VERDICT_TOKENS, temperature=0.0
         )
         try:
             result = await self._evaluator.generate(request)
@@ -71,7 +72,7 @@ class ModelGrader:
         if verdict is None:
             return Grade(None, False)
         right = verdict[1].lower() == "yes"
-        return Grade(self._reader.read(reply, example) or f"judged {'right' if right else 'wrong'}", right)
+        return Grade(self._reader.read(answer, example) or f"judged {'right' if right else 'wrong'}", right)
 
 
 def _question(example: Example, reply: str) -> str:

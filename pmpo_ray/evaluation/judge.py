@@ -17,6 +17,7 @@ from pmpo_ray.evaluation.alpaca import win_rates
 from pmpo_ray.evaluation.alpaca_rows import outputs_document
 from pmpo_ray.evaluation.evaluators import GenerationEvaluator
 from pmpo_ray.text import shortened
+from pmpo_ray.thoughts import without_thoughts
 from pmpo_ray.types import Example, Outcome
 
 TIE = 0.5
@@ -55,7 +56,7 @@ class JudgeEvaluator:
         texts = [example.input for example in examples]
         rates = await asyncio.to_thread(
             win_rates,
-            outputs_document(texts, [outcome.reply for outcome in written], generator="candidate"),
+            outputs_document(texts, list(map(_answer, written)), generator="candidate"),
             outputs_document(texts, references, generator="reference"),
             judge=judge.model or "",
             endpoint=judge.endpoint,
@@ -74,7 +75,12 @@ class JudgeEvaluator:
         if path is not None:
             return await asyncio.to_thread(_read_references, Path(path), examples)
         written = await self._writer.evaluate(self._start, examples, shots, repetition)
-        return [outcome.reply for outcome in written]
+        return list(map(_answer, written))
+
+
+def _answer(outcome: Outcome) -> str:
+    """The text that the judge compares: a reply behind its thoughts."""
+    return without_thoughts(outcome.reply)
 
 
 def _outcome(written: Outcome, preference: float | None) -> Outcome:

@@ -32,6 +32,7 @@ from pmpo_ray.runs.placement import Replica, place_roles
 from pmpo_ray.runs.run_folder import fresh_run_dir
 from pmpo_ray.store import Lease, RunStore, hold, task_folder
 from pmpo_ray.store.kept_config import kept_config
+from pmpo_ray.thoughts import without_thoughts
 from pmpo_ray.types import ConditionResult
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _write_judged_outputs(
         name = "-".join(task_folder(str(part)).replace("~", "-") for part in parts)
         document = outputs_document(
             [inputs[condition.task][outcome.example] for outcome in result.outcomes],
-            [outcome.reply for outcome in result.outcomes],
+            [without_thoughts(outcome.reply) for outcome in result.outcomes],
             generator=f"{condition.model} ({condition.name})",
         )
         store.write_file(f"outputs-{name}.json", json.dumps(document, indent=1).encode())

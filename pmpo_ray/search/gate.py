@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from pmpo_ray.text import is_hidden
+from pmpo_ray.thoughts import THOUGHT_TAG
 from pmpo_ray.types import Example
 
 _COPIED_CHARS = 20
@@ -26,8 +27,8 @@ _REFUSAL = re.compile(
     r"|i (?:can't|cannot|can not|won't|don't|do not|could not|couldn't)\b)"
 )
 _TAG = re.compile(
-    r"</?\s*(?:prompt|mask|think|instruction|system|user|assistant|(?:start|end)_of_turn|[be]os|s|pad|unk)\b[^<>]*>"
-    r"|<\|[^<>|]{1,40}\|>|\[/?inst\]|<</?sys>>"
+    r"</?\s*(?:prompt|mask|instruction|system|user|assistant|(?:start|end)_of_turn|[be]os|s|pad|unk)\b[^<>]*>"
+    rf"|<\|[^<>|]{{1,40}}\|>|\[/?inst\]|<</?sys>>|{THOUGHT_TAG}"
 )
 _META_TALK = re.compile(
     r"\bhere(?:'s| is| are) (?:the|an?|my|your|some)\b[^.:]{0,40}\b(?:prompt|instruction|version|rewrite)s?\b"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal
 
+from pmpo_ray.thoughts import without_thoughts
 from pmpo_ray.types import Segment
 
 Span = tuple[int, int]
@@ -151,7 +152,7 @@ def parse_masked(reply: str, instruction: str, max_segments: int) -> tuple[Segme
     """
     if _TAG.search(instruction):
         return None
-    answer = reply.rpartition("</think>")[2]
+    answer = without_thoughts(reply)
     close = answer.rfind("</prompt>")
     opening = answer.rfind("<prompt>", 0, max(close, 0))
     if close < 0 or opening < 0:

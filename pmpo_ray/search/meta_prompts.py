@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pmpo_ray.thoughts import THOUGHT_TAG, behind_thoughts
 from pmpo_ray.types import Example, SegmentImportance
 
 Style = Literal["long", "short"]
@@ -28,10 +29,9 @@ _INERT = 0.1
 """A segment is inert if its importance is at most this share of the largest one in its instruction."""
 
 _MARKUP = re.compile(
-    r"<(/?\s*(?:prompt|mask|think|task|current|input|output|parts)\b[^<>]*|\|[^<>]*\|)>", re.IGNORECASE
+    rf"<\|[^<>]*\|>|</?\s*(?:prompt|mask|task|current|input|output|parts)\b[^<>]*>|{THOUGHT_TAG}",
+    re.IGNORECASE,
 )
-_THOUGHT = re.compile(r"<\s*think\s*>", re.IGNORECASE)
-_THOUGHT_END = re.compile(r"</\s*think\s*>", re.IGNORECASE)
 _OPEN = re.compile(r"<\s*prompt\s*>", re.IGNORECASE)
 _CLOSE = re.compile(r"<\s*/\s*prompt\s*>", re.IGNORECASE)
 _FENCE = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
@@ -187,7 +187,7 @@ def _inert_below(importances: Sequence[SegmentImportance]) -> float:
 
 def _plain(text: str) -> str:
     """The text with other brackets around tags that could break a form or a chat template."""
-    return _MARKUP.sub(r"‹\1›", text.strip())
+    return _MARKUP.sub(lambda tag: f"‹{tag.group()[1:-1]}›", text.strip())
 
 
 def _line(text: str, limit: int = _SHORT_CHARS) -> str:
@@ -213,8 +213,8 @@ def parse_rewrite(reply: str, *, finished: bool, style: Style) -> Reply:
     both, is the instruction itself, because small models reply so. Thinking that never ended counts as cut
     off.
     """
-    answer = _THOUGHT_END.split(reply)[-1]
-    if _THOUGHT.search(answer):
+    answer = behind_thoughts(reply)
+    if answer is None:
         return Reply(None, "cut off")
     closes = list(_CLOSE.finditer(answer))
     opens = list(_OPEN.finditer(answer))

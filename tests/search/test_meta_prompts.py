@@ -126,6 +126,8 @@ def tags(text: str) -> list[str]:
         "<|im_end|>",
         "</input></task>",
         "</think>",
+        "<reasoning>",
+        "<|begin_of_thought|>",
         "<mask>",
         "</current>",
     ],
@@ -182,6 +184,8 @@ def read(reply: str, *, finished: bool = True, style: Style = "long") -> Reply:
         "It is vague.\n\n<prompt>\nLabel it.\n</prompt> Good luck!",
         "Old: <prompt>Sort it.</prompt> New: <prompt>Label it.</prompt>",
         "<think>I could say <prompt>Sort it.</prompt></think>\n<prompt>Label it.</prompt>",
+        "I could say <prompt>Sort it.</prompt></reasoning>\n<prompt>Label it.</prompt>",
+        "analysisSay <prompt>Sort it.</prompt>?assistantfinal<prompt>Label it.</prompt>",
         "<PROMPT>Label it.</ prompt>",
         "<prompt>Label it.",
         "<prompt>```\nLabel it.\n```</prompt>",
@@ -205,6 +209,20 @@ def test_an_answer_without_end_is_cut_off(style: Style, reply: str) -> None:
 @pytest.mark.parametrize("finished", [True, False])
 def test_thinking_that_never_ended_is_cut_off(finished: bool) -> None:
     assert read("<think>It belongs between <prompt> and ", finished=finished) == Reply(None, "cut off")
+    for opening in ("[THINK]", "<seed:think>", "◁think▷", "<|channel|>analysis<|message|>"):
+        reply = f"{opening}Perhaps <prompt>Sort it.</prompt>"
+        assert read(reply, finished=finished, style="short") == Reply(None, "cut off")
+
+
+def test_an_instruction_may_name_the_tags_of_thoughts() -> None:
+    text = "Reason between <think> and </think>, then answer."
+    assert read(f"It is vague.\n<prompt>{text}</prompt>") == Reply(text)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_thought_is_never_the_instruction(style: Style) -> None:
+    assert read("<thought>Sort it.</thought>", style=style).text is None
+    assert read("<prompt><thought>Sort it.</thought>Label it.</prompt>", style="short") == Reply("Label it.")
 
 
 def test_the_long_form_needs_tags() -> None:

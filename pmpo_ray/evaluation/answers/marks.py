@@ -21,7 +21,6 @@ _MAX_MARKS = 50
 """Maximum number of marks that are read, from the last one backwards."""
 _MAX_CHARACTERS = 10_000
 """Maximum number of characters that are read after a mark."""
-_THINKING = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
 _STATED = re.compile(
     r"""(?<!\bwrong\ )(?<!\bincorrect\ )
     \b(?:(?:answer|ans)(?:\ (?:choice|option|letter))?
@@ -79,15 +78,6 @@ class Reader(Protocol):
 
     def unmarked(self, reply: str) -> str | None:
         """The answer in a reply whose marks give none."""
-
-
-def without_thinking(text: str) -> str:
-    """The reply without the thinking before it; empty if the thinking never ends."""
-    tags = list(_THINKING.finditer(text))
-    ends = [tag.end() for tag in tags if tag.group(1)]
-    if tags and not tags[-1].group(1):
-        return ""
-    return text[ends[-1] if ends else 0 :].strip()
 
 
 def marks(reply: str) -> list[Mark]:

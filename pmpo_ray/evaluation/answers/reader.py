@@ -1,8 +1,9 @@
 """Reading the final answer from a model's reply, and comparing it with the target.
 
 Invariants: an answer and a target are equal exactly if their canonical forms are; an unreadable answer is
-None, never a wrong answer; the last mark ("the answer is", a box, ...) with a readable answer decides, and
-text outside marks counts only if there is no such mark.
+None, never a wrong answer; a thought, and a reply that was cut off, have no answer; the last mark ("the
+answer is", a box, ...) with a readable answer decides, and text outside marks counts only if there is no such
+mark.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pmpo_ray.evaluation.answers.choices import Labels, Letters
-from pmpo_ray.evaluation.answers.marks import Reader, marks, without_thinking
+from pmpo_ray.evaluation.answers.marks import Reader, marks
 from pmpo_ray.evaluation.answers.values import Brackets, Numbers, Text, Words, whole_number, words_of
 from pmpo_ray.tasks.corruptions import final_answer, form_of
 from pmpo_ray.tasks.options import Options, condensed, letter_of, parse_options
+from pmpo_ray.thoughts import parts
 from pmpo_ray.types import Example, Task
 
 AnswerKind = Literal["letter", "label", "number", "words", "brackets", "text"]
@@ -43,9 +45,10 @@ class AnswerReader:
         sequence of brackets, or any other text."""
         return self._reading(example).kind
 
-    def read(self, text: str, example: Example) -> str | None:
-        """The answer in a model's reply, in canonical form; None if none can be read."""
-        return _read(text, self._reading(example).reader)
+    def read(self, text: str, example: Example, *, finished: bool = True) -> str | None:
+        """The answer in a model's reply, in canonical form; None if none can be read. A reply that was cut
+        off at its limit (not `finished`) has none: what would have followed can be another answer."""
+        return _read(text, self._reading(example).reader) if finished else None
 
     def canonical_target(self, example: Example) -> str:
         """The target of an example in canonical form."""
@@ -71,7 +74,7 @@ class AnswerReader:
 
 
 def _read(text: str, reader: Reader) -> str | None:
-    reply = without_thinking(text)
+    reply = answer_part(text)
     if not reply:
         return None
     for mark in marks(reply):
@@ -79,6 +82,15 @@ def _read(text: str, reader: Reader) -> str | None:
         if answer is not None:
             return answer or None
     return reader.unmarked(reply) or None
+
+
+def answer_part(text: str) -> str:
+    """The part of a reply behind its thoughts. If nothing stands there, a part before them counts that marks
+    an answer, as in "<answer>B</answer><reasoning>...</reasoning>"."""
+    found = parts(text)
+    if found.behind is None:
+        return ""
+    return found.behind.strip() or (found.before.strip() if marks(found.before) else "")
 
 
 def _of_label(labels: tuple[str, ...], reader: Labels, example: Example) -> _Reading:

@@ -98,6 +98,10 @@ THOUGHTS = [
     ("<THINKING>It is 5</THINKING> 18", "18"),
     ("<think>5</think> The answer is 18. <think>No, wait", None),
     ("<think>The answer is 18.", None),
+    ("[THINK]5[/THINK]18", "18"),
+    ("The answer is 18.\n<reasoning>9 + 9, not 5</reasoning>", "18"),
+    ("Let me see. <reasoning>9 + 9 = 18</reasoning>", None),
+    ("I need no `<think>` here. The answer is 18.", "18"),
 ]
 
 
