@@ -6,7 +6,7 @@ describes everything that was passed in Python.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FunctionType
@@ -17,7 +17,7 @@ from pmpo_ray.config.loading import config_from_mapping
 from pmpo_ray.config.overrides import Override, section_overrides
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.store.kept_config import requested_config
-from pmpo_ray.tasks.files import SUFFIXES
+from pmpo_ray.tasks.files import suffix_of
 from pmpo_ray.tasks.python_data import Rows, checked, is_rows, task_of_rows
 from pmpo_ray.tasks.registry import with_functions
 from pmpo_ray.types import Task
@@ -96,8 +96,8 @@ def _with_import_paths(settings: Mapping[str, object]) -> dict[str, object]:
 
 
 def _is_configuration(source: Source) -> TypeGuard[RunConfig | str | Path]:
-    is_path = isinstance(source, Path) and not _ends_in(source, SUFFIXES)
-    return is_path or isinstance(source, RunConfig) or _ends_in(source, _YAML)
+    is_path = isinstance(source, Path) and suffix_of(source) is None
+    return is_path or isinstance(source, RunConfig) or _is_yaml(source)
 
 
 def _configuration(
@@ -150,8 +150,8 @@ def _task(source: object) -> dict[str, object]:
         return {"name": source.name, "given": True}
     if isinstance(source, FunctionType):
         return {"name": source.__name__, "function": path_of(source, _CALLER)}
-    if isinstance(source, str | Path) and _ends_in(source, SUFFIXES):
-        return {"name": Path(source).stem, "path": str(source)}
+    if isinstance(source, str | Path) and (suffix := suffix_of(source)) is not None:
+        return {"name": Path(source).name[: -len(suffix)], "path": str(source)}
     if isinstance(source, str):
         return {"name": source}
     raise TypeError(
@@ -159,5 +159,5 @@ def _task(source: object) -> dict[str, object]:
     )
 
 
-def _ends_in(source: object, suffixes: Iterable[str]) -> bool:
-    return isinstance(source, str | Path) and Path(source).suffix.lower() in suffixes
+def _is_yaml(source: object) -> bool:
+    return isinstance(source, str | Path) and Path(source).suffix.lower() in _YAML

@@ -130,7 +130,7 @@ def test_class_labels_of_a_data_set_come_as_their_names() -> None:
         (
             ROWS,
             {},
-            r"mine row 1: there is no column 'input', only question, answer; set columns\.input",
+            r"mine( row 1)?: there is no column 'input', only question, answer; set columns\.input",
         ),
         (
             [*ROWS, {"question": "x", "answer": " "}],

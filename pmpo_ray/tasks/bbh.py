@@ -7,8 +7,8 @@ solve the task. The published files are read without changes.
 from __future__ import annotations
 
 from pmpo_ray.tasks.benchmarks import STEP_BY_STEP, Benchmark, Part
-from pmpo_ray.tasks.files import Record
 from pmpo_ray.tasks.hub import HubSource
+from pmpo_ray.tasks.records import Record
 from pmpo_ray.tasks.rows import Row, text_of
 from pmpo_ray.types import Kind
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmpo_ray.errors import DataError
-from pmpo_ray.tasks.files import Record, read_records
+from pmpo_ray.tasks.files import read_records
 from pmpo_ray.tasks.hub import HubSource, read_hub
+from pmpo_ray.tasks.records import Record
 from pmpo_ray.tasks.rows import Row, text_of
 from pmpo_ray.types import Kind
 

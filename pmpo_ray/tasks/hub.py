@@ -7,16 +7,18 @@ cache is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from pmpo_ray.errors import DataError
-from pmpo_ray.tasks.files import Record
 from pmpo_ray.tasks.http_status import http_status
+from pmpo_ray.tasks.records import Record
+from pmpo_ray.tasks.tables import table_records
 from pmpo_ray.text import error_line
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 
@@ -49,22 +51,13 @@ def read_hub(source: HubSource, advice: str) -> tuple[Record, ...]:
         )
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"hub data set {source}: cannot be loaded ({error_line(error)}); {advice}") from error
-    return tuple(
-        Record(values=row, where=f"hub data set {source} row {number}")
-        for number, row in enumerate(named_rows(table), start=1)
-    )
+    return tuple(data_set_records(table, f"hub data set {source}"))
 
 
-def named_rows(table: Dataset) -> Iterator[dict[str, object]]:
-    """The rows of a data set, with class labels as their names."""
-    import datasets
-
-    names = {
-        column: feature.names
-        for column, feature in table.features.items()
-        if isinstance(feature, datasets.ClassLabel)
-    }
-    return (_named(row, names) for row in table)
+def data_set_records(table: Dataset, where: str) -> Iterator[Record]:
+    """The rows of a data set, with class labels as their names, whatever format its rows are shown in. Raises
+    DataError for a class without a name."""
+    return table_records(cast("pa.Table", table.with_format("arrow")[:]), where)
 
 
 def _require_reachable(endpoint: str, source: HubSource, advice: str) -> None:
@@ -74,13 +67,3 @@ def _require_reachable(endpoint: str, source: HubSource, advice: str) -> None:
         raise DataError(
             f"hub data set {source}: {endpoint} cannot be reached ({error_line(error)}); {advice}"
         ) from error
-
-
-def _named(row: Mapping[str, Any], names: Mapping[str, list[str]]) -> dict[str, object]:
-    """The row with class numbers replaced by names; None replaces the number of an unlabelled row (-1)."""
-    return {
-        column: (names[column][value] if value is not None and value >= 0 else None)
-        if column in names
-        else value
-        for column, value in row.items()
-    }

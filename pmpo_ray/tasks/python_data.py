@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast, get_args
 
 from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
-from pmpo_ray.tasks.files import Record
-from pmpo_ray.tasks.hub import named_rows
+from pmpo_ray.tasks.hub import data_set_records
+from pmpo_ray.tasks.records import Record, require_distinct
 from pmpo_ray.tasks.rows import check_weight
+from pmpo_ray.tasks.tables import shortest
 from pmpo_ray.tasks.user_data import task_of_records
 from pmpo_ray.types import Example, Kind, Task
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = Union["pd.DataFrame", "datasets.Dataset", Sequence[Mapping[str, object]]]
 """Data as a table or as a list of rows."""
+
+_LOW_PRECISION = frozenset({"float16", "float32", "halffloat[pyarrow]", "float[pyarrow]"})
+"""Types of columns of floats that Python's own float has more digits than."""
 
 
 def is_rows(data: object) -> bool:
@@ -73,15 +77,15 @@ def task_of_function(config: TaskConfig, function: object, seed: int) -> Task:
 
 def records_of(name: str, rows: Rows) -> tuple[Record, ...]:
     """The rows of the data called `name`. Raises DataError if there are none, or if one has no columns."""
-    records = []
-    for number, row in enumerate(_plain_rows(rows), start=1):
-        where = f"{name} row {number}"
-        if not isinstance(row, Mapping):
-            raise DataError(f"{where}: is a {type(row).__name__}; pass each row as a dict of columns")
-        records.append(Record({key: _plain(value) for key, value in row.items()}, where))
+    if _is(rows, "datasets", "Dataset"):
+        records = tuple(data_set_records(cast("datasets.Dataset", rows), name))
+    elif _is(rows, "pandas", "DataFrame"):
+        records = tuple(_frame_records(cast("pd.DataFrame", rows), name))
+    else:
+        records = tuple(_row_records(cast("Iterable[object]", rows), name))
     if not records:
         raise DataError(f"{name}: the data have no rows; pass at least one")
-    return tuple(records)
+    return records
 
 
 def checked(task: Task) -> Task:
@@ -122,13 +126,28 @@ def _check(example: Example, task: Task, where: str) -> None:
         raise DataError(f"{where}: has no negatives, which a task of kind 'pairs' needs; add one")
 
 
-def _plain_rows(rows: Rows) -> Iterable[object]:
-    if _is(rows, "pandas", "DataFrame"):
-        frame = cast("pd.DataFrame", rows)
-        return frame.astype(object).where(frame.notna(), None).to_dict("records")
-    if _is(rows, "datasets", "Dataset"):
-        return named_rows(cast("datasets.Dataset", rows))
-    return rows
+def _frame_records(frame: pd.DataFrame, name: str) -> Iterator[Record]:
+    require_distinct(frame.columns, name)
+    columns = {label: _column_values(frame.iloc[:, position]) for position, label in enumerate(frame.columns)}
+    for index in range(len(frame)):
+        values = {label: _plain(column[index]) for label, column in columns.items()}
+        yield Record(values, f"{name} row {index + 1}", name)
+
+
+def _column_values(column: pd.Series[Any]) -> list[Any]:
+    values = column.astype(object).where(column.notna(), None).tolist()
+    if str(column.dtype).lower() in _LOW_PRECISION:
+        singles = column.to_numpy("float32", na_value=math.nan)
+        return [None if value is None else shortest(one) for value, one in zip(values, singles, strict=True)]
+    return values
+
+
+def _row_records(rows: Iterable[object], name: str) -> Iterator[Record]:
+    for number, row in enumerate(rows, start=1):
+        where = f"{name} row {number}"
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where}: is a {type(row).__name__}; pass each row as a dict of columns")
+        yield Record({key: _plain(value) for key, value in row.items()}, where)
 
 
 def _is(data: object, library: str, kind: str) -> bool:
@@ -139,7 +158,11 @@ def _is(data: object, library: str, kind: str) -> bool:
 def _plain(value: object) -> object:
     """A value as it would be read from a file: lists for arrays, None for missing values."""
     if _is(value, "numpy", "ndarray") or _is(value, "numpy", "generic"):
-        value = cast("np.ndarray[Any, Any]", value).tolist()
+        array = cast("np.ndarray[Any, Any]", value)
+        if array.dtype.kind == "f" and array.ndim == 0 and array.dtype.itemsize < 8:
+            return shortest(array) if array == array else None
+        # Times of nanoseconds would become whole numbers.
+        value = (array.astype("datetime64[us]") if array.dtype.kind == "M" else array).tolist()
     if isinstance(value, tuple):
         return list(value)
     return None if isinstance(value, float) and math.isnan(value) else value

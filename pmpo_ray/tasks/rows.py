@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from pmpo_ray.config.tasks import ColumnsConfig
 from pmpo_ray.errors import DataError
-from pmpo_ray.tasks.files import Record
+from pmpo_ray.tasks.records import Record
+from pmpo_ray.text import excerpt, shortened
 
 WEIGHTS = (1e-6, 1e6)
 """The smallest and the largest magnitude of a weight that is not 0. With others the losses of single rows, or
@@ -58,8 +59,9 @@ def check_weight(weight: float, where: str) -> None:
 
 def _value(record: Record, column: str, advice: str) -> object:
     if column not in record.values:
-        existing = ", ".join(str(name) for name in record.values) or "none"
-        raise DataError(f"{record.where}: there is no column {column!r}, only {existing}; {advice}")
+        existing = ", ".join(excerpt(str(name), 40) for name in record.values) or "none"
+        where = record.header or record.where
+        raise DataError(f"{where}: there is no column {column!r}, only {shortened(existing, 300)}; {advice}")
     return record.values[column]
 
 

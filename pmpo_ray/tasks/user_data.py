@@ -13,9 +13,10 @@ from pathlib import Path
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.tasks.assembly import Draft, assemble
-from pmpo_ray.tasks.files import Record, read_records
+from pmpo_ray.tasks.files import read_records
 from pmpo_ray.tasks.hub import HubSource, read_hub
 from pmpo_ray.tasks.options import condensed, parse_options
+from pmpo_ray.tasks.records import Record
 from pmpo_ray.tasks.rows import Row, row_from
 from pmpo_ray.types import Kind, Task
 
