@@ -43,6 +43,7 @@ FIRST = (
     "engines/openai/test_vllm_server.py",
     "benchmarks/test_paper.py",
     "runs/test_optimize.py",
+    "runs/test_real_model.py",
     "actors/test_vllm.py",
     "runs/test_evaluate.py",
     "cluster/test_ray_jobs.py",

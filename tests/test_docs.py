@@ -77,11 +77,30 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SHORT_REWRITES = """\
+import pmpo_ray
+
+whole = pmpo_ray.optimize
+
+def short(*sources, **settings):
+    settings["search"] = {"masking": "rules", "variants": 2, **settings.get("search", {})}
+    settings["rewriter"] = {"max_tokens": 32, **settings.get("rewriter", {})}
+    return whole(*sources, **settings)
+
+pmpo_ray.optimize = short
+"""
+"""Examples are run as they are; how much the small model writes for them is not what they show."""
+
+
 @pytest.mark.usefixtures("running_ray")
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python_runs(block: Block, desk: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", block.text], cwd=desk, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SHORT_REWRITES + block.text],
+        cwd=desk,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

@@ -1,4 +1,4 @@
-"""`pmpo evaluate` on a real run of the real small model, and on configurations without a run."""
+"""`pmpo evaluate` on runs and on configurations without a run, with the simulated engine."""
 
 from __future__ import annotations
 
@@ -42,22 +42,6 @@ def simulated(**settings: object) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("real") / "run"
-    optimize(
-        tasks=["tickets"],
-        search={"rounds": 1, "hard_examples": 1, "variants": 3, "masking": "off", "reasks": 0},
-        scorer={"role": "both"},
-        rewriter={"max_tokens": 48},
-        split={"train_max": 6},
-        evaluation={"limit": 8},
-        run_dir=folder,
-        observer=quiet,
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("simulated") / "run"
     optimize(simulated(), run_dir=folder, observer=quiet)
@@ -79,27 +63,6 @@ def evaluated(folder: Path, **settings: object) -> dict[str, Any]:
     """The output of `--format json` for these keys of `evaluation`."""
     result = evaluate(folder, observer=quiet, **settings)
     return summary_json(result.summary, result.run_dir)
-
-
-def test_a_real_run_is_evaluated_by_likelihood_and_by_generation(real_run: Path, tmp_path: Path) -> None:
-    mine = tmp_path / "mine.txt"
-    mine.write_text("Name the kind of ticket.", encoding="utf-8")
-    found = evaluated(real_run, limit=8, baselines=["step_by_step"], instructions={"mine": f"@{mine}"})
-    assert [row["name"] for row in found["rows"]] == ["start", "best", "step_by_step", "mine"]
-    assert {row["method"] for row in found["rows"]} == {"likelihood"}
-    result = RunStore.open(str(real_run)).read_task_result("tickets")
-    assert result is not None
-    assert result.accuracy_before is not None
-    assert found["rows"][0]["accuracy"]["value"] == pytest.approx(result.accuracy_before.value, abs=0.1)
-
-    written = evaluated(real_run, limit=4, baselines=["answer_only"], method="generation", max_tokens=16)
-    assert {row["method"] for row in written["rows"]} == {"generation"}
-    frame = pd.read_parquet(real_run / "evaluation.parquet")
-    assert set(frame["name"]) == {"start", "best", "answer_only"}
-    assert frame["reply"].str.len().gt(0).all()
-    labels = {"billing", "bug report", "account access", "shipping", "feature request", "praise"}
-    assert set(frame["answer"].dropna()) <= labels
-    assert (frame["right"] <= frame["answer"].notna()).all()
 
 
 def test_kept_measurements_are_not_repeated(run: Path) -> None:

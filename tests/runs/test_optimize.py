@@ -1,5 +1,4 @@
-"""Whole runs on a real local Ray: with the real model, and with the simulated engine where only the course of
-a run matters."""
+"""Whole runs on a real Ray with the simulated engine: only their course matters here."""
 
 from __future__ import annotations
 
@@ -41,45 +40,6 @@ def simulated(**settings: object) -> RunConfig:
 
 def quiet(progress: Progress) -> None:
     """An observer that keeps nothing."""
-
-
-def test_the_real_model_optimises_a_real_task_and_leaves_a_whole_run_folder(tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    result = optimize(
-        tasks=["tickets"],
-        search={"rounds": 1, "hard_examples": 1, "variants": 2, "reasks": 0},
-        rewriter={"max_tokens": 48},
-        split={"train_max": 9},
-        evaluation={"limit": 12},
-        ray={"address": "local"},
-        run_dir=tmp_path / "run",
-        observer=seen.append,
-    )
-    [task] = result.tasks
-    assert task.loss_after <= task.loss_before
-    assert task.accuracy_before is not None
-    assert task.accuracy_before.n == 12
-    assert task.tokens_scored > 1000
-    assert task.tokens_generated > 0
-    assert [p.state for p in seen if p.task == "tickets"][-1] == "done"
-
-    store = RunStore.open(str(tmp_path / "run"))
-    records = store.read_rounds("tickets")
-    assert [record.round for record in records] == [0, 1]
-    manifest = store.read_manifest()
-    assert manifest is not None
-    assert manifest.scorer is not None
-    assert manifest.scorer.parameters > 130_000_000
-    assert manifest.ended is not None
-    scorer = manifest.pools["scorer"]
-    assert (scorer.retries, scorer.lost) == (0, 0)
-    assert scorer.answered > 0
-    assert 0 < scorer.busy_seconds <= scorer.ready_seconds
-    best = json.loads((tmp_path / "run" / "tasks" / "tickets" / "best.json").read_text(encoding="utf-8"))
-    assert best["instruction"] == task.best
-    frame = pd.read_parquet(tmp_path / "run" / "tasks" / "tickets" / "round-0001.parquet")
-    assert set(frame["status"]) <= {"survivor", "dropped", "refused", "failed"}
-    assert frame.loc[frame["status"] == "refused", "reason"].str.len().gt(0).all()
 
 
 def test_a_finished_run_started_again_gives_the_same_result_and_may_be_extended(tmp_path: Path) -> None:
