@@ -1,12 +1,21 @@
 """Text classification with small real models: does optimising on 40 examples raise held-out accuracy?
 
-    python -m benchmarks.classification --data-dir DIR [--model NAME_OR_FILE ...] [--seeds 0 1 2]
+    python -m benchmarks.classification --data-dir DIR [--model NAME_OR_FILE ...] [--seeds 0 1 2 3 4]
         [--task NAME ...] [--runs FOLDER] [--set KEY=VALUE ...] [--json FILE]
 
 For every model and seed it makes one run of all tasks (`pmpo optimize`) and evaluates it on the tasks'
 held-out examples (`pmpo evaluate`). A run that is already in FOLDER is continued, or used as it is if
-finished. Prints a table of all runs with the means over seeds and the strongest free instructions. The file
-of --json keeps its rows of other models, seeds and tasks. Without --model: SmolLM2-135M.
+finished. Without --model: SmolLM2-135M. Prints
+
+- a table of all runs, with the gain over the start and its interval over examples (these searches, other
+  examples), and the strongest free instruction;
+- the mean gain of each model and task over the start and over each search's strongest free instruction, with
+  its interval over examples and its interval over searches and examples (other searches, other examples).
+  p-values are corrected (Holm) for all models and tasks of a column;
+- every winning instruction.
+
+The file of --json gets the rows of all three, and keeps its rows of other models, seeds and tasks; the row of
+a mean has the seeds that it is over.
 """
 
 from __future__ import annotations
@@ -15,17 +24,18 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from benchmarks.packaged_models import available_model
+from benchmarks.repeated import Values, both_intervals, corrected, gain_cell, values_of_run
 from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.config.loading import load_config
 from pmpo_ray.config.overrides import parse_overrides
-from pmpo_ray.evaluation.statistics import LEVEL, Comparison, compare, holm
-from pmpo_ray.store import RunStore
+from pmpo_ray.evaluation.statistics import LEVEL
+from pmpo_ray.text import in_line
 
 CONFIG = Path(__file__).parents[1] / "configs" / "classification.yaml"
 BASELINES = ("description", "step_by_step", "answer_only")
@@ -37,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", required=True, help="folder of the benchmark files")
     parser.add_argument("--model", nargs="+", default=[DEFAULT_MODEL])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--task", nargs="+", help="tasks of the configuration (default: all)")
     parser.add_argument("--runs", type=Path, default=Path("runs/classification"))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration")
@@ -53,11 +63,12 @@ def main() -> None:
         for row in measured(model, seed, arguments.runs, settings)
     ]
     rows.sort(key=identity)
+    averages = means(rows)
     print(table(rows))
-    for model in dict.fromkeys(row["model"] for row in rows):
-        print(f"\n{model}: {verdict([row for row in rows if row['model'] == model])}")
+    print(f"\n{mean_table(averages)}\n\n{verdict(averages)}")
+    print(f"\n{winners(rows)}")
     if arguments.json is not None:
-        write(arguments.json, rows)
+        write(arguments.json, [*rows, *averages])
 
 
 def measured(model: str, seed: int, runs: Path, settings: Sequence[str]) -> list[dict[str, Any]]:
@@ -69,11 +80,7 @@ def measured(model: str, seed: int, runs: Path, settings: Sequence[str]) -> list
     run("optimize", str(CONFIG), "--run-dir", str(folder), *sets, "--json")
     baselines = [part for baseline in BASELINES for part in ("--baseline", baseline)]
     summary = json.loads(run("evaluate", str(folder), *baselines, "--format", "json"))
-    results = RunStore.open(str(folder)).read_evaluation() or ()
-    values = {
-        (one.condition.task, one.condition.name): {o.example: float(o.right) for o in one.outcomes}
-        for one in results
-    }
+    values = values_of_run(str(folder))
     split = load_config(str(CONFIG), parse_overrides(settings)).split
     return [
         task_row(name, seed, task, summary, values, split.train_max + split.validation)
@@ -94,11 +101,12 @@ def task_row(
     seed: int,
     task: str,
     summary: dict[str, Any],
-    values: dict[tuple[str, str], Any],
+    values: Mapping[tuple[str, str], Values],
     n_train: int,
 ) -> dict[str, Any]:
     """The results of one run on a task. `low` and `high` are the ends of the 95% interval of the gain in
-    accuracy, `p_value` is that of McNemar's exact test, for this run alone."""
+    accuracy over examples, `p_value` is that of the same test (Tango, McNemar), for this run alone; balanced
+    accuracies are null if the labels are even."""
     rows = {row["name"]: row for row in summary["rows"] if row["task"] == task}
     gains = {gain["against"]: gain for gain in summary["gains"] if gain["task"] == task}
     gain = gains["start"]["accuracy"]
@@ -116,52 +124,99 @@ def task_row(
         "p_value": gain["p_value"],
         "strongest_free": free,
         "accuracy_free": rows[free]["accuracy"]["value"],
+        "balanced_before": _balanced(rows["start"]),
+        "balanced_after": _balanced(rows["best"]),
         "instruction": rows["best"]["instruction"],
-        "values": (values[task, "start"], values[task, "best"]),
+        "values": {name: values[task, name] for name in ("start", "best", free)},
     }
 
 
+def _balanced(row: Mapping[str, Any]) -> float | None:
+    return None if row["by_label"] is None else float(row["by_label"]["balanced"]["value"])
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as Markdown, with the mean over seeds for each model and task, and a test of that mean."""
+    """The runs as Markdown."""
     lines = [
-        "| model | task | seed | n | start | best | gain [95%] | p | strongest free |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | task | seed | n | start | best | balanced | gain [95%, examples] | p | strongest free |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for key in dict.fromkeys((row["model"], row["task"]) for row in rows):
-        group = [row for row in rows if (row["model"], row["task"]) == key]
-        lines += [
-            line(*key, str(row["seed"]), row["n_test"], row, (row["low"], row["high"]), row["p_value"])
-            for row in group
+    for row in rows:
+        before, after = row["accuracy_before"], row["accuracy_after"]
+        balanced = "even"
+        if row["balanced_before"] is not None:
+            balanced = f"{row['balanced_before']:.1%} to {row['balanced_after']:.1%}"
+        cells = [
+            *(str(row[key]) for key in ("model", "task", "seed", "n_test")),
+            f"{before:.1%}",
+            f"{after:.1%}",
+            balanced,
+            gain_cell(after - before, row["low"], row["high"]),
+            f"{row['p_value']:.3g}",
+            f"{row['accuracy_free']:.1%} {row['strongest_free']}",
         ]
-        mean = {
-            name: fmean(row[name] for row in group)
-            for name in ("accuracy_before", "accuracy_after", "accuracy_free")
-        }
-        over = over_seeds(group)
-        ends = (over.difference.low, over.difference.high)
-        lines.append(
-            line(*key, "mean", group[0]["n_test"], mean | {"strongest_free": ""}, ends, over.p_value)
-        )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def over_seeds(rows: Sequence[dict[str, Any]]) -> Comparison:
-    """The best instruction compared with the start over all seeds. An example that is in several test parts
-    counts once, with the mean of its values."""
-    pairs: dict[str, list[tuple[float, float]]] = {}
+def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The mean gains of each model and task over the start and over each search's strongest free instruction,
+    with p-values corrected for all models and tasks."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        before, after = row["values"]
-        for example in before:
-            pairs.setdefault(example, []).append((before[example], after[example]))
-    return compare(
-        [fmean(before for before, _ in values) for values in pairs.values()],
-        [fmean(after for _, after in values) for values in pairs.values()],
-    )
+        groups.setdefault((row["model"], row["task"]), []).append(row)
+    averages: list[dict[str, Any]] = []
+    for (model, task), group in groups.items():
+        average: dict[str, Any] = {"model": model, "task": task, "seed": "mean"}
+        average["seeds"] = [row["seed"] for row in group]
+        for key in ("accuracy_before", "accuracy_after", "accuracy_free"):
+            average[key] = fmean(row[key] for row in group)
+        for over in ("start", "free"):
+            other = [row["values"]["start" if over == "start" else row["strongest_free"]] for row in group]
+            pairs = list(zip(other, (row["values"]["best"] for row in group), strict=True))
+            average[f"over_{over}"] = both_intervals(pairs)
+        averages.append(average)
+    corrected([average[f"over_{over}"] for average in averages] for over in ("start", "free"))
+    return averages
 
 
-def identity(row: dict[str, Any]) -> tuple[str, str, int]:
-    """The model, task and seed of a row, which identify it."""
-    return row["model"], row["task"], row["seed"]
+def mean_table(averages: Sequence[dict[str, Any]]) -> str:
+    """The means as Markdown."""
+    titles = ["model", "task", "seeds", "start", "best"]
+    for over in ("start", "free"):
+        titles += [f"over {over} [95% over examples]", "p", "[95% over searches and examples]", "p"]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    for one in averages:
+        cells = [one["model"], one["task"], str(len(one["seeds"]))]
+        cells += [f"{one['accuracy_before']:.1%}", f"{one['accuracy_after']:.1%}"]
+        for over in ("start", "free"):
+            for kind in ("examples", "searches"):
+                found = one[f"over_{over}"][kind]
+                cells += (
+                    ["one search", "–"]
+                    if found is None
+                    else [
+                        gain_cell(found["gain"], found["low"], found["high"]),
+                        f"{found['p_adjusted']:.3g}",
+                    ]
+                )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append(f"\np: corrected for {len(averages)} tests, models times tasks (Holm)")
+    return "\n".join(lines)
+
+
+def winners(rows: Sequence[dict[str, Any]]) -> str:
+    """Every winning instruction, on one line each."""
+    lines = ["| model | task | seed | winning instruction |", "|---|---|---|---|"]
+    for row in rows:
+        text = in_line(row["instruction"]).replace("|", "\\|")
+        lines.append(f"| {row['model']} | {row['task']} | {row['seed']} | {text} |")
+    return "\n".join(lines)
+
+
+def identity(row: dict[str, Any]) -> tuple[str, str, str]:
+    """The model, task and seed of a row, which identify it; the row of a mean comes last."""
+    return row["model"], row["task"], f"{row['seed']:>4}"
 
 
 def write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -172,24 +227,18 @@ def write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def line(
-    model: str, task: str, seed: str, n: int, row: dict[str, Any], ends: tuple[float, float], p: float
-) -> str:
-    """One line of the table."""
-    before, after = row["accuracy_before"], row["accuracy_after"]
-    gain = f"{(after - before) * 100:+.1f} [{ends[0] * 100:+.1f}, {ends[1] * 100:+.1f}]"
-    free = f"{row['accuracy_free']:.1%} {row['strongest_free']}".strip()
-    return f"| {model} | {task} | {seed} | {n} | {before:.1%} | {after:.1%} | {gain} | {p:.3g} | {free} |"
-
-
-def verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """The numbers of tasks whose mean over seeds changed significantly, after Holm's correction."""
-    groups = [[row for row in rows if row["task"] == task] for task in dict.fromkeys(r["task"] for r in rows)]
-    over = [over_seeds(group) for group in groups]
-    adjusted = holm([comparison.p_value for comparison in over])
-    changes = [c.difference.value for p, c in zip(adjusted, over, strict=True) if p < LEVEL]
-    rose, fell = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
-    return f"accuracy rose significantly on {rose} of {len(groups)} tasks and fell significantly on {fell}"
+def verdict(averages: Sequence[dict[str, Any]]) -> str:
+    """The numbers of mean gains that are significant over examples, and over searches and examples."""
+    sentences = []
+    for over, words in (("start", "the start"), ("free", "the strongest free instruction")):
+        for kind, basis in (("examples", "examples"), ("searches", "searches and examples")):
+            found = [one[f"over_{over}"][kind] for one in averages]
+            changes = [one["gain"] for one in found if one is not None and one["p_adjusted"] < LEVEL]
+            rose, fell = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
+            sentences.append(
+                f"mean gains over {words}: {rose} of {len(found)} significant over {basis}; losses: {fell}"
+            )
+    return "\n".join(sentences)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
     python -m benchmarks.quickstart [--seeds 0 1 2 3 4] [--json FILE]
 
-Every seed is a run of its own, `pmpo optimize configs/quickstart.yaml --set seed=N`, one after the other.
+Every seed is a run of its own, `pmpo optimize configs/quickstart.yaml --set seed=N`, one after the other, and
+`pmpo evaluate` on the same held-out examples, which is not timed. Below the table stands the mean gain with
+its interval over examples (these searches, other examples) and over searches and examples (others of both).
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.repeated import both_intervals, gain_cell, values_of_run
+from pmpo_ray.display.numbers import p_value_text
+
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 
 
@@ -27,22 +32,36 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows there, too")
     arguments = parser.parse_args()
     rows = [measured(seed) for seed in arguments.seeds]
+    gain = both_intervals([row.pop("values") for row in rows])
     print(table(rows))
+    for kind, words in (("examples", "over examples"), ("searches", "over searches and examples")):
+        if (found := gain[kind]) is not None:
+            cell = gain_cell(found["gain"], found["low"], found["high"])
+            print(f"mean gain, points [95% {words}]: {cell}, {p_value_text(found['p_value'])}")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(
+            json.dumps([*rows, {"seed": "mean", **gain}], indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def measured(seed: int) -> dict[str, Any]:
     """The result of one seed, with the wall time of the whole command in seconds."""
     began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "pmpo_ray", "optimize", str(CONFIG), "--set", f"seed={seed}", "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
+    document = json.loads(pmpo("optimize", str(CONFIG), "--set", f"seed={seed}", "--json"))
+    wall_seconds = round(time.perf_counter() - began, 1)
+    pmpo("evaluate", document["run_dir"])
+    [task] = document["tasks"]
+    values = values_of_run(document["run_dir"])
+    pair = values[task["task"], "start"], values[task["task"], "best"]
+    return {"seed": seed, "wall_seconds": wall_seconds, **task, "values": pair}
+
+
+def pmpo(*arguments: str) -> str:
+    """Run a `pmpo` command, and return its standard output."""
+    process = subprocess.run(
+        [sys.executable, "-m", "pmpo_ray", *arguments], stdout=subprocess.PIPE, text=True, check=True
     )
-    [task] = json.loads(done.stdout)["tasks"]
-    return {"seed": seed, "wall_seconds": round(time.perf_counter() - began, 1), **task}
+    return process.stdout
 
 
 def table(rows: list[dict[str, Any]]) -> str:

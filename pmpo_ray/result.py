@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pmpo_ray.types import ScoredCandidate, TaskFailure, TaskResult
@@ -99,12 +100,19 @@ class RunResult:
         return ", ".join(result.task for result in self.tasks) or "none"
 
     def __repr__(self) -> str:
-        failed = f", {len(self.failed)} failed" if self.failed else ""
-        what = f"{len(self.tasks)} tasks"
-        if len(self.tasks) == 1:
-            [task] = self.tasks
-            what = f"task {task.task!r}, loss {task.loss_before:.3f} to {task.loss_after:.3f}"
-        return f"<RunResult: {what}{failed}, in {self.run_dir!r}>"
+        parts = [f"task {self.tasks[0].task!r}" if len(self.tasks) == 1 else f"{len(self.tasks)} tasks"]
+        mean = "mean " if len(self.tasks) > 1 else ""
+        if self.tasks:
+            losses = fmean(task.loss_before for task in self.tasks), fmean(t.loss_after for t in self.tasks)
+            parts.append(f"{mean}loss {losses[0]:.3f} to {losses[1]:.3f}")
+        pairs = [(task.accuracy_before, task.accuracy_after) for task in self.tasks]
+        measured = [(before.value, after.value) for before, after in pairs if before and after]
+        if measured:
+            before, after = map(fmean, zip(*measured, strict=True))
+            parts.append(f"{mean}accuracy {before:.1%} to {after:.1%}")
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed")
+        return f"<RunResult: {', '.join(parts)}, in {self.run_dir!r}>"
 
     def __rich__(self) -> RenderableType:
         """The text that `pmpo optimize` prints at its end."""

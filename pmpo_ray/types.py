@@ -313,28 +313,53 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class ConditionResult:
-    """A condition and its outcomes, one for each test example, in the order of the test part."""
+    """A condition and its outcomes, one for each test example, in the order of the test part. `labels` are
+    the right labels of the examples, in the same order; empty for a task without a closed set of labels, and
+    in a file of a version that did not keep them."""
 
     condition: Condition
     outcomes: tuple[Outcome, ...]
+    labels: tuple[str, ...] = ()
+
+
+IntervalMethod = Literal["Wilson", "Wilson by label", "bootstrap", "Tango", "permutation", "searches"]
+"""The method of an interval; `pmpo_ray.evaluation.statistics` describes which figure has which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean, such as a proportion, with the bounds of its 95% confidence interval; `n` is the number of
-    examples."""
+    """A mean, such as a proportion, or a difference of means, with the bounds of its 95% confidence interval
+    by `method`; `n` is the number of examples."""
 
     value: float
     low: float
     high: float
     n: int
+    method: IntervalMethod = "Wilson"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelAccuracy:
+    """The accuracy on the examples of one label (its recall)."""
+
+    label: str
+    accuracy: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class ByLabel:
+    """Accuracies by label, the most frequent label first, and the balanced accuracy: their mean."""
+
+    labels: tuple[LabelAccuracy, ...]
+    balanced: Interval
 
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
     """The result of a task's optimisation. `stopped` is the reason why it ended, `start` and `best` are
-    instructions. `p_value` is that of the hypothesis that both are equally accurate (McNemar's exact test on
-    the test part). It and the accuracies are None if no test part was evaluated."""
+    instructions. `p_value` is that of the hypothesis that both are equally accurate (a paired test on the
+    test part). It and the accuracies are None if no test part was evaluated. `labels_before` and
+    `labels_after` are the accuracies by label; None if the labels are even, or there are none."""
 
     task: str
     rounds: int
@@ -349,6 +374,8 @@ class TaskResult:
     tokens_generated: int
     seconds: float
     p_value: float | None = None
+    labels_before: ByLabel | None = None
+    labels_after: ByLabel | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from benchmarks.in_process import InProcessGenerator, InProcessScorer
 from pmpo_ray.config.loading import config_from_mapping, dump_config
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
+from pmpo_ray.evaluation.labels import labels_of
 from pmpo_ray.evaluation.statistics import wilson_interval
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
 from pmpo_ray.search.loop import search_task
@@ -145,6 +146,7 @@ def _condition_results(prepared: PreparedTask, result: TaskResult) -> list[Condi
                 Outcome(example.id, number % 8 < right[name], example.target, loss=1.0 - 0.1 * right[name])
                 for number, example in enumerate(prepared.split.test)
             ),
+            labels_of(prepared.task, prepared.split.test),
         )
         for name, text in texts.items()
     ]

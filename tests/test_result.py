@@ -18,6 +18,8 @@ from pmpo_ray.display.live import LiveTable, PlainLog
 from pmpo_ray.display.notebook import NotebookTable
 from pmpo_ray.display.progress import progress_display
 from pmpo_ray.errors import RunFolderError
+from pmpo_ray.evaluation.summary import summarise
+from pmpo_ray.runs.evaluate import EvaluationResult
 from pmpo_ray.types import Progress, TaskFailure
 from tests.run_folders import write_run
 
@@ -44,6 +46,25 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 def test_a_run_of_one_task_has_a_best_instruction(one: RunResult) -> None:
     assert one.best == one["tickets"].best == one.tasks[0].best
     assert one.best != one["tickets"].start
+
+
+def test_a_result_is_shown_in_one_short_line(one: RunResult) -> None:
+    assert repr(one).startswith("<RunResult: task 'tickets', loss ")
+    assert "accuracy 30.0% to 37.5%, in " in repr(one)
+    assert one.run_dir in repr(one)
+    several = replace(one, tasks=one.tasks * 2, failed=(TaskFailure("own", "too long"),))
+    assert repr(several).startswith("<RunResult: 2 tasks, mean loss ")
+    assert "mean accuracy 30.0% to 37.5%, 1 failed, in " in repr(several)
+    assert repr(replace(one, tasks=())) == f"<RunResult: 0 tasks, in {one.run_dir!r}>"
+
+
+def test_an_evaluation_is_shown_in_one_short_line(one: RunResult) -> None:
+    results = one.history.evaluation
+    found = EvaluationResult(summarise(results, {"start"}), results, "runs/x")
+    assert repr(found).startswith("<EvaluationResult: 1 task, 3 instructions, 1 model, accuracy start 3")
+    assert repr(found).endswith(", in 'runs/x'>")
+    assert len(repr(found)) < 200
+    assert repr(EvaluationResult(summarise((), ()), (), "runs/x")).endswith("0 models, in 'runs/x'>")
 
 
 def test_json_needs_no_terminal_library(one: RunResult) -> None:
@@ -129,14 +150,6 @@ def test_an_unfinished_run_has_the_tasks_that_are_done(tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
-def test_a_result_says_in_short_what_it_is(one: RunResult, two: RunResult) -> None:
-    assert repr(one).startswith("<RunResult: task 'tickets', loss 0.")
-    assert one.run_dir in repr(one)
-    assert repr(replace(two, failed=(TaskFailure("a", "b"),))) == (
-        f"<RunResult: 2 tasks, 1 failed, in {two.run_dir!r}>"
-    )
-
-
 def test_rich_prints_what_the_command_prints(two: RunResult) -> None:
     stream = io.StringIO()
     Console(file=stream, width=80).print(two)
@@ -175,7 +188,7 @@ def test_a_notebook_shows_texts_and_never_interprets_them(one: RunResult) -> Non
     assert page.text.count("<script>alert(1)</script> '\"><img src=x>") == 6
     assert "\u202e" not in page.text
     assert "\x1b" not in page.text
-    assert "30.0% → 37.5%" in page.text
+    assert "30.0% [24.1, 36.7] → 37.5% [31.1, 44.4]" in page.text
 
 
 def test_the_display_suits_where_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

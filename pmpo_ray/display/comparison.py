@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pmpo_ray.display.accuracies import corrected_words, interval_words
 from pmpo_ray.display.numbers import amount, loss_text, percent_text
 from pmpo_ray.display.run_pages import diff_text
-from pmpo_ray.evaluation.statistics import Comparison
+from pmpo_ray.evaluation.paired_tests import Comparison
 from pmpo_ray.history.comparison import RunComparison, Side, TaskComparison
 from pmpo_ray.text import excerpt, in_line, shortened_name
 
@@ -78,13 +79,17 @@ def _points(paired: Comparison) -> str:
 
 
 def _notes(comparison: RunComparison) -> list[str]:
-    paired = [task.paired.difference.n for task in comparison.tasks if task.paired is not None]
-    notes = ["acc.: held-out accuracy of the best instruction; intervals are 95% intervals"]
+    paired = [task.paired.difference for task in comparison.tasks if task.paired is not None]
+    accuracies = [side.accuracy for task in comparison.tasks for side in (task.a, task.b)]
+    notes = ["acc.: held-out accuracy of the best instruction"]
+    if words := interval_words([*accuracies, *paired]):
+        notes[0] += f"; 95% intervals: {words}"
     if paired:
-        numbers = f"{min(paired)}" if min(paired) == max(paired) else f"{min(paired)} to {max(paired)}"
+        counts = [difference.n for difference in paired]
+        numbers = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
         notes.append(
-            f"B minus A: points, on the same {numbers} held-out examples; p: corrected for the number of "
-            "tasks, *: significant"
+            f"B minus A: points, on the same {numbers} held-out examples; p: {corrected_words(len(paired))}, "
+            "*: significant"
         )
     if len(paired) < len(comparison.tasks):
         notes.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from pmpo_ray.display.numbers import json_number
+from pmpo_ray.display.numbers import json_number, plain_json
 from pmpo_ray.history.comparison import RunComparison, Side, TaskComparison
 from pmpo_ray.history.task_facts import word_diff
 
@@ -30,7 +30,7 @@ def _task_json(task: TaskComparison) -> dict[str, Any]:
         "b": _side_json(task.b),
         "comparable": not task.obstacles,
         "obstacles": list(task.obstacles),
-        "paired": None if task.paired is None else asdict(task.paired),
+        "paired": None if task.paired is None else plain_json(asdict(task.paired)),
         "p_adjusted": task.p_adjusted,
         "significant": task.significant,
         "diff": [asdict(piece) for piece in word_diff(task.a.best, task.b.best)],

@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from pmpo_ray.display.accuracies import BALANCED, corrected_words, interval_words
 from pmpo_ray.display.numbers import p_value_text
 from pmpo_ray.evaluation.conditions import BEST, START
-from pmpo_ray.evaluation.statistics import Comparison
+from pmpo_ray.evaluation.labels import UNEVEN
+from pmpo_ray.evaluation.paired_tests import Comparison
 from pmpo_ray.evaluation.summary import Against, Gain, Overall, Row, Summary
 from pmpo_ray.text import in_line
 from pmpo_ray.types import Interval, Method
@@ -64,6 +66,9 @@ def tables(summary: Summary) -> list[Table]:
         tasks = list(dict.fromkeys(row.task for row in rows))
         single = len(tasks) == 1
         shown.append(_one_task(rows, gains) if single else _many_tasks(tasks, rows, gains, overall))
+        uneven = [row for row in _shown(rows) if row.by_label is not None]
+        if uneven:
+            shown.append(_labels(uneven) if single else _balanced(uneven))
     if summary.predictions:
         shown.append(_predictions(summary))
     return shown
@@ -78,20 +83,74 @@ def _one_task(rows: Sequence[Row], gains: Sequence[Gain]) -> Table:
     steps = any(row.score is not None for row in rows)
     written = any(row.method != "likelihood" for row in rows)
     judged = rows[0].method == "judged"
+    uneven = any(row.by_label is not None for row in rows)
     columns = ["instruction", "win rate % [95%]" if judged else "accuracy % [95%]"]
+    columns += ["balanced % [95%]"] if uneven else []
     columns += ["unread %"] if written else []
     columns += ["loss"] if losses else []
     columns += ["step score [95%]"] if steps else []
     cells = []
     for row in _shown(rows):
         line = [row.name, _percent(row.accuracy)]
+        line += [_interval(None if row.by_label is None else row.by_label.balanced, 100, 1)] if uneven else []
         line += [f"{row.unread * 100:.1f}"] if written else []
         line += [_number(row.loss)] if losses else []
         line += [_interval(row.score, 1, 3)] if steps else []
         cells.append(tuple(line))
     first = rows[0]
-    notes = [f"{first.accuracy.n} test examples", *map(_gain_note, gains)]
+    notes = [f"{first.accuracy.n} test examples; 95% intervals: {interval_words(_accuracies(rows))}"]
+    notes += [BALANCED] if uneven else []
+    notes += map(_gain_note, gains)
+    if gains:
+        notes.append(
+            f"gains: {interval_words(gain.accuracy.difference for gain in gains)}; {_families(gains)}"
+        )
     return Table(f"{first.task}: {_heading(first)}", tuple(columns), tuple(cells), tuple(notes))
+
+
+def _accuracies(rows: Sequence[Row]) -> list[Interval]:
+    return [row.accuracy for row in rows] + [
+        row.by_label.balanced for row in rows if row.by_label is not None
+    ]
+
+
+def _families(gains: Sequence[Gain]) -> str:
+    """The tests for which the p-values of gains are corrected, in words."""
+    counts = dict.fromkeys(gain.tests for gain in gains)
+    words = " and ".join(corrected_words(tests) for tests in counts)
+    return words if max(counts) == 1 else f"{words}: over tasks, models and shots"
+
+
+def _labels(rows: Sequence[Row]) -> Table:
+    """The accuracies by label of one task, a row per label."""
+    first = next(row.by_label for row in rows if row.by_label is not None)
+    by_name = [{one.label: one.accuracy for one in row.by_label.labels} for row in rows if row.by_label]
+    cells = [
+        (one.label, str(one.accuracy.n), *(_percent(accuracies[one.label]) for accuracies in by_name))
+        for one in first.labels
+    ]
+    title = f"{rows[0].task}: accuracy % by label [95%]"
+    return Table(
+        title, ("label", "examples", *(row.name for row in rows)), tuple(cells), (_uneven_note(rows),)
+    )
+
+
+def _balanced(rows: Sequence[Row]) -> Table:
+    """The balanced accuracies, a row per task with uneven labels."""
+    names = tuple(dict.fromkeys(row.name for row in rows))
+    cells = []
+    for task in dict.fromkeys(row.task for row in rows):
+        own = {row.name: row.by_label for row in rows if row.task == task}
+        balanced = (one.balanced if (one := own.get(name)) is not None else None for name in names)
+        cells.append((task, *(_interval(interval, 100, 1) for interval in balanced)))
+    title = f"{rows[0].model}, {rows[0].shots} shots: balanced accuracy % [95%]"
+    return Table(title, ("task", *names), tuple(cells), (BALANCED, _uneven_note(rows)))
+
+
+def _uneven_note(rows: Sequence[Row]) -> str:
+    shown = [row.by_label for row in rows if row.by_label is not None]
+    intervals = [one.balanced for one in shown] + [part.accuracy for one in shown for part in one.labels]
+    return f"uneven: {UNEVEN}; 95% intervals: {interval_words(intervals)}"
 
 
 def _shown(rows: Sequence[Row]) -> list[Row]:
@@ -127,7 +186,7 @@ def _many_tasks(tasks: Sequence[str], rows: Sequence[Row], gains: Sequence[Gain]
     if compared:
         for kind in _AGAINST:
             pooled = overall.gains.get(kind)
-            mean += ["–", "–"] if pooled is None else [_points(pooled), _p(pooled.p_value)]
+            mean += ["–", "–"] if pooled is None else [_points(pooled), _p(overall.p_adjusted[kind])]
     cells.append(tuple(mean))
     title = f"{len(tasks)} tasks: {overall.model}, {overall.shots} shots"
     return Table(title, tuple(columns), tuple(cells), tuple(_many_notes(rows, gains)))
@@ -135,6 +194,9 @@ def _many_tasks(tasks: Sequence[str], rows: Sequence[Row], gains: Sequence[Gain]
 
 def _many_notes(rows: Sequence[Row], gains: Sequence[Gain]) -> Iterator[str]:
     yield f"accuracy in %; gains in points with their 95% interval; {_range([r.accuracy.n for r in rows])}"
+    if gains:
+        words = interval_words(gain.accuracy.difference for gain in gains)
+        yield f"intervals of gains: {words}; of their mean: permutation test; p: {_families(gains)}"
     over_start = [gain for gain in gains if gain.against == "start"]
     if over_start:
         better = sum(gain.significant and gain.accuracy.difference.value > 0 for gain in over_start)
@@ -161,12 +223,12 @@ def _gain_note(gain: Gain) -> str:
 
 def _predictions(summary: Summary) -> Table:
     rows = tuple(
-        (one.task, one.model, str(one.candidates), f"{one.correlation:+.2f}", _p(one.p_value))
+        (one.task, one.model, str(one.candidates), f"{one.correlation:+.2f}", _p(one.p_adjusted))
         for one in summary.predictions
     )
     return Table(
         "How training loss predicts held-out accuracy",
-        ("task", "model", "candidates", "rank correlation", "p"),
+        ("task", "model", "candidates", "rank correlation", "p (Holm)"),
         rows,
         ("Spearman's rank correlation: -1 if a lower loss always goes with a higher accuracy",),
     )

@@ -15,6 +15,13 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from pmpo_ray.display.accuracies import (
+    BALANCED,
+    balanced_lines,
+    corrected_words,
+    interval_words,
+    label_rows,
+)
 from pmpo_ray.display.numbers import accuracy_text, amount, loss_text, p_value_text, percent_text
 from pmpo_ray.evaluation.statistics import LEVEL, holm
 from pmpo_ray.text import excerpt, in_line, shortened_name, visible
@@ -50,6 +57,7 @@ def _final(results: Sequence[TaskResult], width: int) -> Iterator[RenderableType
         yield _instructions(results)
         yield Text()
         yield _many_tasks(results, width)
+        yield from map(Text, balanced_lines({t.task: (t.labels_before, t.labels_after) for t in results}))
         scored = amount(sum(result.tokens_scored for result in results))
         generated = amount(sum(result.tokens_generated for result in results))
         yield Text(f"all tasks: {scored} tokens scored, {generated} generated")
@@ -67,15 +75,13 @@ def _one_task(result: TaskResult) -> RenderableType:
         Text(accuracy_text(result.accuracy_before)),
         Text(accuracy_text(result.accuracy_after), style="bold"),
     )
+    for title, *cells in label_rows(result.labels_before, result.labels_after):
+        facts.add_row(Text(title), *map(Text, cells))
     spent = (
         f"{result.rounds} rounds (stopped by: {in_line(result.stopped)}), {result.seconds:.0f} s, "
         f"{amount(result.tokens_scored)} tokens scored, {amount(result.tokens_generated)} generated"
     )
-    tested = result.accuracy_after or result.accuracy_before
-    basis = f"accuracy with its 95% interval on {tested.n} held-out examples" if tested else ""
-    if result.p_value is not None:
-        verdict = "significant" if result.p_value < LEVEL else "NOT significant"
-        basis += f"; the difference is {verdict} ({p_value_text(result.p_value)})"
+    basis = _basis(result)
     return Group(
         Rule(Text(in_line(result.task), style="bold"), align="left"),
         Text("instruction before", style="dim"),
@@ -88,6 +94,17 @@ def _one_task(result: TaskResult) -> RenderableType:
         Text(basis, style="dim"),
         Text(spent),
     )
+
+
+def _basis(result: TaskResult) -> str:
+    tested = result.accuracy_after or result.accuracy_before
+    if tested is None:
+        return ""
+    basis = f"accuracy with its 95% interval ({interval_words([tested])}) on {tested.n} held-out examples"
+    if result.p_value is not None:
+        verdict = "significant" if result.p_value < LEVEL else "NOT significant"
+        basis += f"; the difference is {verdict} ({p_value_text(result.p_value)})"
+    return f"{basis}; {BALANCED}" if result.labels_after is not None else basis
 
 
 def _many_tasks(results: Sequence[TaskResult], width: int) -> Table:
@@ -109,11 +126,12 @@ def _many_tasks(results: Sequence[TaskResult], width: int) -> Table:
         )
     table.add_section()
     table.add_row(*(Text(cell, style="bold") for cell in _means(results)))
-    table.caption = Text(
-        "acc.: held-out accuracy with its 95% interval; *: significantly different (corrected for the number "
-        "of tasks)",
-        style="dim",
-    )
+    accuracies = [interval for one in results for interval in (one.accuracy_before, one.accuracy_after)]
+    tests = sum(result.p_value is not None for result in results)
+    caption = f"acc.: held-out accuracy with its 95% interval ({interval_words(accuracies)})"
+    if tests:
+        caption += f"; *: significantly different, {corrected_words(tests)}"
+    table.caption = Text(caption if any(accuracies) else "acc.: held-out accuracy", style="dim")
     table.caption_justify = "left"
     return table
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from pmpo_ray.display.live import progress_table
+from pmpo_ray.display.numbers import accuracy_text
 from pmpo_ray.text import visible
-from pmpo_ray.types import Interval, Progress, TaskFailure, TaskResult
+from pmpo_ray.types import Progress, TaskFailure, TaskResult
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
@@ -110,14 +111,19 @@ def _row(result: TaskResult) -> str:
     return (
         f"<tr><td>{_escaped(result.task)}</td><td style='{_TEXT}'>{_escaped(result.start)}</td>"
         f"<td style='{_TEXT}'>{best}</td><td>{result.loss_before:.3f} → {result.loss_after:.3f}</td>"
-        f"<td>{_accuracies(result.accuracy_before, result.accuracy_after)}</td></tr>"
+        f"<td>{_accuracies(result)}</td></tr>"
     )
 
 
-def _accuracies(before: Interval | None, after: Interval | None) -> str:
+def _accuracies(result: TaskResult) -> str:
+    before, after = result.accuracy_before, result.accuracy_after
     if before is None or after is None:
         return "not evaluated"
-    return f"{before.value * 100:.1f}% → {after.value * 100:.1f}%"
+    plain = f"{accuracy_text(before)} → {accuracy_text(after)}"
+    if result.labels_before is None or result.labels_after is None:
+        return plain
+    balanced = result.labels_before.balanced, result.labels_after.balanced
+    return f"{plain}<br>balanced {accuracy_text(balanced[0])} → {accuracy_text(balanced[1])}"
 
 
 def _failed_row(failure: TaskFailure) -> str:

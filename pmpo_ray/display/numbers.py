@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from pmpo_ray.types import Interval
 
@@ -57,6 +58,15 @@ def accuracy_text(interval: Interval | None) -> str:
 def json_number(value: float) -> float | None:
     """The number as JSON can hold it: None if it is not finite."""
     return value if math.isfinite(value) else None
+
+
+def plain_json(value: Any) -> Any:
+    """The value, in lists and dictionaries too, as JSON can hold it."""
+    if isinstance(value, float):
+        return json_number(value)
+    if isinstance(value, dict):
+        return {key: plain_json(item) for key, item in value.items()}
+    return [plain_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def percent_text(interval: Interval | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from pmpo_ray.display.numbers import json_number
 from pmpo_ray.types import TaskFailure, TaskResult
@@ -12,7 +13,8 @@ def result_json(
     results: Sequence[TaskResult], run_dir: str, failed: Sequence[TaskFailure] = ()
 ) -> dict[str, object]:
     """The document that `pmpo optimize --json` prints. Losses are in nats, accuracies from 0 to 1; a number
-    that does not exist is null. `failed` lists the tasks without a result."""
+    that does not exist is null. `labels_before` and `labels_after` are the accuracies by label, null if the
+    labels are even. `failed` lists the tasks without a result."""
     return {
         "run_dir": run_dir,
         "tasks": [_task_json(result) for result in results],
@@ -30,6 +32,10 @@ def _task_json(result: TaskResult) -> dict[str, object]:
         "loss_after": json_number(result.loss_after),
         "accuracy_before": None if before is None else before.value,
         "accuracy_after": None if after is None else after.value,
+        "accuracy_before_interval": None if before is None else asdict(before),
+        "accuracy_after_interval": None if after is None else asdict(after),
+        "labels_before": None if result.labels_before is None else asdict(result.labels_before),
+        "labels_after": None if result.labels_after is None else asdict(result.labels_after),
         "p_value": result.p_value,
         "n_test": 0 if tested is None else tested.n,
         "tokens_scored": result.tokens_scored,

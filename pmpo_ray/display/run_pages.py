@@ -15,6 +15,13 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from pmpo_ray.display.accuracies import (
+    BALANCED,
+    balanced_lines,
+    corrected_words,
+    interval_words,
+    label_rows,
+)
 from pmpo_ray.display.evaluation_tables import show as show_tables
 from pmpo_ray.display.evaluation_tables import tables
 from pmpo_ray.display.numbers import accuracy_text, amount, loss_text, p_value_text, percent_text, spark
@@ -73,15 +80,21 @@ def show_overview(history: RunHistory, console: Console) -> None:
         cells = _overview_cells(history, tasks.get(name), held.get(name, NOTHING), 10 if wide else 6)
         table.add_row(Text(shortened_name(name, names)), *cells)
     console.print(table)
-    console.print(
-        Text(
-            "acc.: held-out accuracy, after with its 95% interval; *: significantly different (corrected for "
-            "the number of tasks)",
-            style="dim",
-        )
-    )
+    for note in _overview_notes(held):
+        console.print(Text(note, style="dim"))
     console.print(Text("`pmpo show RUN TASK` shows how a best instruction was found", style="dim"))
     _show_run(history, console)
+
+
+def _overview_notes(held: Mapping[str, HeldOut]) -> Iterator[str]:
+    words = interval_words(one.after for one in held.values())
+    if not words:
+        yield "acc.: held-out accuracy"
+        return
+    tests = max(one.tests for one in held.values())
+    correction = f"; *: significantly different, {corrected_words(tests)}" if tests else ""
+    yield f"acc.: held-out accuracy, after with its 95% interval ({words}){correction}"
+    yield from balanced_lines({task: (one.labels_before, one.labels_after) for task, one in held.items()})
 
 
 def _overview_cells(history: RunHistory, task: TaskHistory | None, held: HeldOut, trend: int) -> list[Text]:
@@ -125,7 +138,7 @@ def _show_held_out(history: RunHistory, task: TaskHistory, console: Console) -> 
         return
     show_tables(tables(summary), console)
     if history.has_many_tasks:
-        console.print(Text("these p-values are not corrected for the number of tasks", style="dim"))
+        console.print(Text("these p-values are not corrected for the run's other tasks", style="dim"))
     if any(row.name == BEST and row.instruction != task.best.candidate.text for row in summary.rows):
         note = "this evaluation is of an earlier best; run `pmpo evaluate` to measure the one above"
         console.print(Text(note, style="yellow"))
@@ -167,12 +180,18 @@ def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
     table.add_row(
         "held-out accuracy", accuracy_text(held.before), Text(accuracy_text(held.after), style="bold")
     )
-    if held.p_value is None:
-        return table
-    verdict = "significant" if held.verdict in ("better", "worse") else "NOT significant"
-    basis = ", corrected for the number of tasks" if history.has_many_tasks else ""
-    note = f"{p_value_text(held.p_value)}: the difference is {verdict}{basis}"
-    return Group(table, Text(note, style="dim"))
+    for title, *cells in label_rows(held.labels_before, held.labels_after):
+        table.add_row(Text(title), *map(Text, cells))
+    notes = []
+    if held.after is not None:
+        notes.append(f"95% intervals: {interval_words((held.before, held.after))}")
+    if held.labels_after is not None:
+        notes.append(BALANCED)
+    if held.p_value is not None:
+        verdict = "significant" if held.verdict in ("better", "worse") else "NOT significant"
+        basis = f", {corrected_words(held.tests)}" if held.tests > 1 else ""
+        notes.append(f"{p_value_text(held.p_value)}: the difference is {verdict}{basis}")
+    return Group(table, *(Text(note, style="dim") for note in notes))
 
 
 def _steps(task: TaskHistory) -> RenderableType:

@@ -2,7 +2,8 @@
 start and with the strongest free instruction.
 
 Invariants: instructions are compared on the same examples; a value is an example's mean over repetitions;
-p-values of one comparison are corrected for the number of tasks (Holm).
+p-values are corrected (Holm) for all tests that answer one question: is the best better than the start, or
+than the strongest free instruction, on any task, with any model and number of shots?
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Literal
+from typing import Literal, get_args
 
 from pmpo_ray.evaluation.conditions import BEST, START
+from pmpo_ray.evaluation.labels import by_label
+from pmpo_ray.evaluation.paired_tests import Comparison, compare, pooled
 from pmpo_ray.evaluation.statistics import (
     LEVEL,
-    Comparison,
     bootstrap_interval,
-    compare,
-    pooled,
+    holm,
+    mean_interval,
     rank_correlation,
     stratified_interval,
 )
-from pmpo_ray.evaluation.statistics import holm as corrected
-from pmpo_ray.types import ConditionResult, Interval, Method, Outcome
+from pmpo_ray.types import ByLabel, ConditionResult, Interval, Method, Outcome
 
 Against = Literal["start", "free"]
 
@@ -35,7 +36,8 @@ class Row:
 
     `unread` is the share of replies without a readable answer. `loss` (in nats) and `score` (of the steps of
     replies) are means, None if they were not measured. With a judge, `accuracy` is the win rate, in which
-    ties and undecided pairs count half, and `unread` is the share of undecided pairs."""
+    ties and undecided pairs count half, and `unread` is the share of undecided pairs. `by_label` are the
+    accuracies by label, None if the labels are even, or there are none."""
 
     task: str
     model: str
@@ -49,14 +51,15 @@ class Row:
     score: Interval | None
     tokens: int
     train_loss: float | None
+    by_label: ByLabel | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
     """The best instruction of a task compared with `other`: the start (`against` "start"), or the strongest
     free instruction, which may be the start ("free"; it is selected on the test part, which favours it).
-    `p_adjusted` is corrected for the number of tasks; `loss` compares the losses, None if they were not
-    measured."""
+    `p_adjusted` is corrected for the `tests` against the same: one for every task, model and number of shots.
+    `loss` compares the losses, None if they were not measured."""
 
     task: str
     model: str
@@ -65,6 +68,7 @@ class Gain:
     other: str
     accuracy: Comparison
     p_adjusted: float
+    tests: int
     loss: Comparison | None
 
     @property
@@ -76,18 +80,21 @@ class Gain:
 @dataclass(frozen=True, slots=True)
 class Overall:
     """Means over all tasks, which weigh the same: the accuracies of the instructions that every task has, by
-    name, and the gains over the start and over each task's strongest free instruction."""
+    name, and the gains over the start and over each task's strongest free instruction. `p_adjusted` are the
+    p-values of the gains, corrected for the number of models and shots."""
 
     model: str
     shots: int
     accuracies: dict[str, Interval]
     gains: dict[Against, Comparison]
+    p_adjusted: dict[Against, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The loss on the training part as a predictor of the accuracy on the test part: Spearman's rank
-    correlation over the evaluated candidates of a task (-1 is perfect), and its p-value."""
+    correlation over the evaluated candidates of a task (-1 is perfect), and its p-value, as it is and
+    corrected for the number of predictions."""
 
     task: str
     model: str
@@ -95,6 +102,7 @@ class Prediction:
     candidates: int
     correlation: float
     p_value: float
+    p_adjusted: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +129,23 @@ def summarise(results: Sequence[ConditionResult], free: Collection[str]) -> Summ
     optimisation."""
     cells = [_cell(group) for group in grouped(results) if group[0].outcomes]
     settings = dict.fromkeys((cell.row.model, cell.row.shots) for cell in cells)
-    gains: list[Gain] = []
+    starts: list[Gain] = []
+    frees: list[Gain] = []
     overall: list[Overall] = []
     predictions: list[Prediction] = []
     for model, shots in settings:
         selected = [cell for cell in cells if (cell.row.model, cell.row.shots) == (model, shots)]
         tasks = {task: _of(selected, task) for task in dict.fromkeys(cell.row.task for cell in selected)}
-        gains += _gains(tasks, "start", lambda _: START)
-        gains += _gains(tasks, "free", lambda cells: _strongest(cells, free))
+        starts += _gains(tasks, "start", lambda _: START)
+        frees += _gains(tasks, "free", lambda cells: _strongest(cells, free))
         overall.append(_overall(model, shots, tasks, free))
         predictions += filter(None, map(_prediction, tasks.values()))
-    return Summary(tuple(cell.row for cell in cells), tuple(gains), tuple(overall), tuple(predictions))
+    return Summary(
+        tuple(cell.row for cell in cells),
+        (*_corrected(starts), *_corrected(frees)),
+        _corrected_overall(overall),
+        _corrected_predictions(predictions),
+    )
 
 
 def grouped(results: Iterable[ConditionResult]) -> list[list[ConditionResult]]:
@@ -155,7 +169,7 @@ def values_of(group: Sequence[ConditionResult]) -> tuple[float, ...]:
 
 def row_of(group: Sequence[ConditionResult]) -> Row:
     """The row of one condition, over all its repetitions."""
-    condition = group[0].condition
+    condition, values = group[0].condition, values_of(group)
     outcomes = [outcome for one in group for outcome in one.outcomes]
     losses = _losses(group)
     scores = [
@@ -168,12 +182,13 @@ def row_of(group: Sequence[ConditionResult]) -> Row:
         method=condition.method,
         name=condition.name,
         instruction=condition.instruction,
-        accuracy=bootstrap_interval(values_of(group)),
+        accuracy=mean_interval(values),
         unread=fmean(outcome.answer is None for outcome in outcomes),
         loss=None if losses is None else fmean(losses),
         score=bootstrap_interval(scores) if scores else None,
         tokens=sum(outcome.tokens for outcome in outcomes),
         train_loss=condition.train_loss,
+        by_label=by_label(group[0].labels, values),
     )
 
 
@@ -219,9 +234,32 @@ def _gains(
             losses = compare(before.losses, after.losses)
         accuracy = compare(before.values, after.values)
         row = after.row
-        gains.append(Gain(task, row.model, row.shots, against, other, accuracy, accuracy.p_value, losses))
-    adjusted = corrected([gain.accuracy.p_value for gain in gains])
-    return [replace(gain, p_adjusted=p_value) for gain, p_value in zip(gains, adjusted, strict=True)]
+        gains.append(Gain(task, row.model, row.shots, against, other, accuracy, accuracy.p_value, 1, losses))
+    return gains
+
+
+def _corrected(gains: Sequence[Gain]) -> list[Gain]:
+    """The gains against the same, with corrected p-values."""
+    adjusted = holm([gain.accuracy.p_value for gain in gains])
+    return [
+        replace(gain, p_adjusted=p_value, tests=len(gains))
+        for gain, p_value in zip(gains, adjusted, strict=True)
+    ]
+
+
+def _corrected_overall(overall: Sequence[Overall]) -> tuple[Overall, ...]:
+    corrected: list[dict[Against, float]] = [{} for _ in overall]
+    for against in get_args(Against):
+        places = [number for number, one in enumerate(overall) if against in one.gains]
+        adjusted = holm([overall[number].gains[against].p_value for number in places])
+        for number, p_value in zip(places, adjusted, strict=True):
+            corrected[number][against] = p_value
+    return tuple(replace(one, p_adjusted=p) for one, p in zip(overall, corrected, strict=True))
+
+
+def _corrected_predictions(predictions: Sequence[Prediction]) -> tuple[Prediction, ...]:
+    adjusted = holm([prediction.p_value for prediction in predictions])
+    return tuple(replace(one, p_adjusted=p) for one, p in zip(predictions, adjusted, strict=True))
 
 
 def _overall(model: str, shots: int, tasks: dict[str, dict[str, _Cell]], free: Collection[str]) -> Overall:
@@ -240,7 +278,7 @@ def _overall(model: str, shots: int, tasks: dict[str, dict[str, _Cell]], free: C
         ]
         if len(before) == len(after):
             gains["free"] = pooled(list(zip(before, after, strict=True)))
-    return Overall(model, shots, accuracies, gains)
+    return Overall(model, shots, accuracies, gains, {})
 
 
 def _prediction(cells: dict[str, _Cell]) -> Prediction | None:
@@ -256,4 +294,4 @@ def _prediction(cells: dict[str, _Cell]) -> Prediction | None:
         [row.train_loss or 0.0 for row in rows], [row.accuracy.value for row in rows]
     )
     first = rows[0]
-    return Prediction(first.task, first.model, first.shots, len(rows), correlation, p_value)
+    return Prediction(first.task, first.model, first.shots, len(rows), correlation, p_value, p_value)

@@ -21,7 +21,8 @@ from pmpo_ray.config.messages import secretive
 from pmpo_ray.config.resume import differences
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.conditions import BEST
-from pmpo_ray.evaluation.statistics import LEVEL, Comparison, bootstrap_interval, compare, holm
+from pmpo_ray.evaluation.paired_tests import Comparison, compare
+from pmpo_ray.evaluation.statistics import LEVEL, holm, mean_interval
 from pmpo_ray.evaluation.summary import outcome_value
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import Cost, TaskState, cost_of, state_of
@@ -128,8 +129,8 @@ def _compared(a: RunHistory, b: RunHistory, one: TaskHistory, other: TaskHistory
     paired = None
     if answers is not None:
         paired = compare(*answers)
-        first = replace(first, accuracy=bootstrap_interval(answers[0]))
-        second = replace(second, accuracy=bootstrap_interval(answers[1]))
+        first = replace(first, accuracy=mean_interval(answers[0]))
+        second = replace(second, accuracy=mean_interval(answers[1]))
     return TaskComparison(one.task, first, second, tuple(_obstacles(a, b, one, other)), paired)
 
 

@@ -1,8 +1,8 @@
 """Results on held-out examples by task: from the run's evaluation, else from the end of its search.
 
 Invariant: a verdict compares the instruction that is the best now with the start, on the same examples, by a
-p-value that is corrected for the number of tasks. Intervals take a bootstrap each and are computed only for
-requested tasks; p-values are cheap and computed for all.
+p-value that is corrected for all such tests of the run: its tasks and, in an evaluation, models and numbers
+of shots. Intervals are computed only for requested tasks; p-values are cheap and computed for all.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Literal, get_args
 
 from pmpo_ray.config.evaluation import Baseline
 from pmpo_ray.evaluation.conditions import BEST, START
-from pmpo_ray.evaluation.statistics import LEVEL, bootstrap_interval, holm, paired_p_value
+from pmpo_ray.evaluation.labels import by_label
+from pmpo_ray.evaluation.paired_tests import compare, paired_p_value
+from pmpo_ray.evaluation.statistics import LEVEL, holm, mean_interval
 from pmpo_ray.evaluation.summary import Row, Summary, grouped, row_of, strongest, summarise, values_of
 from pmpo_ray.history.run_history import RunHistory
-from pmpo_ray.types import ConditionResult, Interval
+from pmpo_ray.types import ByLabel, ConditionResult, Interval
 
 FREE = frozenset({START, *get_args(Baseline)})
 """Names of the instructions that nothing was optimised for."""
@@ -25,26 +27,41 @@ FREE = frozenset({START, *get_args(Baseline)})
 Verdict = Literal["better", "worse", "not significant", "not evaluated"]
 Values = Mapping[str, Sequence[float]]
 """The values of a task's examples by the name of the instruction."""
+Setting = tuple[str, str, int]
+"""A task, a model and a number of shots."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """One task's accuracies before and after, and if they differ significantly."""
+    """One task's accuracies before and after, and if they differ significantly. The p-value is corrected for
+    `tests` tests. Accuracies by label are None if the labels are even, or there are none."""
 
     before: Interval | None
     after: Interval | None
     p_value: float | None
     verdict: Verdict
+    tests: int = 0
+    labels_before: ByLabel | None = None
+    labels_after: ByLabel | None = None
+
+    @property
+    def labels(self) -> tuple[tuple[str, Interval, Interval], ...]:
+        """The labels, each with its accuracy before and after; empty if they are even, or there are none."""
+        if self.labels_before is None or self.labels_after is None:
+            return ()
+        pairs = zip(self.labels_before.labels, self.labels_after.labels, strict=True)
+        return tuple((one.label, one.accuracy, other.accuracy) for one, other in pairs)
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
     """The best instruction against the one called `other`: the mean of the differences, and its p-value
-    corrected for the number of tasks."""
+    corrected for `tests` tests."""
 
     other: str
     difference: Interval
     p_value: float
+    tests: int
 
     @property
     def significant(self) -> bool:
@@ -70,23 +87,28 @@ def held_out_results(history: RunHistory, only: str | None = None) -> Mapping[st
     """The held-out results by task, of tasks that have some, or those of the task `only`. With several models
     or numbers of shots, verdicts are about the first. An evaluation of an earlier best has no verdict."""
     found = _at_the_end(history, only)
-    values, outdated = _main_values(history.evaluation, (START, BEST)), _outdated(history)
+    values, outdated = _values(history.evaluation, (START, BEST)), _outdated(history)
     p_values = _corrected(values, dict.fromkeys(values, START))
-    for task, named in values.items():
+    labels = {one.condition.task: one.labels for one in history.evaluation}
+    for setting in _main(values):
+        task, named = setting[0], values[setting]
         if only not in (None, task):
             continue
         if task in outdated:
             found.setdefault(task, NOTHING)
             continue
         before, after = named.get(START), named.get(BEST, named.get(START))
-        p_value, difference = p_values.get(task), 0.0
+        p_value, difference = p_values.get(setting), 0.0
         if p_value is not None:
             difference = math.fsum(_differences(named, START))
         found[task] = HeldOut(
-            before=None if before is None else bootstrap_interval(before),
-            after=None if after is None else bootstrap_interval(after),
+            before=None if before is None else mean_interval(before),
+            after=None if after is None else mean_interval(after),
             p_value=p_value,
             verdict="not evaluated" if p_value is None else _verdict(p_value, difference),
+            tests=len(p_values),
+            labels_before=None if before is None else by_label(labels[task], before),
+            labels_after=None if after is None else by_label(labels[task], after),
         )
     return found
 
@@ -97,8 +119,8 @@ def evaluated_tasks(history: RunHistory) -> Mapping[str, EvaluatedTask]:
     for group in grouped(history.evaluation):
         if group[0].outcomes:
             rows.setdefault(group[0].condition.task, []).append(row_of(group))
-    values, outdated = _main_values(history.evaluation), _outdated(history)
-    free = {task: name for task, named in values.items() if (name := strongest(named, FREE)) is not None}
+    values, outdated = _values(history.evaluation), _outdated(history)
+    free = {place: name for place, named in values.items() if (name := strongest(named, FREE)) is not None}
     starts = _contrasts(values, dict.fromkeys(values, START))
     frees = _contrasts(values, free)
     return {
@@ -116,34 +138,47 @@ def task_summary(history: RunHistory, task: str) -> Summary | None:
     return summarise(own, FREE) if own else None
 
 
-def _main_values(
+def _values(
     evaluation: Sequence[ConditionResult], names: Collection[str] | None = None
-) -> dict[str, dict[str, Sequence[float]]]:
-    """The values by task and name (of the instructions `names`; None: of all) under the main condition: the
-    first model and number of shots of the evaluation."""
-    measured = [one for one in evaluation if one.outcomes]
-    found: dict[str, dict[str, Sequence[float]]] = {}
+) -> dict[Setting, dict[str, Sequence[float]]]:
+    """The values by setting and name (of the instructions `names`; None: of all)."""
+    found: dict[Setting, dict[str, Sequence[float]]] = {}
+    measured = (one for one in evaluation if one.outcomes)
     for group in grouped(one for one in measured if names is None or one.condition.name in names):
-        condition, main = group[0].condition, measured[0].condition
-        if (condition.model, condition.shots) == (main.model, main.shots):
-            found.setdefault(condition.task, {})[condition.name] = values_of(group)
+        condition = group[0].condition
+        place = condition.task, condition.model, condition.shots
+        found.setdefault(place, {})[condition.name] = values_of(group)
     return found
 
 
-def _corrected(values: Mapping[str, Values], others: Mapping[str, str]) -> dict[str, float]:
-    """The p-value of each task's best against its instruction of `others`, corrected for their number."""
+def _main(values: Mapping[Setting, Values]) -> list[Setting]:
+    """The settings with the first model and number of shots."""
+    settings = list(values)
+    return [setting for setting in settings if setting[1:] == settings[0][1:]]
+
+
+def _corrected(values: Mapping[Setting, Values], others: Mapping[Setting, str]) -> dict[Setting, float]:
+    """The p-value of each setting's best against its instruction of `others`, corrected for their number."""
     p_values = {
-        task: paired_p_value(values[task][other], values[task][BEST])
-        for task, other in others.items()
-        if BEST in values[task] and other in values[task]
+        setting: paired_p_value(values[setting][other], values[setting][BEST])
+        for setting, other in others.items()
+        if BEST in values[setting] and other in values[setting]
     }
     return dict(zip(p_values, holm(list(p_values.values())), strict=True))
 
 
-def _contrasts(values: Mapping[str, Values], others: Mapping[str, str]) -> dict[str, Contrast]:
+def _contrasts(values: Mapping[Setting, Values], others: Mapping[Setting, str]) -> dict[str, Contrast]:
+    """The contrasts by task, under the main settings."""
+    p_values = _corrected(values, others)
     return {
-        task: Contrast(others[task], bootstrap_interval(_differences(values[task], others[task])), p_value)
-        for task, p_value in _corrected(values, others).items()
+        setting[0]: Contrast(
+            others[setting],
+            compare(values[setting][others[setting]], values[setting][BEST]).difference,
+            p_values[setting],
+            len(p_values),
+        )
+        for setting in _main(values)
+        if setting in p_values
     }
 
 
@@ -174,7 +209,8 @@ def _at_the_end(history: RunHistory, only: str | None) -> dict[str, HeldOut]:
             found[result.task] = NOTHING
         else:
             verdict = _verdict(p_value, after.value - before.value)
-            found[result.task] = HeldOut(before, after, p_value, verdict)
+            labels = result.labels_before, result.labels_after
+            found[result.task] = HeldOut(before, after, p_value, verdict, len(tested), *labels)
     return found
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import jinja2
 
+from pmpo_ray.display.accuracies import corrected_words, interval_words
 from pmpo_ray.display.numbers import accuracy_text, loss_text, p_value_text
 from pmpo_ray.errors import RunFolderError
+from pmpo_ray.evaluation.labels import UNEVEN
 from pmpo_ray.history.run_history import RunHistory, read_history
 from pmpo_ray.report.view import OPERATORS, duration, page_view
 from pmpo_ray.store import RunStore
@@ -76,9 +78,12 @@ def _template() -> jinja2.Template:
         "points": _points,
         "p": p_value_text,
         "percent": accuracy_text,
+        "methods": interval_words,
+        "corrected": corrected_words,
         "duration": duration,
         "operator": _operator,
     }
+    environment.globals["uneven"] = UNEVEN
     return environment.get_template("page.html")
 
 

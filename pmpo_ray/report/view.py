@@ -17,6 +17,7 @@ from functools import partial
 from statistics import fmean
 
 from pmpo_ray.config.loading import dump_config
+from pmpo_ray.display.accuracies import interval_words
 from pmpo_ray.display.numbers import amount, p_value_text
 from pmpo_ray.history.held_out import NOTHING, EvaluatedTask, HeldOut, evaluated_tasks, held_out_results
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
@@ -112,13 +113,16 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class PageView:
-    """The whole page."""
+    """The whole page. `methods` are those of the intervals of accuracies, in words; verdicts are corrected
+    for `tests` tests."""
 
     title: str
     location: str
     headline: str
     facts: tuple[Fact, ...]
     tasks: tuple[TaskView, ...]
+    methods: str
+    tests: int
     waiting: tuple[str, ...]
     costs: tuple[tuple[str, ...], ...]
     replica_charts: tuple[Picture, ...]
@@ -142,6 +146,8 @@ def page_view(history: RunHistory) -> PageView:
         headline=_headline(tasks),
         facts=_facts(history, tasks),
         tasks=tasks,
+        methods=interval_words(one for task in tasks for one in (task.held.before, task.held.after)),
+        tests=max((task.held.tests for task in tasks), default=0),
         waiting=tuple(map(visible, history.waiting)),
         costs=_costs(history),
         replica_charts=tuple(

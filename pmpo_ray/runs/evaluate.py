@@ -22,6 +22,7 @@ from pmpo_ray.config.resume import differences
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import ConfigError, RunFolderError
 from pmpo_ray.evaluation.alpaca_rows import outputs_document
+from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.summary import Summary, summarise
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_python
 from pmpo_ray.protocols import Observer
@@ -42,13 +43,27 @@ _CHANGEABLE = ("evaluation", "scorer", "rewriter", "ray", "data_dir", "run_dir")
 """Sections of a run's configuration that an evaluation may change."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class EvaluationResult:
     """The summary and the outcomes of an evaluation, and the folder that keeps them."""
 
     summary: Summary
     results: tuple[ConditionResult, ...]
     run_dir: str
+
+    def __repr__(self) -> str:
+        rows = self.summary.rows
+        counts = {
+            "task": len({row.task for row in rows}),
+            "instruction": len({row.name for row in rows}),
+            "model": len({row.model for row in rows}),
+        }
+        parts = [f"{count} {what}{'' if count == 1 else 's'}" for what, count in counts.items()]
+        accuracies = self.summary.overall[0].accuracies if rows else {}
+        figures = [f"{name} {accuracies[name].value:.1%}" for name in (START, BEST) if name in accuracies]
+        if figures:
+            parts.append(f"{'mean ' * (counts['task'] > 1)}accuracy {', '.join(figures)}")
+        return f"<EvaluationResult: {', '.join(parts)}, in {self.run_dir!r}>"
 
 
 def run_evaluation(

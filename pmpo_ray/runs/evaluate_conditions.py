@@ -19,6 +19,7 @@ from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.evaluation.conditions import condition_key
 from pmpo_ray.evaluation.evaluators import Evaluator
 from pmpo_ray.evaluation.grading import Grader, ModelGrader, RuleGrader
+from pmpo_ray.evaluation.labels import labels_of
 from pmpo_ray.protocols import GenerateClient, Observer
 from pmpo_ray.runs.evaluation_plan import TaskPlan, conditions_of, engines_for, models_of, shots_of
 from pmpo_ray.runs.placement import Replica
@@ -160,7 +161,7 @@ class Evaluation:
                     outcomes = await _rate(examples, outcomes, loaded.reward)
                 await asyncio.to_thread(self._store.write_outcomes, key, outcomes)
         self._report(condition.task, sum(outcome.tokens for outcome in outcomes))
-        return ConditionResult(condition, outcomes)
+        return ConditionResult(condition, outcomes, labels_of(prepared.task, examples))
 
     def _report(self, task: str, tokens: int) -> None:
         last = self._progress[task]

@@ -15,14 +15,16 @@ from dataclasses import replace
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.evaluation.evaluators import Evaluator, method_for
 from pmpo_ray.evaluation.grading import RuleGrader
-from pmpo_ray.evaluation.statistics import paired_p_value, wilson_interval
+from pmpo_ray.evaluation.labels import by_label, labels_of
+from pmpo_ray.evaluation.paired_tests import paired_p_value
+from pmpo_ray.evaluation.statistics import mean_interval
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.task_evaluator import task_evaluator
 from pmpo_ray.search.loop import SearchOutcome
 from pmpo_ray.search.objectives import batch_loss
-from pmpo_ray.types import Interval, Outcome, Progress, ScoredCandidate, ScoreRequest, TaskResult
+from pmpo_ray.types import Outcome, Progress, ScoredCandidate, ScoreRequest, TaskResult
 
 
 async def finish_task(run: RunContext, prepared: PreparedTask, outcome: SearchOutcome) -> TaskResult:
@@ -86,9 +88,8 @@ async def _evaluate(
         after = before
         if result.best != result.start:
             after = await evaluator.evaluate(result.best, examples, prepared.split.shots)
-        intervals = [_accuracy(before), _accuracy(after)]
-        p_value = await asyncio.to_thread(paired_p_value, _values(before), _values(after))
-        result = replace(result, accuracy_before=intervals[0], accuracy_after=intervals[1], p_value=p_value)
+        labels = labels_of(prepared.task, examples)
+        result = await asyncio.to_thread(_measured, result, labels, _values(before), _values(after))
     run.observer(replace(progress, state="done"))
     return result
 
@@ -110,8 +111,18 @@ def _evaluator(run: RunContext, prepared: PreparedTask, start: str) -> Evaluator
     )
 
 
-def _accuracy(outcomes: Sequence[Outcome]) -> Interval:
-    return wilson_interval(sum(outcome.right for outcome in outcomes), len(outcomes))
+def _measured(
+    result: TaskResult, labels: Sequence[str], before: Sequence[float], after: Sequence[float]
+) -> TaskResult:
+    """`result` with what the values of both instructions on the same examples come to."""
+    return replace(
+        result,
+        accuracy_before=mean_interval(before),
+        accuracy_after=mean_interval(after),
+        p_value=paired_p_value(before, after),
+        labels_before=by_label(labels, before),
+        labels_after=by_label(labels, after),
+    )
 
 
 def _values(outcomes: Sequence[Outcome]) -> list[float]:
@@ -138,4 +149,11 @@ def _result(name: str, outcome: SearchOutcome, best: ScoredCandidate, tokens: in
 
 
 def _without_accuracies(result: TaskResult) -> TaskResult:
-    return replace(result, accuracy_before=None, accuracy_after=None, p_value=None)
+    return replace(
+        result,
+        accuracy_before=None,
+        accuracy_after=None,
+        p_value=None,
+        labels_before=None,
+        labels_after=None,
+    )

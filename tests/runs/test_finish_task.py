@@ -97,6 +97,23 @@ async def test_a_task_is_searched_evaluated_and_stored(tmp_path: Path) -> None:
     assert scored(run, prepared.split.test) == {result.start, result.best}
 
 
+async def test_uneven_labels_are_measured_by_label(tmp_path: Path) -> None:
+    data = tmp_path / "spam.csv"
+    rows = "".join(f"message {n},{'spam' if n % 10 == 0 else 'ham'}\n" for n in range(60))
+    data.write_text("input,target\n" + rows)
+    run, prepared = context(tmp_path / "run", [], tasks=[{"name": "spam", "path": str(data)}])
+    result = await optimize_task(run, prepared, lambda _: None)
+    assert result.labels_before is not None
+    assert result.labels_after is not None
+    assert result.accuracy_after is not None
+    [ham, spam] = result.labels_after.labels
+    assert (ham.label, spam.label) == ("ham", "spam")
+    assert ham.accuracy.n + spam.accuracy.n == len(prepared.split.test) == result.accuracy_after.n
+    right = ham.accuracy.value * ham.accuracy.n + spam.accuracy.value * spam.accuracy.n
+    assert right == pytest.approx(result.accuracy_after.value * result.accuracy_after.n)
+    assert run.store.read_task_result("spam") == result
+
+
 async def test_a_stored_result_is_not_evaluated_again(tmp_path: Path) -> None:
     first, prepared = context(tmp_path / "run", [])
     result = await optimize_task(first, prepared, lambda _: None)

@@ -25,15 +25,25 @@ from pyarrow import fs
 
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.store import ClusterInfo, Manifest, RunStore, data_hash, installed_versions, task_folder
+from pmpo_ray.store.documents import (
+    SUMMARY_SCHEMA,
+    decode_result,
+    decode_summary,
+    encode_result,
+    encode_summary,
+)
 from pmpo_ray.store.rounds import METADATA_KEY, decode_round, decode_segments, encode_round, encode_segments
 from pmpo_ray.store.scores import decode_scores, encode_scores, pack, unpack
+from pmpo_ray.store.tables import from_parquet, to_parquet
 from pmpo_ray.types import (
     AnswerScore,
+    ByLabel,
     Candidate,
     EngineInfo,
     Example,
     ExampleScore,
     Interval,
+    LabelAccuracy,
     Operator,
     Refusal,
     RoundRecord,
@@ -193,6 +203,38 @@ def test_task_results_survive_json_and_parquet_exactly(
     store.write_summary([result, plain])
     assert repr(store.read_task_result(text)) == repr(result)
     assert repr(store.read_summary()) == repr((result, plain))
+
+
+def with_labels(task: str) -> TaskResult:
+    rare = LabelAccuracy("a \x1a\ud83d rare one", Interval(0.5, 0.1, 0.9, 2, "bootstrap"))
+    labels = ByLabel(
+        (LabelAccuracy("frequent", Interval(0.9, 0.8, 0.95, 98)), rare),
+        Interval(0.7, 0.4, 0.9, 100, "Wilson by label"),
+    )
+    return replace(result_of(task), labels_before=labels, labels_after=labels, p_value=0.5)
+
+
+def test_accuracies_by_label_survive_json_and_parquet(store: RunStore) -> None:
+    results = (with_labels("a"), result_of("b"))
+    store.write_task_result("a", results[0])
+    store.write_summary(results)
+    assert store.read_task_result("a") == results[0]
+    assert store.read_summary() == results
+
+
+def test_results_of_an_earlier_version_have_no_accuracies_by_label(store: RunStore) -> None:
+    """Their intervals, all Wilson's, did not name a method."""
+    document = json.loads(encode_result(with_labels("a")))
+    for key in ("labels_before", "labels_after"):
+        del document[key]
+    for key in ("accuracy_before", "accuracy_after"):
+        del document[key]["method"]
+    earlier = replace(with_labels("a"), labels_before=None, labels_after=None)
+    assert decode_result(json.dumps(document).encode()) == earlier
+    table = from_parquet(encode_summary([earlier]), SUMMARY_SCHEMA)
+    assert decode_summary(to_parquet(table.drop_columns(["labels_before", "labels_after"]))) == (earlier,)
+    with pytest.raises(ValueError, match="not those of this version"):
+        decode_summary(to_parquet(table.drop_columns(["p_value"])))
 
 
 def test_json_stays_json_for_other_readers_when_a_loss_is_infinite(store: RunStore) -> None:
