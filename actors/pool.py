@@ -227,7 +227,11 @@ class Pool:
                 self._fail(ResourceError(f"{self._spec.role}: no replica could be started: {reason}"))
             self._start_failed(replica, ReplicaLostError(reason))
         else:
-            self._started(replica, info)
+            if self._first_start.done() and info.encoding != self._first_start.result().encoding:
+                reason = "it makes other token ids of prompts: its chat template or tokenizer differs"
+                self._start_failed(replica, ReplicaLostError(reason))
+            else:
+                self._started(replica, info)
 
     def _started(self, replica: Replica, info: EngineInfo) -> None:
         self._starts.pop(replica, None)

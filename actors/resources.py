@@ -6,7 +6,8 @@ Invariant: plain values; nothing here asks a cluster for anything.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any, Literal, TypedDict
 
 from pmpo_ray.engines.placement import Placement
@@ -75,7 +76,7 @@ class ClusterResources:
 class ReplicaPlan:
     """The resources of each of up to `replicas` actors, of which `min_replicas` always run. `threads` are
     those of one forward pass on the CPU. With `tensor_parallel` above 1 each actor has a placement group of
-    so many GPUs on one node, for the workers of its engine."""
+    so many GPUs on one node, for the workers of its engine. `day` is the date in prompts (`Placement`)."""
 
     replicas: int
     num_cpus: float
@@ -85,11 +86,12 @@ class ReplicaPlan:
     device: Literal["cpu", "cuda"]
     min_replicas: int = 1
     tensor_parallel: int = 1
+    day: date | None = None
 
     @property
     def placement(self) -> Placement:
-        """The hardware that each replica's engine is handed."""
-        return Placement(self.device, self.threads, self.num_gpus)
+        """The hardware and the date that each replica's engine is handed."""
+        return Placement(self.device, self.threads, self.num_gpus, self.day)
 
     @property
     def memory_gb(self) -> float:
@@ -113,6 +115,11 @@ class Plan:
 
     scorer: ReplicaPlan
     rewriter: ReplicaPlan | None
+
+    def on_day(self, day: date) -> Plan:
+        """This plan with the date that all replicas show in prompts."""
+        rewriter = None if self.rewriter is None else replace(self.rewriter, day=day)
+        return Plan(replace(self.scorer, day=day), rewriter)
 
     @property
     def roles(self) -> dict[str, ReplicaPlan]:

@@ -98,17 +98,16 @@ def _pmpo(dtype: str, threads: int) -> Writer:
 def _transformers(dtype: str, threads: int) -> Writer:
     import torch
 
-    from pmpo_ray.engines.generation_prompt import generation_prompt
+    from pmpo_ray.engines.generation_prompt import RequestEncoder
     from pmpo_ray.engines.hf.loading import load_replica
-    from pmpo_ray.engines.prompt_encoder import PromptEncoder
 
     config = RewriterConfig.model_validate({"dtype": dtype, "threads": threads})
     loaded = load_replica(DEFAULT_MODEL, config)
-    encoder, tokenizer = PromptEncoder(loaded.tokenizer), loaded.tokenizer
-    end = encoder.end_of_turn[-1]
+    encoder, tokenizer = RequestEncoder(loaded.tokenizer, 8192), loaded.tokenizer
+    end = encoder.own.end_of_turn[-1]
 
     def write(requests: Sequence[GenerateRequest]) -> int:
-        prompts = [list(generation_prompt(encoder, request, 8192)) for request in requests]
+        prompts = [list(encoder.prompt(request)) for request in requests]
         batch = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
         torch.manual_seed(0)
         written = loaded.model.generate(

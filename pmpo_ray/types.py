@@ -20,6 +20,13 @@ OPERATORS = ("seed", "rewrite", "mask_drop")
 """The built-in operators."""
 Status = Literal["survivor", "dropped", "refused", "failed"]
 
+Layout = Literal["system", "user", "plain"]
+"""The place of the instruction in a prompt: the system turn, the head of the first user turn, or running text
+for base models."""
+LayoutSetting = Literal["auto", "system", "user", "plain"]
+"""A layout, or "auto": the first of system and user that the model's chat template shows, plain without
+one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -110,8 +117,12 @@ class ScoreResult:
 class GenerateRequest:
     """A user turn to answer `n` times by sampling. Sample i depends only on the seed `seed + i`, not on other
     requests. Temperature 0 means greedy decoding. Generation ends at the model's end-of-turn token, at the
-    first of the `stop` strings (not part of the text), or after `max_tokens` tokens. `system` is a system
-    turn, empty for none."""
+    first of the `stop` strings (not part of the text), or after `max_tokens` tokens.
+
+    `system` is an instruction, empty for none; `shots` are earlier turns. With a `layout` (that of the
+    scorer) the prompt is the one that is scored, up to the model's generation prompt. None: a conversation in
+    the model's chat format; a base model continues the text.
+    """
 
     prompt: str
     n: int = 1
@@ -122,6 +133,7 @@ class GenerateRequest:
     stop: tuple[str, ...] = ()
     system: str = ""
     shots: tuple[Example, ...] = ()
+    layout: LayoutSetting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +164,9 @@ class EngineInfo:
     """The engine and the model of a replica. `revision` identifies the weights (hub commit or checksum),
     empty if a server does not report it; `parameters` is their number, 0 if unknown; `context_length` is in
     tokens; `fallback` names a slower code path in use, empty for none; `dtype_reason` says why the number
-    format is `dtype`, empty if unknown."""
+    format is `dtype`, empty if unknown. `encoding` identifies how the replica turns texts into token ids
+    (`PromptEncoder.fingerprint`), empty if that is not known; `prompt_note` is what a user should know about
+    the prompts, empty for nothing."""
 
     engine: str
     model: str
@@ -164,6 +178,8 @@ class EngineInfo:
     device: str
     fallback: str = ""
     dtype_reason: str = ""
+    encoding: str = ""
+    prompt_note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

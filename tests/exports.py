@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pmpo_ray.engines.prompt_encoder import Layout
 from pmpo_ray.history.run_history import RunHistory, load_history
+from pmpo_ray.types import Layout
 from tests.run_folders import write_run
 
 HOSTILE = (

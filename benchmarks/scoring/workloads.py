@@ -7,7 +7,6 @@ for them; every contestant gets the same token ids; equal data give equal worklo
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,24 +127,10 @@ def workload_texts(name: str, data_dir: Path) -> Texts:
 def encode(name: str, texts: Texts, encoder: PromptEncoder) -> Workload:
     """The workload as token ids."""
     requests = tuple(
-        _request(encoder.prefix(instruction, texts.shots), texts, encoder)
+        tuple(encoder.items(instruction, texts.shots, texts.examples, closed=texts.closed))
         for instruction in texts.instructions
     )
     return Workload(name, texts.model, requests)
-
-
-def _request(prefix: Sequence[int], texts: Texts, encoder: PromptEncoder) -> Request:
-    open_end = 0 if texts.closed else len(encoder.end_of_turn)
-    items: list[Item] = []
-    for example in texts.examples:
-        answers = [encoder.answer(text) for text in (example.target, *example.negatives)]
-        items.append(
-            Item(
-                context=(*prefix, *encoder.question(example.input)),
-                answers=tuple(answer[: len(answer) - open_end] for answer in answers),
-            )
-        )
-    return tuple(items)
 
 
 def _with_more_options(example: Example) -> Example:

@@ -7,6 +7,10 @@ Invariant: importing this package imports no engine; each is imported when one i
 - placement: the hardware of one replica
 - custom: engines that a configuration names as "package.module:name"
 - threaded: a synchronous engine on an event loop
+- conversation: instructions, shots and inputs as messages or running text
+- chat_template: a model's own template, and conversations as its text
+- answer_header: what stands between an input and an answer
+- text_tokens: texts to token ids, with special tokens only where the template has them
 - prompt_encoder: instructions, shots, inputs and answers to token ids
 - items: examples to the items that a scorer rates, and back to scores
 - generation_prompt: generation requests to token ids, for local models

@@ -76,7 +76,7 @@ async def open_scorer(
     if engine == "openai":
         from pmpo_ray.engines.openai.scorer import OpenAIScorer
 
-        return await OpenAIScorer.open(config, model)
+        return await OpenAIScorer.open(config, model, placement.day)
     if engine == "custom":
         from pmpo_ray.engines.custom import open_custom_scorer
 

@@ -25,20 +25,19 @@ class ItemBuilder:
 
         Raises EngineError if an example is longer than the context.
         """
-        prefix = self._encoder.prefix(request.instruction, request.shots)
-        return [self._item(prefix, example) for example in request.examples]
+        items = self._encoder.items(request.instruction, request.shots, request.examples)
+        for example, item in zip(request.examples, items, strict=True):
+            self._check_length(example, item)
+        return items
 
-    def _item(self, prefix: tuple[int, ...], example: Example) -> Item:
-        answers = tuple(self._encoder.answer(answer) for answer in (example.target, *example.negatives))
-        item = Item(prefix + self._encoder.question(example.input), answers)
-        longest = len(item.context) + max(map(len, answers))
+    def _check_length(self, example: Example, item: Item) -> None:
+        longest = len(item.context) + max(map(len, item.answers))
         if longest > self._context_length:
             raise EngineError(
                 f"{example_name(example)} takes {longest} tokens with its instruction, but the model's "
                 f"context holds {self._context_length}: shorten or drop it, or use a model with a longer "
                 "context"
             )
-        return item
 
 
 def example_score(item: Item, sums: Sequence[float]) -> ExampleScore:

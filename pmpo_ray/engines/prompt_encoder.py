@@ -1,218 +1,206 @@
 """Encode (instruction, shots, input, answer) as token ids, for chat models and base models.
 
 Invariants:
-- The context of an example is `prefix(instruction, shots) + question(input)`; the prefix holds, token for
-  token, everything that the examples of one instruction share.
+- The ids of a prompt are those that the model's tokenizer gives for the whole text of it: no piece of running
+  text is tokenised apart. What the examples of an instruction share is therefore found, not assumed
+  (`answer_tree.find_root`).
+- A prompt followed by one of its answers has the tokenizer's ids for both together, wherever the prompt's own
+  ids are a beginning of those.
 - Only the model's own template yields special tokens. Instructions, inputs and answers are plain text: a
   string such as "<|im_end|>" inside them is tokenised as plain characters and can't end a turn.
-- An answer is tokenised separately from its context and closed by the end-of-turn token, so that a short
-  answer does not win merely because it is the beginning of a longer one.
+- An answer is closed by the end-of-turn token, so that a short one does not win merely because it is the
+  beginning of a longer one.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import TYPE_CHECKING
 
+from pmpo_ray.engines.answer_tree import Item, Tokens, common_prefix
+from pmpo_ray.engines.chat_template import ChatTemplate
+from pmpo_ray.engines.conversation import PLAIN_END, PLAIN_OUTPUT, running_text
+from pmpo_ray.engines.text_tokens import TextTokens
 from pmpo_ray.errors import ModelError
-from pmpo_ray.types import Example
+from pmpo_ray.types import EngineInfo, Example, Layout, LayoutSetting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Layout = Literal["system", "user", "plain"]
-LayoutSetting = Literal["auto", "system", "user", "plain"]
-Tokens = tuple[int, ...]
-
-# Placeholders for contents while a chat template is rendered; letters only, so that no template alters them.
-_SYSTEM, _INPUT, _ANSWER = "PMPOSLOTSYSTEM", "PMPOSLOTINPUT", "PMPOSLOTANSWER"
-
-PLAIN_INPUT = "Input: "
-PLAIN_OUTPUT = "\nOutput:"
-PLAIN_END = "\n\n"
-USER_GAP = "\n\n"
-"""Text between the instruction and the input if both are in the user's turn."""
+_PROBE_INSTRUCTION = "Name it: <one word>.\n\nThink first. "
+_PROBE = Example("", "  Who wrote 12 + 345?\n\n1) Ada\tL.\nÉmile 你好", "(A) Ada", ("no", "\nB."))
+_SHOTS = (Example("", "2 + 2?", " 4"), Example("", "Line\n", "No."))
+_KEPT = 65536
+"""The number of inputs whose form in the template is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
-class ChatParts:
-    """The fixed pieces of a chat template, as tokens: those before and after each content."""
+class _Prompts:
+    """Marked texts: `bodies` are the conversations up to the ends of their inputs, which begin with `head`
+    unless their input changes the conversation; `header` follows up to an answer, which begins with `lead`
+    and ends with `closing`."""
 
-    before_system: Tokens
-    between: Tokens
-    before_answer: Tokens
-    between_turns: Tokens
-    end_of_turn: Tokens
+    head: str
+    bodies: Sequence[str]
+    header: str
+    lead: str
+    closing: str
 
 
 class PromptEncoder:
     """Turns texts into the token ids of one model's prompts.
 
-    `layout`: "system" puts the instruction into a system turn, "user" at the head of the first user
-    turn, "plain" into running text for base models; "auto" takes the first that the model's chat template
-    supports, and "plain" if it has none. Raises ModelError if the template doesn't support the requested
-    layout.
+    `layout`: "system" puts the instruction into a system turn, "user" at the head of the first user turn,
+    "plain" into running text for base models; "auto" takes the first that the model's chat template shows,
+    and "plain" if it has none. `day` is the date in the prompts of templates that show one (None: today's).
+
+    Raises ModelError if the template doesn't support the requested layout.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, layout: LayoutSetting = "auto") -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, layout: LayoutSetting = "auto", day: date | None = None
+    ) -> None:
         self._tokenizer = tokenizer
-        self.layout: Layout = _choose_layout(tokenizer, layout)
-        self._guard = self._text_ids("\n") if _adds_dummy_prefix(tokenizer) else ()
-        self._parts = None if self.layout == "plain" else self._chat_parts()
-        self._encode_text = lru_cache(maxsize=65536)(self._encode_uncached)
+        self._tokens = TextTokens(tokenizer)
+        self._template = self._chat_template(layout, day)
+        self.layout: Layout = "plain" if self._template is None else self._template.layout
+        self._beginning = self._added_beginning() if self._template is None else ()
+        self._inputs: dict[tuple[str, bool], str | None] = {}
+
+    @property
+    def note(self) -> str:
+        """A line about the prompts that a user should read; empty for none."""
+        return "" if self._template is None else self._template.note
 
     @property
     def end_of_turn(self) -> Tokens:
         """The tokens that close an answer."""
-        return self._encode_text(PLAIN_END) if self._parts is None else self._parts.end_of_turn
+        return self._tokens.ids_behind_mark(self._prompts("", (), ()).closing)
 
-    def prefix(self, instruction: str, shots: Sequence[Example] = ()) -> Tokens:
-        """The beginning of every example of this instruction: the instruction, and the shots as earlier
-        turns, up to the first token of the example's input."""
-        if self._parts is None:
-            return self._plain_prefix(instruction, shots)
-        ids = [*self._parts.before_system, *self._encode_text(instruction), *self._parts.between]
-        for shot in shots:
-            ids += [*self._encode_text(shot.input), *self._parts.before_answer]
-            ids += [*self._encode_text(shot.target), *self._parts.between_turns]
-        return tuple(ids)
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the ids of fixed conversations: they change if the template, the
+        tokenizer, the date in the prompts or this encoder does."""
+        counts = range(3) if self._template is None or self._template.takes_shots else range(1)
+        items = [
+            item for count in counts for item in self.items(_PROBE_INSTRUCTION, _SHOTS[:count], (_PROBE,))
+        ]
+        asked = self.request(_PROBE_INSTRUCTION, (), _PROBE.input)
+        content = json.dumps([[[item.context, item.answers] for item in items], asked])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def question(self, text: str) -> Tokens:
-        """The input of an example, and the tokens between it and the answer's first token."""
-        if self._parts is None:
-            return self._encode_text(text) + self._encode_text(PLAIN_OUTPUT)
-        return self._encode_text(text) + self._parts.before_answer
+    def described(self, info: EngineInfo) -> EngineInfo:
+        """The description of a replica with this encoder."""
+        return replace(info, layout=self.layout, encoding=self.fingerprint, prompt_note=self.note)
 
-    def answer(self, text: str) -> Tokens:
-        """An answer with its end-of-turn token: the tokens that are scored."""
-        lead = " " if self._parts is None else ""
-        return self._encode_text(lead + text) + self.end_of_turn
+    def items(
+        self, instruction: str, shots: Sequence[Example], examples: Sequence[Example], *, closed: bool = True
+    ) -> list[Item]:
+        """One item for each example: its prompt, and its target and negatives as answers. `closed` False
+        leaves out the end of turn behind an answer. Raises EngineError if the template refuses a
+        conversation."""
+        prompts = self._prompts(instruction, shots, [example.input for example in examples])
+        if not closed:
+            prompts = replace(prompts, closing="")
+        texts = dict.fromkeys(text for one in examples for text in (one.target, *one.negatives))
+        answers = self._answers(prompts, tuple(texts))
+        anchor = self._tokens.ids(self._tokens.last_mark(prompts.header))
+        items = []
+        for index, (context, example) in enumerate(zip(self._contexts(prompts), examples, strict=True)):
+            found = answers
+            if common_prefix(anchor[::-1], context[: -len(anchor) - 1 : -1]) < min(2, len(anchor)):
+                # The tokenizer joins the header to this input, so its answers are tokenised behind both.
+                alone = replace(prompts, header=prompts.bodies[index] + prompts.header)
+                found = self._answers(alone, (example.target, *example.negatives))
+            items.append(Item(context, tuple(found[text] for text in (example.target, *example.negatives))))
+        return items
 
-    def turn(self, prompt: str) -> Tokens:
-        """A single user turn without any instruction, up to the answer's first token; for a base model
-        the text itself, to be continued."""
-        if self._parts is None:
-            return self._beginning() + self._encode_text(prompt)
-        messages = [{"role": "user", "content": _INPUT}]
-        before, after = _split(_render(self._tokenizer, messages, ask=True), _INPUT)
-        return self._template_ids(before) + self._encode_text(prompt) + self._template_ids(after)
+    def context(self, instruction: str, text: str, shots: Sequence[Example] = ()) -> Tokens:
+        """The prompt of one input up to the answer's first token."""
+        return self._contexts(self._prompts(instruction, shots, (text,)))[0]
 
-    def _plain_prefix(self, instruction: str, shots: Sequence[Example]) -> Tokens:
-        ids = [*self._beginning(), *self._encode_text(instruction), *self._encode_text(PLAIN_END)]
-        for shot in shots:
-            ids += self._encode_text(PLAIN_INPUT) + self._encode_text(shot.input)
-            ids += self._encode_text(PLAIN_OUTPUT) + self._encode_text(" " + shot.target)
-            ids += self._encode_text(PLAIN_END)
-        return tuple(ids) + self._encode_text(PLAIN_INPUT)
+    def request(self, instruction: str, shots: Sequence[Example], text: str) -> Tokens:
+        """The prompt of one input for a model that writes the answer itself. It differs from `context` only
+        where the model's generation prompt lets it think first."""
+        return self._contexts(self._prompts(instruction, shots, (text,), writing=True))[0]
 
-    def _beginning(self) -> Tokens:
+    def continuation(self, text: str) -> Tokens:
+        """A text that a base model continues."""
+        return self._beginning + self._tokens.ids(text)
+
+    def behind_special(self, text: str) -> Tokens:
+        """A plain text that stands behind a special token."""
+        return self._tokens.ids_behind_mark(text)
+
+    def _contexts(self, prompts: _Prompts) -> list[Tokens]:
+        texts = [body + prompts.header for body in prompts.bodies]
+        sharing = [text for text in texts if text.startswith(prompts.head)]
+        shared = self._tokens.continued(prompts.head, [text.removeprefix(prompts.head) for text in sharing])
+        ids = dict(zip(sharing, shared, strict=True))
+        return [self._beginning + (ids[text] if text in ids else self._tokens.ids(text)) for text in texts]
+
+    def _answers(self, prompts: _Prompts, texts: Sequence[str]) -> dict[str, Tokens]:
+        """The ids of answers behind the header of `prompts`."""
+        anchor = self._tokens.last_mark(prompts.header)
+        before = self._tokens.ids(anchor)
+        marked = [prompts.lead + self._shown_answer(text) + prompts.closing for text in texts]
+        answers = {}
+        for text, content, ids in zip(
+            texts, marked, self._tokens.ids_of_all([anchor + content for content in marked]), strict=True
+        ):
+            # Joined to the header by the tokenizer, it can only be tokenised apart.
+            apart = ids[: len(before)] != before
+            answers[text] = self._tokens.ids_behind_mark(content) if apart else ids[len(before) :]
+        return answers
+
+    def _prompts(
+        self, instruction: str, shots: Sequence[Example], inputs: Sequence[str], *, writing: bool = False
+    ) -> _Prompts:
+        if self._template is None:
+            head = running_text(instruction, shots)
+            return _Prompts(head, [head + text for text in inputs], PLAIN_OUTPUT, " ", PLAIN_END)
+        mark, frame = self._tokens.mark, self._template.frame(instruction, shots)
+        header = mark(frame.writing if writing else frame.header)
+        pieces = [mark(piece) for piece in frame.pieces[:-1]]
+        bodies = []
+        for text in inputs:
+            shown = self._shown_input(text, first=not shots)
+            if shown is None:
+                whole = self._template.whole(instruction, shots, text)
+                bodies.append(mark(whole.removesuffix(frame.pieces[-1])))
+            else:
+                bodies.append(shown.join((*pieces, "")))
+        return _Prompts(pieces[0], bodies, header, frame.lead, mark(frame.closing))
+
+    def _shown_input(self, text: str, *, first: bool) -> str | None:
+        """The marked text of an input in its turn; None if the turn itself changes with it."""
+        key = (text, first)
+        if key not in self._inputs and self._template is not None:
+            if len(self._inputs) >= _KEPT:
+                self._inputs.clear()
+            shown = self._template.shown_input(text, first=first)
+            self._inputs[key] = None if shown is None else self._tokens.mark(shown)
+        return self._inputs[key]
+
+    def _shown_answer(self, text: str) -> str:
+        return text if self._template is None else self._tokens.mark(self._template.shown_answer(text))
+
+    def _chat_template(self, setting: LayoutSetting, day: date | None) -> ChatTemplate | None:
+        if setting == "plain" or (setting == "auto" and not self._tokenizer.chat_template):
+            return None
+        if not self._tokenizer.chat_template:
+            raise ModelError(
+                f"model {self._tokenizer.name_or_path!r} has no chat template; set scorer.layout: plain or "
+                "auto"
+            )
+        return ChatTemplate(self._tokenizer, self._tokens, setting, day)
+
+    def _added_beginning(self) -> Tokens:
         """The beginning-of-sequence token, if the tokenizer itself would add one."""
         bos = self._tokenizer.bos_token_id
         starts = self._tokenizer("a")["input_ids"]
         return (bos,) if bos is not None and starts and starts[0] == bos else ()
-
-    def _chat_parts(self) -> ChatParts:
-        system = self.layout == "system"
-        first = [{"role": "system", "content": _SYSTEM}] if system else []
-        content = _INPUT if system else f"{_SYSTEM}{USER_GAP}{_INPUT}"
-        first.append({"role": "user", "content": content})
-        turn = [*first, {"role": "assistant", "content": _ANSWER}]
-        following = [*turn, {"role": "user", "content": _INPUT + "NEXT"}]
-
-        before, rest = _split(_render(self._tokenizer, first, ask=True), _SYSTEM)
-        between, header = _split(rest, _INPUT)
-        closing = _split(_render(self._tokenizer, turn, ask=False), _ANSWER)[1]
-        to_next = _split(_split(_render(self._tokenizer, following, ask=True), _ANSWER)[1], _INPUT + "NEXT")[
-            0
-        ]
-        return ChatParts(
-            before_system=self._template_ids(before),
-            between=self._template_ids(between),
-            before_answer=self._template_ids(header),
-            between_turns=self._template_ids(to_next),
-            end_of_turn=self._end_of_turn(self._template_ids(closing)),
-        )
-
-    def _end_of_turn(self, closing: Tokens) -> Tokens:
-        """The template's tokens after an answer, up to its first special token; without one, the model's
-        end-of-sequence token."""
-        special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
-        for index, token in enumerate(closing):
-            if token in special:
-                return closing[: index + 1]
-        if self._tokenizer.eos_token_id is None:
-            raise ModelError(
-                f"model {self._tokenizer.name_or_path!r}: neither its chat template nor its tokenizer names "
-                "an end-of-turn token; set scorer.layout: plain"
-            )
-        return (self._tokenizer.eos_token_id,)
-
-    def _template_ids(self, text: str) -> Tokens:
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _text_ids(self, text: str) -> Tokens:
-        encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return tuple(encoded["input_ids"])
-
-    def _encode_uncached(self, text: str) -> Tokens:
-        if not text:
-            return ()
-        if self._guard:
-            # A tokenizer that adds a space before every text would add one in the middle of the prompt.
-            return self._text_ids("\n" + text)[len(self._guard) :]
-        return self._text_ids(text)
-
-
-def _adds_dummy_prefix(tokenizer: PreTrainedTokenizerBase) -> bool:
-    ids = tokenizer("a", add_special_tokens=False)["input_ids"]
-    token = tokenizer.convert_ids_to_tokens(ids[0]) if ids else ""
-    return isinstance(token, str) and token.startswith(("▁", "Ġ")) and tokenizer.decode(ids) != " a"
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, ask: bool) -> str:
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=ask, enable_thinking=False
-    )
-    if not isinstance(text, str):
-        raise ModelError(f"model {tokenizer.name_or_path!r}: its chat template renders no text")
-    return text
-
-
-def _split(text: str, slot: str) -> tuple[str, str]:
-    before, found, after = text.partition(slot)
-    if not found:
-        raise ModelError("the model's chat template drops a turn; set scorer.layout: user or plain")
-    return before, after
-
-
-def _choose_layout(tokenizer: PreTrainedTokenizerBase, setting: LayoutSetting) -> Layout:
-    if setting == "plain" or (setting == "auto" and not tokenizer.chat_template):
-        return "plain"
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"model {tokenizer.name_or_path!r} has no chat template; set scorer.layout: plain or auto"
-        )
-    if setting == "user":
-        return "user"
-    if _takes_system_turn(tokenizer):
-        return "system"
-    if setting == "system":
-        raise ModelError(
-            f"model {tokenizer.name_or_path!r}: its chat template takes no system turn; "
-            "set scorer.layout: user"
-        )
-    return "user"
-
-
-def _takes_system_turn(tokenizer: PreTrainedTokenizerBase) -> bool:
-    from jinja2 import TemplateError
-
-    messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _INPUT}]
-    try:
-        text = _render(tokenizer, messages, ask=True)
-    except TemplateError:
-        return False
-    # A template that folds the system text into the user turn gives the same tokens as "user" would.
-    return 0 <= text.find(_SYSTEM) < text.find(_INPUT)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 
 from pmpo_ray.config.evaluation import EvaluationConfig
-from pmpo_ray.types import Condition, EngineInfo, Example
+from pmpo_ray.types import Condition, EngineInfo, Example, LayoutSetting
 
 START, BEST = "start", "best"
 """The names of a run's first and best instruction."""
@@ -24,15 +24,17 @@ def condition_key(
     shots: Sequence[Example],
     settings: EvaluationConfig,
     *,
+    layout: LayoutSetting,
     start: str,
     objective: str,
     calibrate: bool,
     seed: int,
 ) -> str:
-    """A hash of everything that the outcomes depend on: 32 hexadecimal digits. `start` is the instruction
-    whose answers are a judge's references."""
+    """A hash of everything that the outcomes depend on: 32 hexadecimal digits. `layout` is that of the
+    scorer, in which a generator writes too; `start` is the instruction whose answers are a judge's
+    references."""
     inputs: dict[str, object] = {
-        "engine": [info.engine, info.model, info.revision, info.layout, info.dtype],
+        "engine": [info.engine, info.model, info.revision, info.layout, info.dtype, info.encoding],
         "instruction": condition.instruction,
         "examples": [[e.id, e.input, e.target, *e.negatives] for e in examples],
         "shots": [[e.input, e.target] for e in shots],
@@ -42,6 +44,7 @@ def condition_key(
     else:
         reward, judge = settings.process_reward, settings.judge
         inputs |= {
+            "layout": layout,
             "sampling": [settings.max_tokens, settings.temperature, settings.top_p, settings.follow_up],
             "evaluator": [settings.evaluator.model, settings.evaluator.engine],
             "reward": [reward.model, reward.revision, reward.separator],

@@ -26,6 +26,7 @@ from pmpo_ray.types import (
     ExampleScore,
     GenerateRequest,
     GenerateResult,
+    LayoutSetting,
     Method,
     Outcome,
     ScoreRequest,
@@ -102,13 +103,15 @@ class LikelihoodEvaluator:
 
 @dataclass(frozen=True, slots=True)
 class GenerationEvaluator:
-    """Evaluates by generation; `grader` grades the replies. `seed` is the seed of the run."""
+    """Evaluates by generation; `grader` grades the replies. `seed` is the seed of the run, `layout` that of
+    the scorer: a reply answers the prompt that is scored."""
 
     task: Task
     settings: EvaluationConfig
     generator: GenerateClient
     grader: Grader
     seed: int
+    layout: LayoutSetting = "auto"
 
     async def evaluate(
         self,
@@ -137,6 +140,7 @@ class GenerationEvaluator:
             temperature=settings.temperature,
             top_p=settings.top_p,
             seed=seed_of(self.seed, self.task.name, example.id, repetition),
+            layout=self.layout,
         )
         result = await self._generate(request)
         if result is None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pmpo_ray.engines.prompt_encoder import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT
+from pmpo_ray.engines.conversation import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT
 from pmpo_ray.errors import DataError
 from pmpo_ray.evaluation.answers.reader import AnswerReader
 from pmpo_ray.exporting.prompts import ExportedPrompt, prepared_of

@@ -6,7 +6,7 @@ in the plain layout has bodies for completions, the others have bodies for chat 
 
 from __future__ import annotations
 
-from pmpo_ray.engines.prompt_encoder import PLAIN_END
+from pmpo_ray.engines.conversation import PLAIN_END
 from pmpo_ray.exporting.prompts import ExportedPrompt
 from pmpo_ray.exporting.quoting import Value, json_document, json_line
 from pmpo_ray.history.run_history import RunHistory

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 
-from pmpo_ray.engines.prompt_encoder import PLAIN_END
+from pmpo_ray.engines.conversation import PLAIN_END
 from pmpo_ray.exporting.prompts import ExportedPrompt
 from pmpo_ray.exporting.quoting import Value, expression_quoted, yaml_document
 from pmpo_ray.types import Example

@@ -1,6 +1,6 @@
 """The prompt that a search optimised, as parts from which the formats of all tools are made.
 
-Invariants: turns and running text are those of `pmpo_ray.engines.prompt_encoder`, in the layout that the
+Invariants: turns and running text are those of `pmpo_ray.engines.conversation`, in the layout that the
 run's scorer had; every text can be encoded as UTF-8.
 """
 
@@ -10,19 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from pmpo_ray.engines.prompt_encoder import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT, USER_GAP, Layout
+from pmpo_ray.engines.conversation import PLAIN_OUTPUT, chat_messages, running_text
 from pmpo_ray.errors import DataError
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_python
 from pmpo_ray.store import data_hash
-from pmpo_ray.types import Example
+from pmpo_ray.types import Example, Layout
+
+Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     text: str
 
 
@@ -49,24 +51,13 @@ class ExportedPrompt:
     def turns(self) -> tuple[Turn, ...]:
         """The messages of a chat. The last one is the user's: the input follows its text, which is empty if
         the message is the input alone."""
-        turns: list[Turn] = []
-        head = ""
-        if self.layout == "system":
-            turns.append(Turn("system", self.instruction))
-        else:
-            head = self.instruction + USER_GAP
-        for shot in self.shots:
-            turns += [Turn("user", head + shot.input), Turn("assistant", shot.target)]
-            head = ""
-        return (*turns, Turn("user", head))
+        messages = chat_messages(self.layout, self.instruction, self.shots, "")
+        return tuple(Turn(cast(Role, one["role"]), one["content"]) for one in messages)
 
     def running_text(self) -> tuple[str, str]:
         """The text before and after the input in a prompt that a base model completes. Its answer begins with
         a space."""
-        shown = "".join(
-            f"{PLAIN_INPUT}{shot.input}{PLAIN_OUTPUT} {shot.target}{PLAIN_END}" for shot in self.shots
-        )
-        return f"{self.instruction}{PLAIN_END}{shown}{PLAIN_INPUT}", PLAIN_OUTPUT
+        return running_text(self.instruction, self.shots), PLAIN_OUTPUT
 
 
 def prompts_of(

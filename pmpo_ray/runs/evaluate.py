@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from pmpo_ray.runs.evaluation_plan import TaskPlan, plan_file, plan_run
 from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
 from pmpo_ray.runs.placement import Replica, place_roles
 from pmpo_ray.runs.run_folder import fresh_run_dir
+from pmpo_ray.runs.run_manifest import start_day
 from pmpo_ray.store import Lease, RunStore, hold, task_folder
 from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.thoughts import without_thoughts
@@ -83,11 +85,14 @@ def run_evaluation(
     with hold(location) as lease:
         store = _store(config, location, lease)
         plans = _plans(config, prepared_tasks, store, is_run=is_run)
+        manifest = store.read_manifest()
+        day = datetime.now(UTC).date() if manifest is None else start_day(manifest)
         with connected(config.ray) as address, ending_on_sigterm():
             offered = connected_cluster()
 
             def place(roles: Mapping[str, Replica]) -> dict[str, ReplicaPlan]:
-                return place_roles(roles, config.ray, offered, local=address == LOCAL)
+                placed = place_roles(roles, config.ray, offered, local=address == LOCAL)
+                return {role: replace(plan, day=day) for role, plan in placed.items()}
 
             try:
                 results = run_to_end(Evaluation(config, store, plans, observer, place).run())

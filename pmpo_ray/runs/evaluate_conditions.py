@@ -7,6 +7,7 @@ soon as they are measured, and kept outcomes are not measured again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ from pmpo_ray.types import Condition, ConditionResult, EngineInfo, Example, Outc
 if TYPE_CHECKING:
     from pmpo_ray.actors.evaluation_pools import EvaluatedModel, RewardPool
     from pmpo_ray.actors.resources import ReplicaPlan
+
+_log = logging.getLogger(__name__)
 
 _CONDITIONS_PER_REPLICA = 2
 """Conditions measured at once: enough to keep the replicas busy, few enough that each is soon finished and
@@ -119,6 +122,8 @@ class Evaluation:
         replica_plans = await asyncio.to_thread(self._place, roles)
         replicas = max(replica.replicas for replica, _ in roles.values())
         async with model_pools(model, scorer, rewriter, replica_plans, config.ray) as pools:
+            if pools.scorer is not None and pools.info.prompt_note:
+                _log.warning("%s: %s", model, pools.info.prompt_note)
             loaded = _LoadedModel(
                 info=pools.info,
                 evaluators={
@@ -146,6 +151,7 @@ class Evaluation:
             examples,
             shots,
             config.evaluation,
+            layout=config.scorer.layout,
             start=plan.instructions[0].instruction,
             objective=f"{prepared.objective.name}/{prepared.search.beta}/{prepared.search.per_token}",
             calibrate=prepared.calibrates(config.evaluation),

@@ -36,7 +36,13 @@ from pmpo_ray.runs.placement import place
 from pmpo_ray.runs.replica_log import logging_replicas
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.run_folder import fresh_run_dir, keep_python_tasks, open_store
-from pmpo_ray.runs.run_manifest import engine_text, finished_manifest, new_manifest
+from pmpo_ray.runs.run_manifest import (
+    check_encoding,
+    engine_text,
+    finished_manifest,
+    new_manifest,
+    start_day,
+)
 from pmpo_ray.runs.score_memory import SCORES_KEPT, RememberingScorer, ScoreMemory, saving
 from pmpo_ray.store import ClusterInfo, RunStore, hold
 from pmpo_ray.types import Progress, Task, TaskFailure, TaskResult
@@ -144,14 +150,17 @@ class _Run:
 
         started = time.monotonic()
         manifest = new_manifest(self.config, self.prepared_tasks, self.store)
-        async with running_pools(self.config, self.plan) as pools:
+        async with running_pools(self.config, self.plan.on_day(start_day(manifest))) as pools:
             scorer, rewriter = pools.scorer, pools.rewriter
+            await asyncio.to_thread(check_encoding, self.store, scorer.info)
             manifest = replace(manifest, scorer=scorer.info, rewriter=rewriter.info, cluster=self.cluster)
             await asyncio.to_thread(self.store.write_manifest, manifest)
             for role, info in {"scorer": scorer.info, "rewriter": rewriter.info}.items():
                 _log.info("%s", engine_text(role, info))
             if scorer.info.fallback:
                 _log.warning("slow scorer: %s", scorer.info.fallback)
+            if scorer.info.prompt_note:
+                _log.warning("scorer: %s", scorer.info.prompt_note)
             self.callback.on_run_start(await asyncio.to_thread(self._start, manifest.id, scorer, rewriter))
             driver = await asyncio.to_thread(self.store.next_replicas)
             # Inside the pools: whatever ends the tasks, the last scores are saved before the actors end.

@@ -1,17 +1,19 @@
 """The manifest of a run, at its start and at its end.
 
-Invariant: a continued run keeps its id, its start time and the seconds of its earlier processes.
+Invariants: a continued run keeps its id, its start time and the seconds of its earlier processes; losses of
+prompts that were encoded otherwise are never mixed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pmpo_ray.config.run import RunConfig
+from pmpo_ray.errors import RunFolderError
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.result import RunResult
 from pmpo_ray.runs.run_folder import changed_data
@@ -40,6 +42,31 @@ def new_manifest(config: RunConfig, prepared_tasks: Sequence[PreparedTask], stor
         started=earlier.started if earlier else _now(),
         seconds=earlier.seconds if earlier else 0.0,
         id=earlier.id if earlier and earlier.id else uuid4().hex,
+    )
+
+
+def start_day(manifest: Manifest) -> date:
+    """The date on which a run began (UTC), which its prompts show wherever and whenever it continues."""
+    return datetime.fromisoformat(manifest.started).date()
+
+
+def check_encoding(store: RunStore, scorer: EngineInfo) -> None:
+    """Raises RunFolderError if the run has rounds whose prompts another encoding made: their losses can't be
+    compared with new ones. A folder of an earlier version does not know its encoding."""
+    earlier = store.read_manifest()
+    known = earlier.scorer.encoding if earlier is not None and earlier.scorer is not None else ""
+    if earlier is None or known in ("", scorer.encoding) or not any(map(store.count_rounds, earlier.data)):
+        return
+    versions = installed_versions()
+    renewed = [
+        f"{name} {earlier.versions.get(name, 'unknown')} is now {versions.get(name, 'unknown')}"
+        for name in ("pmpo-ray", "transformers")
+        if earlier.versions.get(name) != versions.get(name)
+    ]
+    reason = " and ".join(renewed) or f"the chat template or the tokenizer of {scorer.model} has changed"
+    raise RunFolderError(
+        f"{store.location}: the scorer's prompts are no longer those that this run was scored with: "
+        f"{reason}; restore that, or give another --run-dir"
     )
 
 

@@ -1,9 +1,10 @@
 """Memory of scores: a score is computed once, within a run and across its continuations.
 
 Invariants:
-- A score is remembered under everything that it depends on: the scorer's engine, model, revision, layout and
-  dtype, the instruction, the contents of the shots, and the example's input, target and negatives, but not
-  the example's id and weight. So the scores of another scorer or of other data are never returned by mistake.
+- A score is remembered under everything that it depends on: the scorer's engine, model, revision, layout,
+  dtype and encoding of prompts, the instruction, the contents of the shots, and the example's input, target
+  and negatives, but not the example's id and weight. So the scores of another scorer or of other data are
+  never returned by mistake.
 - A remembered score equals, bit for bit, the one that was first returned.
 - Only finite scores are remembered; errors never are.
 - A score is charged (`ExampleScore.tokens`) whether it was remembered or computed. A continued search
@@ -85,7 +86,10 @@ class RememberingScorer:
 
     def __init__(self, inner: ScoreClient, scorer: EngineInfo, memory: ScoreMemory) -> None:
         self._inner = inner
-        self._identity = (scorer.engine, scorer.model, scorer.revision, scorer.layout, scorer.dtype)
+        self._identity = (
+            *(scorer.engine, scorer.model, scorer.revision, scorer.layout, scorer.dtype),
+            scorer.encoding,
+        )
         self._memory = memory
         self._digests: dict[Example, bytes] = {}
         # The scores that are being computed: every key with the outcome of its call.

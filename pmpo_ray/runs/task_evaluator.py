@@ -35,5 +35,7 @@ def task_evaluator(
         )
     if generator is None:
         return None
-    writer = GenerationEvaluator(prepared.task, settings, generator, grader, config.seed)
+    writer = GenerationEvaluator(
+        prepared.task, settings, generator, grader, config.seed, config.scorer.layout
+    )
     return JudgeEvaluator(writer, settings, reference) if method == "judged" else writer

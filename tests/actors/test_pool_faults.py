@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ class Scripted:
         await self._unless_gone(FOREVER if failure == "hangs" else 1.0)
         if isinstance(failure, Exception):
             raise failure
-        return INFO
+        return failure if isinstance(failure, EngineInfo) else INFO
 
     async def echo(self, value: int) -> int:
         """The one method that `call` is for."""
@@ -92,7 +93,7 @@ class Plan:
     def place_seconds(self, number: int) -> float:
         return 5.0 if number else 4.0
 
-    def start_failure(self, number: int) -> PmpoError | ReplicaError | str | None:
+    def start_failure(self, number: int) -> PmpoError | ReplicaError | EngineInfo | str | None:
         return None
 
     def launch(self) -> Scripted:
@@ -134,6 +135,28 @@ def test_a_hanging_replica_is_given_up_at_its_deadline_and_its_units_go_elsewher
     # A minute of grace and ten times the usual second or two, instead of for ever.
     assert run_virtual(work()) < 150
     assert plan.ended == hung
+
+
+def test_a_replica_that_encodes_prompts_otherwise_than_the_first_gets_no_work() -> None:
+    class Differing(Plan):
+        def start_failure(self, number: int) -> EngineInfo | None:
+            return replace(INFO, encoding="other") if number == 1 else None
+
+    served: list[int] = []
+
+    def behave(replica: Scripted, value: int) -> float:
+        served.append(replica.number)
+        return 1.0
+
+    async def work() -> None:
+        pool = pool_of(Differing(behave))
+        await pool.start()
+        assert await results(pool, 100) == list(range(100))
+        assert pool.stats().lost == 1
+
+    run_virtual(work())
+    assert 1 not in served
+    assert {0, 2} <= set(served)
 
 
 def test_a_hang_before_anything_was_measured_is_noticed_when_others_are_answered() -> None:

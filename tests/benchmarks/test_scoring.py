@@ -21,7 +21,7 @@ from benchmarks.scoring.results import Report, Row, table
 from benchmarks.scoring.work import LeastWork, MatmulRates, ModelShape, least_work, model_shape
 from benchmarks.scoring.workloads import NAMES, Workload, encode, workload_texts
 from pmpo_ray.config.engines import DEFAULT_MODEL
-from pmpo_ray.engines.answer_tree import Item
+from pmpo_ray.engines.answer_tree import Item, find_root
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.engines.weights.loading import load_tokenizer
 from pmpo_ray.engines.weights.resolve import resolve_model
@@ -140,15 +140,18 @@ def test_an_instruction_is_shared_by_its_request_and_differs_from_the_others(
     data_dir: Path, encoder: PromptEncoder
 ) -> None:
     texts = workload_texts("options", data_dir)
-    prefixes = [encoder.prefix(text) for text in texts.instructions]
-    assert len(set(prefixes)) == 13
-    for prefix, request in zip(prefixes, encode("options", texts, encoder).requests, strict=True):
-        assert all(item.context[: len(prefix)] == prefix for item in request)
+    tokenizer = load_tokenizer(resolve_model(DEFAULT_MODEL), trust_remote_code=False)
+    prefixes = set()
+    for request, text in zip(encode("options", texts, encoder).requests, texts.instructions, strict=True):
+        contexts = [item.context for item in request]
+        prefixes.add(contexts[0][: find_root(contexts)])
+        assert text in tokenizer.decode(list(contexts[0][: find_root(contexts)]))
+    assert len(prefixes) == 13
 
 
 def test_instructions_are_as_long_as_real_ones(encoder: PromptEncoder) -> None:
-    empty = len(encoder.prefix(""))
-    lengths = [len(encoder.prefix(text)) - empty for text in INSTRUCTIONS]
+    empty = len(encoder.context("x", "Is it so?")) - 1
+    lengths = [len(encoder.context(text, "Is it so?")) - empty for text in INSTRUCTIONS]
     assert 80 <= lengths[0] <= 92
     assert all(40 <= length <= 130 for length in lengths)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pmpo_ray.actors.resources import ReplicaPlan
+from dataclasses import replace
+from datetime import date
+
+from pmpo_ray.actors.resources import Plan, ReplicaPlan
 from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.engines.factory import open_scorer
 from pmpo_ray.engines.placement import Placement
@@ -13,6 +16,9 @@ PLAN = ReplicaPlan(1, num_cpus=1, num_gpus=0.5, memory_bytes=None, threads=3, de
 
 def test_a_plan_decides_the_placement() -> None:
     assert PLAN.placement == Placement("cuda", threads=3, gpus=0.5)
+    day = date(2026, 11, 27)
+    assert Plan(PLAN, PLAN).on_day(day).rewriter == replace(PLAN, day=day)
+    assert Plan(PLAN, None).on_day(day).scorer.placement.day == day
 
 
 def test_without_a_plan_the_configuration_decides() -> None:

@@ -20,7 +20,7 @@ from jinja2 import Environment
 from pyarrow import fs
 
 from pmpo_ray.config.engines import DEFAULT_MODEL
-from pmpo_ray.engines.prompt_encoder import Layout, PromptEncoder
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.engines.weights.loading import load_tokenizer
 from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import DataError, RunFolderError
@@ -36,7 +36,7 @@ from pmpo_ray.exporting.quoting import (
 from pmpo_ray.history.run_history import load_history
 from pmpo_ray.prepared_task import prepare_tasks
 from pmpo_ray.text import is_hidden
-from pmpo_ray.types import Example
+from pmpo_ray.types import Example, Layout
 from tests.exports import HOSTILE, run_with
 from tests.run_folders import write_run
 
@@ -94,7 +94,7 @@ def test_the_prompt_is_the_one_that_is_scored(tmp_path: Path, layout: Layout, sh
     history = run_with(tmp_path / "run", "Name the topic.", layout, split={"shots": shots})
     (prompt,) = prompts_of(history, history.tasks, shots=True)
     assert len(prompt.shots) == shots
-    scored = encoder.prefix("Name the topic.", prompt.shots) + encoder.question("Where is it?")
+    scored = encoder.context("Name the topic.", "Where is it?", prompt.shots)
     if layout == "plain":
         before, after = prompt.running_text()
         exported = before + "Where is it?" + after

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from pmpo_ray.engines.prompt_encoder import Layout
 from pmpo_ray.exporting import export
 from pmpo_ray.history.run_history import RunHistory
+from pmpo_ray.types import Layout
 from tests.exports import HOSTILE, run_with
 
 pytestmark = pytest.mark.slow

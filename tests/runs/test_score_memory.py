@@ -143,7 +143,7 @@ async def test_lone_surrogates_are_not_the_character_that_they_spell() -> None:
     assert len(inner.requests) == 3
 
 
-@pytest.mark.parametrize("changed", ["engine", "model", "revision", "layout", "dtype"])
+@pytest.mark.parametrize("changed", ["engine", "model", "revision", "layout", "dtype", "encoding"])
 async def test_scores_of_another_scorer_are_not_returned(changed: str) -> None:
     inner, memory = CountingScorer(), ScoreMemory()
     await RememberingScorer(inner, INFO, memory).score(ScoreRequest("Do it.", (A,)))

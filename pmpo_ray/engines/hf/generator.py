@@ -19,12 +19,11 @@ import torch
 from transformers import DynamicCache
 
 from pmpo_ray.config.engines import RewriterConfig
-from pmpo_ray.engines.generation_prompt import end_tokens, generation_prompt
+from pmpo_ray.engines.generation_prompt import RequestEncoder
 from pmpo_ray.engines.hf import grouped_attention
 from pmpo_ray.engines.hf.devices import context_length
 from pmpo_ray.engines.hf.loading import LoadedModel, load_replica
 from pmpo_ray.engines.placement import Placement
-from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation
 
 if TYPE_CHECKING:
@@ -53,10 +52,10 @@ class TransformersGenerator:
     def __init__(self, loaded: LoadedModel) -> None:
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
-        self._encoder = PromptEncoder(loaded.tokenizer)
         self._context = context_length(loaded.model)
-        self._ends = end_tokens(loaded.tokenizer, self._encoder) | _named_ends(loaded.model)
-        self._info = loaded.info(self._encoder.layout)
+        self._encoder = RequestEncoder(loaded.tokenizer, self._context, loaded.day)
+        self._ends = self._encoder.end_tokens() | _named_ends(loaded.model)
+        self._info = self._encoder.own.described(loaded.info(self._encoder.own.layout))
         plain = loaded.attention
         self._attention = grouped_attention.NAME if plain == "sdpa" else plain
 
@@ -77,7 +76,8 @@ class TransformersGenerator:
         if self._model.config._attn_implementation != self._attention:
             # A scorer of the same model object sets another attention.
             self._model.set_attn_implementation(self._attention)
-        prompts = [generation_prompt(self._encoder, request, self._context) for request in requests]
+        requests = [self._encoder.with_stops(request) for request in requests]
+        prompts = [self._encoder.prompt(request) for request in requests]
         samples = [
             _Sample(
                 request,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 class LoadedModel:
     """A model on its device, with its tokenizer and source. `attention` is the implementation that it was
     loaded with; engines that share the model each set the one they need. `dtype_reason` says why it has its
-    number format."""
+    number format; `day` is the date in its prompts."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     resolved: ResolvedModel
     attention: str = "sdpa"
     dtype_reason: str = ""
+    day: date | None = None
 
     def info(self, layout: str, fallback: str = "") -> EngineInfo:
         """The description of a replica with this model."""
@@ -62,4 +64,5 @@ def load_replica(name: str, config: ReplicaConfig, placement: Placement | None =
     model = load_model(resolved, dtype=dtype, device=device, trust_remote_code=code)
     tokenizer = load_tokenizer(resolved, trust_remote_code=code)
     reason = dtype_reason(config.dtype, device)
-    return LoadedModel(model, tokenizer, resolved, model.config._attn_implementation, reason)
+    attention = model.config._attn_implementation
+    return LoadedModel(model, tokenizer, resolved, attention, reason, placement.day)

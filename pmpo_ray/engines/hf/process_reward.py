@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from pmpo_ray.engines.prompt_encoder import PromptEncoder, Tokens
+from pmpo_ray.engines.answer_tree import Tokens
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.engines.weights.folder import ResolvedModel
 from pmpo_ray.engines.weights.loading import load_tokenizer, placed_on
 from pmpo_ray.engines.weights.quiet import quiet_transformers
@@ -246,14 +247,14 @@ class _StepEncoder:
 
     def _beginning(self, problem: str) -> Tokens:
         if self._chat is not None:
-            return self._chat.prefix(_SYSTEM) + self._chat.question(problem)
+            return self._chat.context(_SYSTEM, problem)
         # The trainer adds it for every tokenizer that has one, even if the tokenizer itself would not.
         start = self._tokenizer.bos_token_id
         return (() if start is None else (start,)) + self._plain(problem)
 
     def _step(self, text: str) -> Tokens:
         if self._chat is not None:
-            return self._chat.answer(text)[: -len(self._chat.end_of_turn)]
+            return self._chat.behind_special(text)
         return self._plain(text)
 
     def _plain(self, text: str) -> Tokens:

@@ -23,11 +23,11 @@ class TransformersScorer:
     """One model replica that scores answers."""
 
     def __init__(self, loaded: LoadedModel, config: ScorerConfig) -> None:
-        encoder = PromptEncoder(loaded.tokenizer, config.layout)
+        encoder = PromptEncoder(loaded.tokenizer, config.layout, loaded.day)
         memory = None if config.working_memory_gb is None else int(config.working_memory_gb * 1e9)
         self._engine = LikelihoodEngine(loaded.model, working_memory=memory)
         self._items = ItemBuilder(encoder, context_length(loaded.model))
-        self._info = loaded.info(encoder.layout, self._engine.fallback)
+        self._info = encoder.described(loaded.info(encoder.layout, self._engine.fallback))
 
     @classmethod
     def load(cls, model: str, config: ScorerConfig, placement: Placement | None = None) -> TransformersScorer:

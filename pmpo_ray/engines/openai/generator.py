@@ -3,6 +3,8 @@
 Invariants:
 - A request is one HTTP request, so that its prompt is paid for once; only samples that a server does not
   return that way are requested one by one, each with its own seed.
+- A request is sent as messages: the server's own chat template shows them. So the layout plain, running text,
+  is sent as a conversation with a system turn, which is said once.
 - A parameter that the server refuses for this model is not sent again; a stop string ends a sample whether
   the server supports it or not.
 """
@@ -18,8 +20,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.engines import RewriterConfig
+from pmpo_ray.engines.conversation import chat_messages
 from pmpo_ray.engines.openai.client import Endpoint, ServedModel
-from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation
+from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation, Layout
 
 if TYPE_CHECKING:
     from openai import BadRequestError
@@ -50,6 +53,7 @@ class OpenAIGenerator:
         self._served = served
         self._limit = "max_tokens"
         self._refused: set[str] = set()
+        self._said_layout = False
 
     @classmethod
     async def open(cls, config: RewriterConfig, model: str) -> OpenAIGenerator:
@@ -77,6 +81,12 @@ class OpenAIGenerator:
         """The samples of one request (protocols.Generator.generate). Tokens are those that the server counts
         over all samples, or an estimate if it counts none."""
         began = time.perf_counter()
+        if request.layout == "plain" and not self._said_layout:
+            self._said_layout = True
+            _log.warning(
+                "scorer.layout is plain, but this server takes messages: replies answer a conversation with "
+                "the instruction as its system turn, not the running text that is scored"
+            )
         # Greedy samples are all the same, and vLLM refuses to make several.
         count = 1 if request.temperature == 0 else request.n
         first = await self._answer(request, count, request.seed)
@@ -158,11 +168,8 @@ class OpenAIGenerator:
 
 
 def _messages(request: GenerateRequest) -> list[Any]:
-    turns = [("system", request.system)] if request.system else []
-    for shot in request.shots:
-        turns += [("user", shot.input), ("assistant", shot.target)]
-    turns.append(("user", request.prompt))
-    return [{"role": role, "content": text} for role, text in turns]
+    layout: Layout = "user" if request.layout == "user" else "system"
+    return [*chat_messages(layout, request.system, request.shots, request.prompt)]
 
 
 def _refuses_max_tokens(error: BadRequestError) -> bool:

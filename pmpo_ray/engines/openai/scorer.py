@@ -16,6 +16,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, cast
 
 from pmpo_ray.concurrency import gather_or_cancel
@@ -55,8 +56,9 @@ class OpenAIScorer:
         self._info = info
 
     @classmethod
-    async def open(cls, config: ScorerConfig, model: str) -> OpenAIScorer:
-        """A scorer with the tokenizer of `model` here and its weights behind the endpoint.
+    async def open(cls, config: ScorerConfig, model: str, day: date | None = None) -> OpenAIScorer:
+        """A scorer with the tokenizer of `model` here and its weights behind the endpoint. `day` is the date
+        in its prompts.
 
         Raises ConfigError if the url, the package or the key is missing, ModelError if the server has another
         model or tokenizer or returns no log-likelihoods of prompts, EndpointError if it does not answer.
@@ -70,7 +72,7 @@ class OpenAIScorer:
         served = await endpoint.find_model(model, named=config.model is not None)
         resolved, tokenizer = await asyncio.to_thread(_load_tokenizer, config, model)
         logprobs = await _probe(endpoint, served, resolved, tokenizer)
-        encoder = PromptEncoder(tokenizer, config.layout)
+        encoder = PromptEncoder(tokenizer, config.layout, day)
         context_length = served.context_length or min(int(tokenizer.model_max_length), 1 << 30)
         info = EngineInfo(
             engine="openai",
@@ -83,7 +85,8 @@ class OpenAIScorer:
             device="endpoint",
         )
         # The server generates one token after every prompt, which has to fit as well.
-        return cls(endpoint, served.name, logprobs, ItemBuilder(encoder, context_length - 1), info)
+        items = ItemBuilder(encoder, context_length - 1)
+        return cls(endpoint, served.name, logprobs, items, encoder.described(info))
 
     def info(self) -> EngineInfo:
         return self._info

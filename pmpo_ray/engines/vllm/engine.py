@@ -22,6 +22,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from pmpo_ray.config.engines import ReplicaConfig, ScorerConfig
 from pmpo_ray.engines.auto import vllm_installed
 from pmpo_ray.engines.placement import Placement
+from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.engines.weights.folder import ResolvedModel, estimate_bytes
 from pmpo_ray.engines.weights.loading import load_tokenizer
 from pmpo_ray.engines.weights.resolve import resolve_model
@@ -65,7 +67,7 @@ class VllmEngine:
 
     `context_length`, `block_size`: in tokens; the prefix cache holds whole blocks. `rows_by_id`: True if it
     can compute log-likelihoods of selected prompt rows and token ids alone, which only some of vLLM's model
-    runners can.
+    runners can. `day` is the date in its prompts.
     """
 
     def __init__(
@@ -77,8 +79,10 @@ class VllmEngine:
         device: str,
         log_start: int,
         dtype_reason: str,
+        day: date | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self.day = day
         self.context_length = int(llm.model_config.max_model_len)
         self.block_size = int(llm.vllm_config.cache_config.block_size)
         self.rows_by_id = _rows_by_id(llm)
@@ -122,21 +126,23 @@ class VllmEngine:
             device,
             log_start,
             "configured" if "dtype" in config.vllm.options else dtype_reason(config.dtype, device),
+            placement.day,
         )
 
-    def info(self, layout: str) -> EngineInfo:
-        """The description of a replica with this engine."""
-        return EngineInfo(
+    def info(self, encoder: PromptEncoder) -> EngineInfo:
+        """The description of a replica with this engine and `encoder`."""
+        info = EngineInfo(
             engine="vllm",
             model=self._resolved.name,
             revision=self._resolved.revision,
             parameters=estimate_bytes(self._resolved.path, 1),
             context_length=self.context_length,
-            layout=layout,
+            layout=encoder.layout,
             dtype=self._dtype,
             device=self._device,
             dtype_reason=self._dtype_reason,
         )
+        return encoder.described(info)
 
     async def run(self, prompt: Tokens, params: SamplingParams) -> RequestOutput:
         """The finished output of one request. Concurrent requests share the engine's steps.

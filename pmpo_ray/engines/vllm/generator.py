@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 
-from pmpo_ray.engines.generation_prompt import end_tokens, generation_prompt
-from pmpo_ray.engines.prompt_encoder import PromptEncoder
+from pmpo_ray.engines.generation_prompt import RequestEncoder
 from pmpo_ray.engines.vllm.engine import VllmEngine
 from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation
 
@@ -19,11 +18,12 @@ class VllmGenerator:
 
     def __init__(self, engine: VllmEngine) -> None:
         self._engine = engine
-        self._encoder = PromptEncoder(engine.tokenizer)
-        self._ends = sorted(end_tokens(engine.tokenizer, self._encoder))
+        self._encoder = RequestEncoder(engine.tokenizer, engine.context_length, engine.day)
+        self._ends = sorted(self._encoder.end_tokens())
+        self._info = engine.info(self._encoder.own)
 
     def info(self) -> EngineInfo:
-        return self._engine.info(self._encoder.layout)
+        return self._info
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:
         """The samples of one request (protocols.Generator.generate). vLLM gives sample i the seed
@@ -32,7 +32,8 @@ class VllmGenerator:
         from vllm.sampling_params import RequestOutputKind
 
         began = time.perf_counter()
-        prompt = generation_prompt(self._encoder, request, self._engine.context_length)
+        request = self._encoder.with_stops(request)
+        prompt = self._encoder.prompt(request)
         greedy = request.temperature == 0
         params = SamplingParams(
             n=1 if greedy else request.n,

@@ -39,12 +39,13 @@ class VllmScorer:
 
     def __init__(self, engine: VllmEngine, config: ScorerConfig) -> None:
         self._engine = engine
-        self._encoder = PromptEncoder(engine.tokenizer, config.layout)
+        encoder = PromptEncoder(engine.tokenizer, config.layout, engine.day)
         # vLLM generates one token after every prompt, which has to fit as well.
-        self._items = ItemBuilder(self._encoder, engine.context_length - 1)
+        self._items = ItemBuilder(encoder, engine.context_length - 1)
+        self._info = engine.info(encoder)
 
     def info(self) -> EngineInfo:
-        return self._engine.info(self._encoder.layout)
+        return self._info
 
     async def score(self, request: ScoreRequest) -> ScoreResult:
         """Score every example's target and negatives (protocols.Scorer.score).

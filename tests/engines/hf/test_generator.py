@@ -33,7 +33,7 @@ def test_greedy_answers_equal_the_stock_generate(generator: TransformersGenerato
     prompts = ["What is the capital of France?", "Name three colours, please, and nothing else."]
     requests = [GenerateRequest(prompt, max_tokens=20, temperature=0.0) for prompt in prompts]
     for prompt, result in zip(prompts, generator.generate(requests), strict=True):
-        ids = torch.tensor([PromptEncoder(tokenizer).turn(prompt)])
+        ids = torch.tensor([PromptEncoder(tokenizer).request("", (), prompt)])
         out = stock.generate(ids, max_new_tokens=20, do_sample=False)[0, ids.shape[1] :]
         assert result.samples[0].text == tokenizer.decode(out, skip_special_tokens=True)
         assert result.prompt_tokens == ids.shape[1]

@@ -56,11 +56,10 @@ def plain_scores(
     """Every answer alone, whole sequence, no cache: (log p, tokens) for target and negatives."""
     model.set_attn_implementation("eager")
     rows = []
-    for example in request.examples:
-        context = encoder.prefix(request.instruction, request.shots) + encoder.question(example.input)
+    for item in encoder.items(request.instruction, request.shots, request.examples):
+        context = item.context
         row = []
-        for text in (example.target, *example.negatives):
-            answer = encoder.answer(text)
+        for answer in item.answers:
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([context + answer]), use_cache=False).logits[0]
             logprobs = logits[len(context) - 1 : -1].double().log_softmax(dim=-1)

@@ -109,9 +109,9 @@ async def test_scores_are_the_sums_over_the_answers_tokens(
     server.posted.clear()
     result = await scorer.score(ScoreRequest("Answer yes or no.", EXAMPLES))
     encoder = PromptEncoder(tokenizer)
-    for example, score in zip(EXAMPLES, result.scores, strict=True):
-        answers = [encoder.answer(text) for text in (example.target, *example.negatives)]
-        context = encoder.prefix("Answer yes or no.") + encoder.question(example.input)
+    items = encoder.items("Answer yes or no.", (), EXAMPLES)
+    for item, score in zip(items, result.scores, strict=True):
+        answers, context = item.answers, item.context
         sums = [sum(map(logprob, answer)) for answer in answers]
         assert [score.target.logprob, *(each.logprob for each in score.negatives)] == pytest.approx(sums)
         assert [score.target.tokens, *(each.tokens for each in score.negatives)] == list(map(len, answers))
