@@ -36,6 +36,8 @@ _EVENT = re.compile(
     |(?P<region>(?i:<\s{{0,3}}/?\s{{0,3}}(?:prompt|answer)\s{{0,3}}>))""",
     re.VERBOSE | re.MULTILINE,
 )
+_HINT = re.compile(r"[<◁]|[Tt][Hh][Ii][Nn][Kk]\]|assistant|\A\s{0,3}[af]|Here is my response:")
+"""A pattern of what every reply with a thought has, which is faster to find."""
 _MESSAGE_END = re.compile(r"<\|(?:end|return|call|start)\|>")
 _CLOSING_TAG = re.compile(r"[<\[◁]\|?\s{0,3}(?:/|end)", re.IGNORECASE)
 _OPEN_QUOTE = re.compile(r"(?:\A|(?<![^\s(\[]))[`\"'“‘«]\Z")
@@ -97,6 +99,8 @@ def without_thoughts(reply: str) -> str:
 
 def _events(reply: str) -> list[_Event]:
     """The tags of a reply that are not mere mentions, in order. Regions that never end are left out."""
+    if not _HINT.search(reply):
+        return []
     matches = list(_EVENT.finditer(reply))
     events: list[_Event] = []
     last: dict[_Kind, int] = {}

@@ -34,6 +34,21 @@ _STATED = re.compile(
       | ['’]s\b )""",
     re.IGNORECASE | re.VERBOSE,
 )
+_STATED_ELSEWHERE = re.compile(
+    r"""(?:\b(?: (?:end)?(?:antwort|ergebnis|lösung)(?:\ auf\ die\ frage)?
+            | réponse(?:\ (?:finale|correcte|exacte|juste))?
+            | (?:respuesta|resposta)(?:\ (?:final|correct[ao]|corret[ao]|certa))?
+            | risposta(?:\ (?:finale|corretta|esatta|giusta))?
+            | ответ )
+          [*_`"'”)]{0,4}
+          (?: \s{0,3}[:=] | \s{1,3}(?:ist|lautet|wäre|est|serait|es|sería|è|sarebbe|é|seria)\b:? )
+        | (?:答案|答え|正解|解答|정답|(?<![^\W_])답)[*_`]{0,4}
+          (?: (?:应该?|應該?)?就?[是为為] | は | [은는] | \s{0,3}[:：=] )[*_`]{0,4}[:：]?
+        | (?<![^\W_])答\s?[:：]
+        | (?:所以|因此|故|应)(?:应该?)?选(?:择|项)? )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""The same in German, French, Spanish, Portuguese, Italian, Russian, Chinese, Japanese and Korean."""
 _HEADING = re.compile(
     r"^[#*_> \t]{0,12}(?:the )?(?:final |correct )?answer[*_ \t]{0,12}$", re.IGNORECASE | re.MULTILINE
 )
@@ -48,12 +63,14 @@ _MARKUP = re.compile(r"[`\"“”„«»]|\*\*|__|(?<!\w)[*_]|[*_](?!\w)")
 _LEAD = re.compile(
     r"""(?:[\s:=,.>#~≈→•'‘’]|[-–—](?=[\s]))+
       |(?:so|that|therefore|thus|then|hence|simply|clearly|indeed|likely|probably|definitely|just|exactly
-         |approximately|about|around|only|most|as\ follows)\b(?!['’])""",
+         |approximately|about|around|only|most|as\ follows
+         |also|daher|somit|donc|quindi|portanto|entonces)\b(?!['’])
+      |(?:所以|因此|一共|共)""",
     re.IGNORECASE | re.VERBOSE,
 )
 _MAX_LEADS = 8
 """Maximum number of fillers before an answer that are skipped."""
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\d\s])|\n")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\d\s])|\n|(?<=[。！？])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,9 @@ def marks(reply: str) -> list[Mark]:
 def _stated(reply: str) -> Iterator[tuple[int, int, int, MarkForm]]:
     for match in _STATED.finditer(reply):
         yield match.start(), match.end(), len(reply), "headed" if match.group("headed") else "stated"
+    for match in _STATED_ELSEWHERE.finditer(reply):
+        headed = match.group().rstrip("*_`").endswith((":", "：", "="))
+        yield match.start(), match.end(), len(reply), "headed" if headed else "stated"
     for match in _HEADING.finditer(reply):
         yield match.start(), match.end(), len(reply), "headed"
     for match in _HASHES.finditer(reply):

@@ -8,12 +8,17 @@ mark.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from pmpo_ray.evaluation.answers.choices import Labels, Letters
-from pmpo_ray.evaluation.answers.marks import Reader, marks
-from pmpo_ray.evaluation.answers.values import Brackets, Numbers, Text, Words, whole_number, words_of
+from pmpo_ray.evaluation.answers.choices import Labels
+from pmpo_ray.evaluation.answers.conclusions import withdrawal, without_check
+from pmpo_ray.evaluation.answers.letters import Letters
+from pmpo_ray.evaluation.answers.marks import Mark, Reader, marks
+from pmpo_ray.evaluation.answers.numerals import has_decimal_comma, standard, whole_number
+from pmpo_ray.evaluation.answers.polar import answering
+from pmpo_ray.evaluation.answers.values import Brackets, Numbers, Text, Words, words_of
 from pmpo_ray.tasks.corruptions import final_answer, form_of
 from pmpo_ray.tasks.options import Options, condensed, letter_of, parse_options
 from pmpo_ray.thoughts import parts
@@ -29,6 +34,8 @@ class _Reading:
     kind: AnswerKind
     reader: Reader
     target: str
+    point_groups: bool = False
+    """True if points separate thousands in the input's language."""
 
 
 class AnswerReader:
@@ -48,7 +55,12 @@ class AnswerReader:
     def read(self, text: str, example: Example, *, finished: bool = True) -> str | None:
         """The answer in a model's reply, in canonical form; None if none can be read. A reply that was cut
         off at its limit (not `finished`) has none: what would have followed can be another answer."""
-        return _read(text, self._reading(example).reader) if finished else None
+        if not finished:
+            return None
+        reading = self._reading(example)
+        reply = answer_part(text)
+        plain = standard(reply, reading.point_groups or has_decimal_comma(reply))
+        return _read(plain, reading.reader, reading.kind)
 
     def canonical_target(self, example: Example) -> str:
         """The target of an example in canonical form."""
@@ -64,6 +76,16 @@ class AnswerReader:
         return self._readings[example]
 
     def _new_reading(self, example: Example) -> _Reading:
+        point_groups = has_decimal_comma(example.input)
+        standardised = replace(
+            example,
+            input=standard(example.input, point_groups),
+            target=standard(example.target, point_groups),
+            negatives=tuple(standard(text, point_groups) for text in example.negatives),
+        )
+        return replace(self._reading_of(standardised), point_groups=point_groups)
+
+    def _reading_of(self, example: Example) -> _Reading:
         if self._task.kind == "labels":
             return _of_label(self._task.labels, self._labels, example)
         if self._task.kind == "options":
@@ -73,11 +95,29 @@ class AnswerReader:
         return _as_text(example)
 
 
-def _read(text: str, reader: Reader) -> str | None:
-    reply = answer_part(text)
-    if not reply:
+def _read(text: str, reader: Reader, kind: AnswerKind) -> str | None:
+    """The answer in a reply in standard form."""
+    if not text:
         return None
-    for mark in marks(reply):
+    found = marks(text)
+    if kind == "text" and not found:
+        return reader.unmarked(text) or None
+    last = found[0].start if found else -1
+    reply = without_check(text, last)
+    taken = withdrawal(reply, last)
+    first = _stated(taken.head, marks(taken.head), reader) if taken is not None else None
+    if taken is None or first is None:
+        return _stated(reply, found if reply == text else marks(reply), reader)
+    if taken.confirmed or kind == "text":
+        return first if taken.confirmed else None
+    answer = reader.unmarked(taken.conclusion) if taken.conclusion else None
+    # A number behind a doubt is a result only where the reply says so.
+    return answer or (reader.unmarked(taken.tail) if kind != "number" else None) or None
+
+
+def _stated(reply: str, found: Sequence[Mark], reader: Reader) -> str | None:
+    """The answer that the last readable mark gives; without one, that of the whole reply."""
+    for mark in found:
         answer = reader.marked(mark)
         if answer is not None:
             return answer or None
@@ -94,11 +134,11 @@ def answer_part(text: str) -> str:
 
 
 def _of_label(labels: tuple[str, ...], reader: Labels, example: Example) -> _Reading:
-    letters = [letter for label in labels if (letter := letter_of(label)) is not None]
+    letters = [letter for label in labels if (letter := letter_of(standard(label))) is not None]
     letter = letter_of(example.target)
     if letter is not None and len(letters) == len(labels):
         return _lettered(letter, letters, parse_options(example.input))
-    return _Reading("label", reader, reader.canonical(example.target))
+    return _Reading("label", answering(example.input, labels, reader), reader.canonical(example.target))
 
 
 def _of_option(example: Example) -> _Reading:
@@ -117,7 +157,7 @@ def _of_option(example: Example) -> _Reading:
     if len(choices) < 2:
         return _as_text(example)
     reader = Labels(choices)
-    return _Reading("label", reader, reader.canonical(example.target))
+    return _Reading("label", answering(example.input, choices, reader), reader.canonical(example.target))
 
 
 def _lettered(letter: str, letters: tuple[str, ...] | list[str], options: Options | None) -> _Reading:
@@ -149,4 +189,4 @@ def _of_text(example: Example) -> _Reading:
 def _as_text(example: Example) -> _Reading:
     reader = Text(example.target)
     # Read like a reply: a target such as "The answer is 5 m" is compared as "5 m".
-    return _Reading("text", reader, _read(example.target, reader) or condensed(example.target))
+    return _Reading("text", reader, _read(example.target, reader, "text") or condensed(example.target))

@@ -1,14 +1,13 @@
 """Readers of answers that are numbers, lists of words, sequences of brackets, or any other text.
 
-Invariants: two answers are equal exactly if their canonical forms are; numbers are exact fractions, never
-rounded, without units.
+Invariants: two answers are equal exactly if their canonical forms are; texts are in their standard form
+(`numerals.standard`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 
 from pmpo_ray.evaluation.answers.marks import (
     UNREADABLE,
@@ -19,28 +18,24 @@ from pmpo_ray.evaluation.answers.marks import (
     plain,
     unwrapped,
 )
+from pmpo_ray.evaluation.answers.numerals import numbers, plain_math
 from pmpo_ray.tasks.corruptions import answer_key
 
-_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,10}|[0-9]{1,30})(?![0-9])(?:\.[0-9]{1,30}(?![0-9]))?"
-_NUMBER = re.compile(
-    rf"""(?:(?P<sign>(?<![\w)\]}}%])[-−–+])[$€£¥₹]?)?
-    (?<![^\W_])(?<![0-9]\.)
-    (?: (?:(?P<whole>[0-9]{{1,9}})\s)?(?<!/)
-        (?P<top>[0-9]{{1,30}})\s?[/⁄]\s?(?P<bottom>[0-9]{{1,30}})(?![0-9]|\s?/)
-      | (?P<digits>{_DIGITS}|\.[0-9]{{1,30}}(?![0-9])) )""",
-    re.VERBOSE,
-)
-_FRACTION = re.compile(r"([0-9]?)\\[dt]?frac\s{0,3}\{\s?([0-9]{1,30})\s?\}\s{0,3}\{\s?([0-9]{1,30})\s?\}")
-_MATH_MARKUP = re.compile(r"\\[!,;:]|\\(?=[$%])")
 _NUMBER_WORD = re.compile(
     r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen"
-    r"|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred)\b(?! of\b)",
+    r"|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred"
+    r"|zwei|drei|vier|fünf|sechs|sieben|acht|neun|zehn|elf|zwölf"
+    r"|deux|trois|quatre|cinq|sept|huit|neuf|dix|onze|douze"
+    r"|dos|tres|cuatro|cinco|siete|ocho|nueve|diez|doce|due|tre|quattro|cinque|sette|otto|nove|dieci|dodici"
+    r"|dois|duas|três|quatro|sete|oito|dez|doze)\b(?! of\b)"
+    r"|[一二三四五六七八九十百千万]{1,10}(?=[个個只人元円つ本。]|です|\Z)",
     re.IGNORECASE,
 )
-_BEFORE_NUMBER = re.compile(r"[\s*_`\"'“‘(\[{$€£¥₹~≈=:\\]*")
+_BEFORE_NUMBER = re.compile(r"[\s*_`\"'“‘「(\[{$€£¥₹~≈=:：\\]*")
 _OPERATOR = re.compile(
     r"[+*/×÷·^)]|(?<![^\W\d_])[−-](?![^\W\d_])|(?<=[\s\d)])x(?=[\s\d($])|\\times|\\cdot|\\div"
 )
+_STEP = re.compile(r"[;,]\s")
 _REASON = re.compile(r"[.;!?]\s|\b(?:because|since|as|where|so|from|given|with|when|if|for)\b", re.IGNORECASE)
 
 _WORD_BREAK = re.compile(r"[\s,;|<>→]+|->")
@@ -58,47 +53,6 @@ _TRAILING_RUN = re.compile(r"[()\[\]{}<>][()\[\]{}<>\s]*\Z")
 _CLOSING = frozenset(")]}>")
 
 
-def numbers(text: str) -> list[tuple[int, int, str]]:
-    """The numbers in a text: start, end and canonical form. Digits within a word do not count."""
-    return [
-        (match.start(), match.end(), value)
-        for match in _NUMBER.finditer(text)
-        if (value := _value(match)) is not None
-    ]
-
-
-def only_number(text: str) -> str | None:
-    """The canonical form of the only number in a text; None if there are none or several."""
-    all_numbers = numbers(plain_math(text))
-    return all_numbers[0][2] if len(all_numbers) == 1 else None
-
-
-def whole_number(text: str) -> str | None:
-    """The canonical form of a text that is only a number, such as "-5", "$1,234.50", "12%" or "1/2";
-    otherwise None."""
-    stripped = text.strip().rstrip("%").lstrip("$€£¥₹")
-    first = next(iter(numbers(stripped)), None)
-    return first[2] if first and first[:2] == (0, len(stripped)) else None
-
-
-def plain_math(text: str) -> str:
-    """The text with LaTeX fractions, thousands separators and spacing as plain text."""
-    if "\\" not in text and "{,}" not in text:
-        return text
-    text = _MATH_MARKUP.sub("", unwrapped(text).replace("{,}", ","))
-    return _FRACTION.sub(lambda match: f"{match[1]}{' ' if match[1] else ''}{match[2]}/{match[3]}", text)
-
-
-def _value(match: re.Match[str]) -> str | None:
-    if match.group("digits") is not None:
-        value = Fraction(match.group("digits").replace(",", ""))
-    elif int(match.group("bottom")) == 0:
-        return None
-    else:
-        value = Fraction(int(match.group("top")), int(match.group("bottom"))) + int(match.group("whole") or 0)
-    return str(-value if match.group("sign") not in (None, "+") else value)
-
-
 class Numbers:
     """Reads a number. The canonical form is the exact value as an integer or a reduced fraction."""
 
@@ -106,7 +60,8 @@ class Numbers:
         text = plain_math(mark.text).lstrip("\\[]$*: \t\n")
         sentence = first_sentence(text)
         first = next(iter(numbers(sentence)), None)
-        later = numbers(text[len(sentence) :]) if mark.form in ("headed", "framed") else []
+        reasons = mark.form in ("headed", "framed")
+        later = numbers(text[len(sentence) :]) if reasons else []
         if first is None:
             if later:
                 return later[-1][2]
@@ -115,8 +70,8 @@ class Numbers:
         begins = any(_BEFORE_NUMBER.fullmatch(rest) for rest in beginnings(sentence[:start]))
         if mark.form == "exact":
             return value if begins and _is_unit(text[end:]) else None
-        if not begins and later:
-            return later[-1][2]
+        if reasons and not begins:
+            return numbers(text)[-1][2]
         return _result(sentence, end) or value
 
     def unmarked(self, reply: str) -> str | None:
@@ -133,7 +88,10 @@ def _result(text: str, end: int) -> str | None:
     """The result of a calculation such as "3 + 4 = 7", whose first number ends at `end`; None if the text is
     not a calculation, as in "7 apples, since x = 3"."""
     calculation, equals, result = text[end:].replace("≈", "=").rpartition("=")
-    if not equals or not _OPERATOR.search(calculation.split("=")[0]) or _REASON.search(calculation):
+    steps = _STEP.split(calculation)
+    if not equals or not _OPERATOR.search(calculation.split("=")[0]):
+        return None
+    if _REASON.search(calculation) and not (len(steps) > 1 and all("=" in step for step in steps[:-1])):
         return None
     first = next(iter(numbers(result)), None)
     return first[2] if first else None
@@ -250,5 +208,12 @@ class Text:
         return self.unmarked(text)
 
     def unmarked(self, reply: str) -> str | None:
-        stripped = unwrapped(reply).strip().strip("*_`\"'“”‘’ ").removesuffix(".").strip("*_`\"'“”‘’ ")
+        stripped = (
+            unwrapped(reply)
+            .strip()
+            .strip("*_`\"'“”‘’ ")
+            .removesuffix(".")
+            .removesuffix("。")
+            .strip("*_`\"'“”‘’ ")
+        )
         return answer_key(stripped or reply) or None

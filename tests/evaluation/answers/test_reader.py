@@ -218,6 +218,15 @@ LETTERS = [
     ("The answer is Bernard (B), not Louis (A).", "B"),
     ("The answer is that Bernard is the oldest, which is option (B).", "B"),
     ("The answer is not (A). The answer is (B).", "B"),
+    ("Ｂ", "B"),
+    ("答案是Ｂ", "B"),
+    ("正确答案是（B）。", "B"),
+    ("所以选B。", "B"),
+    ("Die Antwort ist (B), nicht (A).", "B"),
+    ("(A)? No. (B)? Yes.", "B"),
+    ("Is it (A)? No. So (B).", "B"),
+    ("Is it (B)?", None),
+    ("(A)? No.", None),
     ("The answer is B.\n\nExplanation:\n(A) Louis is 7.\n(D) Gwen is 8.", "B"),
     ("B\n\nExplanation:\n(A) Louis is 7.\n(D) Gwen is 8.", "B"),
     ("(B) Bernard. Option (A) is not right, he is 7.", "B"),
@@ -345,6 +354,21 @@ LABELS: list[tuple[Read, str, str | None]] = [
     (VALIDITY, "The form looks valid.\n\ninvalid", "invalid"),
     (VALIDITY, "Neither valid nor invalid.", None),
     (VALIDITY, "Its validity is in doubt.", None),
+    (VALIDITY, "Valid? No.", "invalid"),
+    (VALIDITY, "Is it valid? No, for a premise is missing.", "invalid"),
+    (VALIDITY, "Valid? Yes.", "valid"),
+    (VALIDITY, "Valid?", None),
+    (VALIDITY, "Is it valid or invalid?\nInvalid.", "invalid"),
+    (VALIDITY, "Does it follow? No.\n\nThe argument is invalid.", "invalid"),
+    (OPINION, "Is it negative? Hard to say.", None),
+    (OPINION, "这是positive评论", "positive"),
+    (OPINION, "这不是positive。", "negative"),
+    (OPINION, "これはpositiveではありません。", "negative"),
+    (OPINION, "Das ist nicht positive", "negative"),
+    (reads("labels", "正面", labels=("正面", "负面")), "这是一条正面评论。", "正面"),
+    (reads("labels", "正面", labels=("正面", "负面")), "不是正面，是负面", "负面"),
+    (reads("labels", "café", labels=("café", "bar")), "The label is cafe\u0301.", "café"),
+    (reads("labels", "Ａ型", labels=("Ａ型", "Ｂ型")), "答案：A型", "Ａ型"),
     (YES_NO, "Yes", "yes"),
     (YES_NO, "No.", "no"),
     (YES_NO, "Yes, it is plausible. No doubt about it.", "yes"),
@@ -415,7 +439,64 @@ NUMBERS = [
     ("1,234", "1234"),
     ("$1,234.50", "2469/2"),
     ("1{,}234", "1234"),
-    ("1 234", "234"),
+    ("1 234", "1234"),
+    ("It costs 1 000 euros", "1000"),
+    ("12 345 678", "12345678"),
+    ("1\u202f234,50 €", "2469/2"),
+    ("1\u00a0234.5", "2469/2"),
+    ("1'234'567", "1234567"),
+    ("1’234.50", "2469/2"),
+    ("1.234,50", "2469/2"),
+    ("1.234.567", "1234567"),
+    ("12,34,567", "1234567"),
+    ("3,5 kg", "7/2"),
+    ("0,125", "1/8"),
+    ("1234,567", "1234567/1000"),
+    ("1.250", "5/4"),
+    ("Zusammen sind das 1.250 Euro.", "1250"),
+    ("The answer is 3 400 g bags", "3"),
+    ("She has 2 100 dollar bills", "100"),
+    ("There are 5 100-metre races", "100"),
+    ("The answer is x = 2, 3", "2"),
+    ("1,2,3", "3"),
+    ("The point is (3,5)", "5"),
+    ("1e3", "1000"),
+    ("1.5e-3", "3/2000"),
+    ("1.2 × 10^3", "1200"),
+    ("1.2 \\times 10^{3}", "1200"),
+    ("3·10⁵", "300000"),
+    ("It is 18 m^2", "18"),
+    ("18 m²", "18"),
+    ("½", "1/2"),
+    ("2½ cups", "5/2"),
+    ("１８", "18"),
+    ("１，２３４．５", "2469/2"),
+    ("＄１８", "18"),
+    ("٣٤", "34"),
+    ("الإجابة هي ٣٤ تفاحة", "34"),
+    ("١٬٢٣٤٫٥", "2469/2"),
+    ("\u200f٣٤\u200f", "34"),
+    ("उत्तर ३४ है", "34"),
+    ("๑๒", "12"),
+    ("答案是12。", "12"),
+    ("答案是12个，每个3元。", "12"),
+    ("所以一共有12个苹果", "12"),
+    ("答：小明有3个，又买了9个，一共有12个。", "12"),
+    ("答えは12です。3個ずつです。", "12"),
+    ("정답은 12개입니다. 3개씩", "12"),
+    ("合計は1,250円です", "1250"),
+    ("先有3个，答案是十二个。", None),
+    ("Die Antwort ist 18, denn 3 fehlen.", "18"),
+    ("Die Antwort lautet also: 18", "18"),
+    ("Antwort: 18 (von 20)", "18"),
+    ("La réponse est 18, car il y en a 3.", "18"),
+    ("Réponse : 18, parmi 20", "18"),
+    ("La respuesta correcta es 18 de 20.", "18"),
+    ("La risposta è 18 su 20.", "18"),
+    ("A resposta é 18 de 20.", "18"),
+    ("Ответ: 18 из 20", "18"),
+    ("Es waren 3. Die Antwort ist zwölf.", None),
+    ("Answer: She had 16 eggs and sold 9, which makes $18.", "18"),
     ("7.50", "15/2"),
     (".5", "1/2"),
     ("1/2", "1/2"),
@@ -458,6 +539,104 @@ NUMBERS = [
 @pytest.mark.parametrize(("reply", "answer"), NUMBERS)
 def test_numbers(reply: str, answer: str | None) -> None:
     assert NUMBER(reply) == answer
+
+
+CONCLUSIONS: list[tuple[Read, str, str | None]] = [
+    # Checks behind the answer.
+    (NUMBER, "She needs 18 boxes.\n\nCheck: 3 * 18 = 54.", "18"),
+    (NUMBER, "She needs 18 boxes. (Check: 3 * 18 = 54.)", "18"),
+    (NUMBER, "It is 18.\n\n**Verification:**\n\n3 * 18 = 54\n54 / 3 = 18, as said in line 1", "18"),
+    (NUMBER, "Answer:\nShe needs 18 boxes.\nTo verify, 3 * 18 = 54", "18"),
+    (NUMBER, "一共18个。验算：3×18=54", "18"),
+    (NUMBER, "Let me check: 54 / 3 = 18", "18"),
+    (NUMBER, "It is 17.\nCheck: 3 * 18 = 54. So it is 18.", "18"),
+    (NUMBER, "It is 17.\nCheck: 3 * 17 = 51. The answer is 18.", "18"),
+    (NUMBER, "Check the 3 boxes: each has 6, which makes 18.", "18"),
+    # Answers that are taken back.
+    (NUMBER, "The answer is 17. Wait, 3 * 6 is 18, so it is 18.", "18"),
+    (NUMBER, "#### 17\nHmm, 3 * 6 = 18.", "18"),
+    (NUMBER, "\\boxed{17}\n\nLet me double-check. 3 * 6 = 18. So 18.", "18"),
+    (NUMBER, "The answer is 18. Let me verify this: 18 / 3 = 6. Yes, that is correct.", "18"),
+    (NUMBER, "The answer is 17. Wait, there are 3 of them.", None),
+    (NUMBER, "The answer is 17. That's wrong.", None),
+    (NUMBER, "Answer: Wait, 3 * 6 is 18", "18"),
+    (NUMBER, "Wait, I misread that. 3 * 6 = 18", "18"),
+    (NUMBER, "The answer is 18. They wait for 3 hours.", "18"),
+    (NUMBER, "答案是17。等等，3×6=18，所以是18。", "18"),
+    (LETTER, "The answer is (A). Wait, Bernard is older, so it's (B).", "B"),
+    (LETTER, "(A) Louis. No, that is the youngest. It's (B).", "B"),
+    (LETTER, "The answer is A. Actually, B is the right answer.", "B"),
+    (LETTER, "The answer is (B). Let me check: (A) is 7, (B) is 12. Yes, correct.", "B"),
+    (LETTER, "The answer is (A). Hold on, I am not sure.", None),
+    (LETTER, "The answer is (B). Actually it is easy to see.", "B"),
+    (VALIDITY, "The answer is valid. Hmm, a premise is missing. The argument is invalid.", "invalid"),
+    (VALIDITY, "The answer is valid. On second thought, I can't tell.", None),
+    (CAPITAL, "The answer is Paris. Wait, was it Lyon?", None),
+    (CAPITAL, "Paris. Wait, or Lyon", "paris.wait,orlyon"),
+    (CAPITAL, "The answer is Lyon. Wait, I was wrong: the answer is Paris.", "paris"),
+]
+
+
+@pytest.mark.parametrize(("read", "reply", "answer"), CONCLUSIONS)
+def test_the_conclusion_counts(read: Read, reply: str, answer: str | None) -> None:
+    assert read(reply) == answer
+
+
+def asked(question: str, labels: tuple[str, str] = ("yes", "no")) -> Read:
+    return reads("labels", labels[0], question, labels=labels)
+
+
+TRUTHFUL = asked("Question: Fidel lies. Elanor says Fidel lies. Does Elanor tell the truth?")
+RETURNED = reads(
+    "options",
+    "Yes",
+    "If you follow these steps, do you return to the start? Turn left.\nOptions:\n- Yes\n- No",
+)
+LIKELY = asked('Is the following sentence plausible? "Ann Lee kicked the ball."', ("True", "False"))
+MEANT = asked("The boss did not care. How would people answer? Did the boss intentionally harm the lake?")
+
+OWN_WORDS: list[tuple[Read, str, str | None]] = [
+    (TRUTHFUL, "Elanor lies.", "no"),
+    (TRUTHFUL, "Elanor is lying", "no"),
+    (TRUTHFUL, "Elanor tells the truth.", "yes"),
+    (TRUTHFUL, "Fidel lies, and Elanor says so. Therefore, Elanor is telling the truth.", "yes"),
+    (TRUTHFUL, "This means that Elanor does not tell the truth.", "no"),
+    (TRUTHFUL, "Elanor doesn't lie", "yes"),
+    (TRUTHFUL, "The answer is that Elanor lies.", "no"),
+    (TRUTHFUL, "She tells the truth.", "yes"),
+    (TRUTHFUL, "Elanor lies, because Fidel tells the truth.", "no"),
+    (TRUTHFUL, "Fidel lies.", None),
+    (TRUTHFUL, "Fidel says Elanor lies.", None),
+    (TRUTHFUL, "Fidel claims that Elanor tells the truth.", None),
+    (TRUTHFUL, "Suppose Elanor lies. Then Fidel is right.", None),
+    (TRUTHFUL, "If Elanor lies, Fidel tells the truth.", None),
+    (TRUTHFUL, "Either Elanor lies or Fidel does.", None),
+    (TRUTHFUL, "Does Elanor lie?", None),
+    (TRUTHFUL, "Elanor lies about Fidel", None),
+    (TRUTHFUL, "Elanor lies. Elanor tells the truth.", None),
+    (TRUTHFUL, "It is not clear whether Elanor lies.", None),
+    (RETURNED, "We walk 2 steps back, so you return to the start.", "Yes"),
+    (RETURNED, "You don't return to the start.", "No"),
+    (RETURNED, "You will not return to the start.", "No"),
+    (RETURNED, "You return to the second place.", None),
+    (LIKELY, "The sentence is plausible.", "True"),
+    (LIKELY, "The sentence is not plausible.", "False"),
+    (LIKELY, "The sentence is implausible, for she swims.", "False"),
+    (LIKELY, "It is plausible that she swims.", None),
+    (LIKELY, "The ball is plausible.", None),
+    (MEANT, "The boss did not intentionally harm the lake.", "no"),
+    (MEANT, "The boss intentionally harmed the lake.", "yes"),
+    (MEANT, "The boss unintentionally harmed the lake.", "no"),
+    (MEANT, "The boss harmed the lake.", None),
+    (MEANT, "The boss did not harm the lake.", None),
+    (asked("Elanor lies?"), "Elanor lies.", None),
+    (asked(""), "It isn't plausible.", None),
+]
+
+
+@pytest.mark.parametrize(("read", "reply", "answer"), OWN_WORDS)
+def test_answers_in_the_words_of_the_question(read: Read, reply: str, answer: str | None) -> None:
+    assert read(reply) == answer
 
 
 WORDS = [
@@ -590,6 +769,34 @@ HOSTILE = [
         "no ",
         "a:b:",
     ),
+    *(
+        "1'000",
+        "1.000",
+        "1,2",
+        "12,",
+        "1 000 ",
+        "1e3",
+        "10^",
+        "1·10",
+        "١",
+        "十",
+        "答案是",
+        "是12",
+        "½",
+        "? ",
+        "yes? ",
+        "valid? no ",
+        "the answer ",
+        "antwort ",
+        "und 1.000 ",
+        "Wait, ",
+        "wait\n",
+        "Check: ",
+        "check 1, ",
+        "So 1\n",
+        "she tells the truth ",
+        "so ,",
+    ),
     *("apple ", "apple\n", "bug ", "valid or ", "yes\n", "Bernard\n", "the young "),
 ]
 
@@ -597,13 +804,13 @@ HOSTILE = [
 @pytest.mark.slow
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_replies_come_to_an_end(piece: str) -> None:
-    for read in (LETTER, VALIDITY, YES_NO, TICKET, NUMBER, SORTED, CLOSING, CAPITAL):
+    for read in (LETTER, VALIDITY, YES_NO, TRUTHFUL, TICKET, NUMBER, SORTED, CLOSING, CAPITAL):
         for reply in (
             piece * (100_000 // len(piece)),
             "The answer is " + piece * (100_000 // len(piece)) + "x",
         ):
             answer = read(reply)
-            assert answer is None or len(answer) <= len(reply)
+            assert answer is None or len(answer) <= 3 * len(reply)
 
 
 def _every_example(task: Task) -> tuple[Example, ...]:
