@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_BREAK = re.compile(r"\n|[.!?…)*。！？] |[。！？…—]")
-"""The place before a line or a sentence."""
+_BREAK = re.compile(r"\n|[.!?…)*。！？] |[。！？…—]|, (?=(?:no,? |oh,? )?wait\b)")
+"""The place before a line or a sentence, or before a "wait" within one."""
 _CHECK = re.compile(
     r"[\s#>*_(-]{0,6}(?:(?:to|let me|let's|we can|quick|sanity|double|final)[ -]){0,3}"
     r"(?:check|verify|verification|cross-check|proof|note|probe|kontrolle|vérification|comprobación|verifica"
@@ -28,7 +28,7 @@ _WITHDRAWAL = re.compile(
     r"|on reflection\b|let me (?:re-?|double[- ]?)?(?:check|consider|think|examine|do|count|calculate|compute"
     r"|read|weigh|verify)|i (?:made|see|spot|have made) (?:a|an|my|the) (?:mistake|error)"
     r"|i (?:forgot|misread|was wrong|miscounted)|that(?:'s| is| was|’s) (?:wrong|not right|incorrect"
-    r"|not correct)|my mistake|i need to correct|no, (?:it|that|this|i)\b"
+    r"|not correct)|my mistake|i need to correct|(?:no|sorry), (?:it|that|this|i)\b"
     r"|(?:moment|warte|halt|attend(?:s|ez)|esper[ae]|un momento|aspetta)[,.!…]|等等|等一下|不对|いや|待って)",
     re.IGNORECASE,
 )
@@ -37,6 +37,12 @@ _CUE = re.compile(
     r"|leaves?|total|altogether|in all)\b|[=≈]|所以|因此|应该是)",
     re.IGNORECASE,
 )
+_INSTEAD = re.compile(
+    r"\b(?:wait|no|sorry|correction|oops|hm{1,4})[\s,:.…!-]{1,4}"
+    r"(?=[$€£(]?[0-9A-Z][\d.,]{0,20}[%)]?(?: \w+)?[.!]?\s*\Z)",
+    re.IGNORECASE,
+)
+"""A word that takes an answer back, and nothing but another answer behind it."""
 _ANNOUNCED = re.compile(r"[0-9(]|\b[A-HJ-Z]\b")
 _REMARK_CHARACTERS = 400
 _NEAR = 80
@@ -90,6 +96,7 @@ def withdrawal(reply: str, after: int) -> Withdrawal | None:
     tail = reply[places[-1] :]
     cues = [match.start() for match in _CUE.finditer(tail)]
     announced = [cue for cue in cues if _ANNOUNCED.search(tail, cue + 1, cue + _NEAR)]
+    announced += [match.end() for match in _INSTEAD.finditer(tail)]
     last = next((text for text in reversed(_SENTENCES.split(tail)) if text.strip()), "")
     confirmed = bool(_CONFIRMED.match(last)) and not _DENIED.search(last) and not _ANNOUNCED.search(last)
     return Withdrawal(reply[: places[-1]], tail, tail[announced[-1] :] if announced else "", confirmed)

@@ -18,7 +18,9 @@ from pmpo_ray.tasks.options import condensed
 
 _LETTER = rf"(?:\(\s?([A-Za-z])\s?\)|\[\s?([A-Za-z])\s?\]|{BORDER}([A-Za-z])(?!['’]){END})"
 _FORM = re.compile(r"(?P<word>(?i:the )?(?i:option|choice|letter|answer)[\s:]{1,3})?" + _LETTER)
-_AFTER_LETTER = re.compile(r"\s*(?:\Z|[)\]]|[.:;!?](?:\s|\Z)|[-–—]\s|(?:because|since|as|which)\b)")
+_AFTER_LETTER = re.compile(
+    r"\s*(?:\Z|[)\]]|[.:;!?](?:\s|\Z)|[。，、；：！？]|[-–—]\s|(?:because|since|as|which)\b)"
+)
 _BRACKETED = re.compile(r"(?<!\w)[(\[]([A-Z])[)\]]|\b(?i:option|choice)\s{1,3}[(\[]?([A-Z])\b")
 _CALLED_RIGHT = re.compile(
     _LETTER + r"\s{1,3}(?:is|must be)\s(?:the\s)?(?:only\s|most\s)?(?:correct|right|best|answer)\b"

@@ -65,7 +65,7 @@ _LEAD = re.compile(
       |(?:so|that|therefore|thus|then|hence|simply|clearly|indeed|likely|probably|definitely|just|exactly
          |approximately|about|around|only|most|as\ follows
          |also|daher|somit|donc|quindi|portanto|entonces)\b(?!['’])
-      |(?:所以|因此|一共|共)""",
+      |(?:la|le|el|die|der|den)\ (?=\(?[a-z]\)?(?!\w))|(?:所以|因此|一共|共)""",
     re.IGNORECASE | re.VERBOSE,
 )
 _MAX_LEADS = 8

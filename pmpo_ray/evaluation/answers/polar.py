@@ -47,7 +47,12 @@ _STEMS = {
     "truthful": "truth",
     "truthfully": "truth",
 }
-_OPPOSITES = ((("li",), ("tell", "truth")), (("fals",), ("tru",)), (("wrong",), ("right",)))
+_OPPOSITES = (
+    (("li",), ("tell", "truth")),
+    (("tell", "li"), ("tell", "truth")),
+    (("fals",), ("tru",)),
+    (("wrong",), ("right",)),
+)
 _PREFIXES = ("un", "in", "im", "ir", "il", "non")
 
 

@@ -35,6 +35,16 @@ _BEFORE_NUMBER = re.compile(r"[\s*_`\"'“‘「(\[{$€£¥₹~≈=:：\\]*")
 _OPERATOR = re.compile(
     r"[+*/×÷·^)]|(?<![^\W\d_])[−-](?![^\W\d_])|(?<=[\s\d)])x(?=[\s\d($])|\\times|\\cdot|\\div"
 )
+_UNDECIDED = re.compile(r"\b(?:either|between)\b", re.IGNORECASE)
+_OPEN_END = re.compile(r"\s?\^(?![^=]{0,80}=)|\s(?:\w+\s)?or\s(?!so\b)[$€£]?[0-9]", re.IGNORECASE)
+"""An exponent without a result, and a second number to choose from."""
+_EXPLAINED = re.compile(
+    r"([^\w\n]{0,6}[0-9][^\n=+]{0,30})\n\s*[*_#]{0,4}(?:explanation|because|reason|reasoning|erklärung|解释|说明)\b",
+    re.IGNORECASE,
+)
+"""A first line with the answer, and an explanation below it."""
+_ASIDE = re.compile(r"[\w*]\s?\((?![^()=]{0,3}\))[^()]{2,300}\)[.!。*]{0,3}\s*\Z")
+_ASIDE_CHARACTERS = 400
 _STEP = re.compile(r"[;,]\s")
 _REASON = re.compile(r"[.;!?]\s|\b(?:because|since|as|where|so|from|given|with|when|if|for)\b", re.IGNORECASE)
 
@@ -72,10 +82,20 @@ class Numbers:
             return value if begins and _is_unit(text[end:]) else None
         if reasons and not begins:
             return numbers(text)[-1][2]
-        return _result(sentence, end) or value
+        if _UNDECIDED.search(sentence[:start]) or _OPEN_END.match(sentence, end):
+            return UNREADABLE
+        result = _result(sentence, end)
+        if result is not None and later and "=" in text[len(sentence) :]:
+            return later[-1][2]
+        return result or value
 
     def unmarked(self, reply: str) -> str | None:
-        all_numbers = numbers(plain_math(reply))
+        text = plain_math(reply)
+        if (explained := _EXPLAINED.match(text)) and (first := numbers(explained[1])):
+            return first[0][2]
+        aside = _ASIDE.search(text, max(0, len(text) - _ASIDE_CHARACTERS))
+        stated = numbers(text[: aside.start()]) if aside is not None else []
+        all_numbers = stated or numbers(text)
         return all_numbers[-1][2] if all_numbers else None
 
 
