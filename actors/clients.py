@@ -31,6 +31,7 @@ from pmpo_ray.types import (
     ExampleScore,
     GenerateRequest,
     GenerateResult,
+    PromptLength,
     ScoreRequest,
     ScoreResult,
 )
@@ -76,6 +77,18 @@ class ScorerPool:
         starts = range(0, len(request.examples), self._chunk_examples)
         results = await gather_or_cancel(self._chunk(request, start, rounds_left) for start in starts)
         return tuple(score for result in results for score in result.scores)
+
+    async def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...] | None:
+        """The lengths of the prompts of `request`; None if the engine does not tell them. Errors as in
+        `Pool.submit`."""
+        return await self._pool.submit(
+            ScorerActor.lengths,
+            request.instruction,
+            self._reference(request.examples),
+            self._reference(request.shots),
+            weight=0.0,
+            slots=self._slots,
+        )
 
     def stats(self) -> PoolStats:
         """Statistics of the pool at this moment."""
@@ -140,6 +153,12 @@ class RewriterPool:
         )
         self._pool.count_tokens(result.tokens)
         return result
+
+    async def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...] | None:
+        """As `ScorerPool.lengths`."""
+        return await self._pool.submit(
+            RewriterActor.lengths, request.instruction, request.examples, request.shots, weight=0.0
+        )
 
     def stats(self) -> PoolStats:
         """Statistics of the pool at this moment."""

@@ -8,9 +8,18 @@ from __future__ import annotations
 from pmpo_ray.actors.process import ending_with_engine, where
 from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.engines.factory import open_both
+from pmpo_ray.engines.lengths import prompt_lengths
 from pmpo_ray.engines.placement import Placement
 from pmpo_ray.protocols import AsyncGenerator, AsyncScorer
-from pmpo_ray.types import EngineInfo, Example, GenerateRequest, GenerateResult, ScoreRequest, ScoreResult
+from pmpo_ray.types import (
+    EngineInfo,
+    Example,
+    GenerateRequest,
+    GenerateResult,
+    PromptLength,
+    ScoreRequest,
+    ScoreResult,
+)
 
 
 class BothActor:
@@ -49,6 +58,12 @@ class BothActor:
         _, generator = self._started()
         with ending_with_engine(generator):
             return await generator.generate(request)
+
+    async def lengths(
+        self, instruction: str, examples: tuple[Example, ...], shots: tuple[Example, ...]
+    ) -> tuple[PromptLength, ...] | None:
+        """As `ScorerActor.lengths`."""
+        return await prompt_lengths(self._started()[0], ScoreRequest(instruction, examples, shots))
 
     async def ping(self) -> str:
         """The address of this replica, as "host:pid"."""

@@ -85,8 +85,9 @@ class Pool:
     ) -> T:
         """The answer of `method`, a method of the replicas' actor class, called with `args` on some replica.
 
-        `weight` is the expected work in tokens; units of one `group` share a prefix; the more urgent of two
-        waiting units goes first. An argument may be a reference that the launcher's replicas resolve.
+        `weight` is the expected work in tokens (0: the model computes nothing); units of one `group` share a
+        prefix; the more urgent of two waiting units goes first. An argument may be a reference that the
+        launcher's replicas resolve.
 
         Raises the EngineError or DataError of the replica, EngineError if the call failed on several replicas
         for other reasons, and the pool's error if no replica is left. A caller that is cancelled takes its
@@ -148,7 +149,8 @@ class Pool:
             self._suspect(replica, error)
         else:
             sent = self._answered(unit, replica)
-            self._pace.observe(sent.load, self._loop.time() - sent.at)
+            if unit.weight:
+                self._pace.observe(sent.load, self._loop.time() - sent.at)
             unit.resolve(result)
         self._dispatch()
 

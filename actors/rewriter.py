@@ -9,9 +9,10 @@ from __future__ import annotations
 from pmpo_ray.actors.process import ending_with_engine, where
 from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.engines.factory import open_generator
+from pmpo_ray.engines.lengths import prompt_lengths
 from pmpo_ray.engines.placement import Placement
 from pmpo_ray.protocols import AsyncGenerator
-from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult
+from pmpo_ray.types import EngineInfo, Example, GenerateRequest, GenerateResult, PromptLength, ScoreRequest
 
 
 class RewriterActor:
@@ -43,6 +44,12 @@ class RewriterActor:
             raise RuntimeError("generate was called before start")
         with ending_with_engine(self._engine):
             return await self._engine.generate(request)
+
+    async def lengths(
+        self, instruction: str, examples: tuple[Example, ...], shots: tuple[Example, ...]
+    ) -> tuple[PromptLength, ...] | None:
+        """As `ScorerActor.lengths`."""
+        return await prompt_lengths(self._engine, ScoreRequest(instruction, examples, shots))
 
     async def ping(self) -> str:
         """The address of this replica, as "host:pid"."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pmpo_ray.actors.process import ending_with_engine, where
 from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.engines.factory import open_scorer
+from pmpo_ray.engines.lengths import prompt_lengths
 from pmpo_ray.engines.placement import Placement
 from pmpo_ray.protocols import AsyncScorer
-from pmpo_ray.types import EngineInfo, Example, ScoreRequest, ScoreResult
+from pmpo_ray.types import EngineInfo, Example, PromptLength, ScoreRequest, ScoreResult
 
 
 class ScorerActor:
@@ -51,6 +52,12 @@ class ScorerActor:
             raise RuntimeError("score was called before start")
         with ending_with_engine(self._engine):
             return await self._engine.score(ScoreRequest(instruction, examples[start:stop], shots))
+
+    async def lengths(
+        self, instruction: str, examples: tuple[Example, ...], shots: tuple[Example, ...]
+    ) -> tuple[PromptLength, ...] | None:
+        """The lengths of the examples' prompts; None if the engine does not tell them."""
+        return await prompt_lengths(self._engine, ScoreRequest(instruction, examples, shots))
 
     async def ping(self) -> str:
         """The address of this replica, as "host:pid"."""

@@ -33,6 +33,10 @@ class EngineError(PmpoError):
     """A replica's engine failed in a way that another replica would repeat."""
 
 
+class PromptTooLongError(EngineError):
+    """A prompt does not fit into the model's context."""
+
+
 class EngineLostError(Exception):
     """A replica's engine died: the replica is useless and should end."""
 

@@ -5,7 +5,11 @@ Invariant: every error of a task that can be found without a model is found here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -23,6 +27,11 @@ from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Split, Task
 
 _MAX_REWRITES = 100_000
+_FEW_ROWS = 10
+"""A training part below this size is reported."""
+_SLOW_SECONDS = 3.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +82,13 @@ def prepare_tasks(
     in Python. Raises DataError or ConfigError for a task that cannot be searched or evaluated."""
     prepared_tasks = []
     for settings in config.tasks:
-        task = python_tasks.get(settings.name) or load_task(settings, config.data_dir, config.seed)
-        split = split_task(task, config.split, config.seed)
+        with _slow_stage(f"task {settings.name}: reading its data"):
+            task = python_tasks.get(settings.name) or load_task(settings, config.data_dir, config.seed)
+        with _slow_stage(f"task {settings.name}: splitting {len(task.examples):,} rows"):
+            split = split_task(task, config.split, config.seed)
         if config.evaluation.enabled:
             method_for(task, config.evaluation)
+        _report_parts(task, split, config)
         for variant, search in config.searches().items():
             _check_size(task, split, search)
             objective = _objective(task, split, search)
@@ -85,6 +97,43 @@ def prepare_tasks(
             named = replace(task, name=config.search_name(task.name, variant))
             prepared_tasks.append(PreparedTask(named, split, objective, search, proposers))
     return prepared_tasks
+
+
+def _report_parts(task: Task, split: Split, config: RunConfig) -> None:
+    """Log what the sizes of the parts mean for the result, where that may be unexpected."""
+    train, rows, limit = len(split.train), len(task.examples), config.evaluation.limit
+    if train < _FEW_ROWS and train < config.split.train_max:
+        _log.warning(
+            "task %s: %d of %d rows to train on, so few that the search may fit them alone; raise "
+            "split.train_fraction (now %g) for more, or add rows",
+            task.name,
+            train,
+            rows,
+            config.split.train_fraction,
+        )
+    if config.evaluation.enabled and limit is not None and limit < len(split.test):
+        _log.info(
+            "task %s: evaluates %s of %s held-out rows (evaluation.limit)",
+            task.name,
+            f"{limit:,}",
+            f"{len(split.test):,}",
+        )
+
+
+@contextmanager
+def _slow_stage(name: str) -> Iterator[None]:
+    """A stage that is logged if it takes longer than a user waits without wondering."""
+    began = time.monotonic()
+    notice = threading.Timer(_SLOW_SECONDS, _log.info, ("%s ...", name))
+    notice.daemon = True
+    notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
+    seconds = time.monotonic() - began
+    if seconds >= _SLOW_SECONDS:
+        _log.info("%s: done in %.0f s", name, seconds)
 
 
 def _check_size(task: Task, split: Split, search: SearchConfig) -> None:

@@ -15,7 +15,7 @@ Error semantics, the same everywhere:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol, runtime_checkable
 
 from pmpo_ray.types import (
@@ -24,6 +24,7 @@ from pmpo_ray.types import (
     GenerateRequest,
     GenerateResult,
     Progress,
+    PromptLength,
     ScoreRequest,
     ScoreResult,
 )
@@ -85,6 +86,18 @@ class AsyncGenerator(Protocol):
 
     def close(self) -> None:
         """As `AsyncScorer.close`."""
+        ...
+
+
+@runtime_checkable
+class Measurer(Protocol):
+    """An engine that tells the length of prompts without computing them. This is optional: whether an example
+    fits into the context of any other engine shows when it is scored."""
+
+    def lengths(
+        self, request: ScoreRequest
+    ) -> tuple[PromptLength, ...] | Awaitable[tuple[PromptLength, ...] | None]:
+        """The lengths of every example's prompt after the shots, in the order of the examples."""
         ...
 
 

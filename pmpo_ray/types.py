@@ -104,6 +104,15 @@ class ScoreRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptLength:
+    """The tokens of an example's prompt, from the instruction to the input (`context`), and of its longest
+    answer."""
+
+    context: int
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreResult:
     """Scores in the order of the request's examples. `tokens_computed` counts the tokens that went through
     the model, those shared by several answers once; `seconds` is the time spent in the engine."""
@@ -286,7 +295,8 @@ class Outcome:
     """The result of an instruction on one held-out example. `answer` is the one that was chosen, or read from
     `reply`; None if no answer could be read, which counts as wrong but is reported separately. `loss` is the
     example's loss in nats if answers were scored. `score` (0 to 1) is a judge's preference for the reply over
-    a reference, or the mean score of its steps, if either is configured. `tokens` counts generated tokens."""
+    a reference, or the mean score of its steps, if either is configured. `tokens` counts generated tokens.
+    `fits` is False for an example that the model's context does not hold: it is left out, not wrong."""
 
     example: str
     right: bool
@@ -295,6 +305,7 @@ class Outcome:
     loss: float | None = None
     score: float | None = None
     tokens: int = 0
+    fits: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +386,9 @@ class TaskResult:
     """The result of a task's optimisation. `stopped` is the reason why it ended, `start` and `best` are
     instructions. `p_value` is that of the hypothesis that both are equally accurate (a paired test on the
     test part). It and the accuracies are None if no test part was evaluated. `labels_before` and
-    `labels_after` are the accuracies by label; None if the labels are even, or there are none."""
+    `labels_after` are the accuracies by label; None if the labels are even, or there are none. `held_out`
+    counts the rows of the test part (0: unknown), `too_long` those that were left out of the evaluation
+    because they do not fit into the model's context."""
 
     task: str
     rounds: int
@@ -392,6 +405,8 @@ class TaskResult:
     p_value: float | None = None
     labels_before: ByLabel | None = None
     labels_after: ByLabel | None = None
+    held_out: int = 0
+    too_long: int = 0
 
 
 @dataclass(frozen=True, slots=True)

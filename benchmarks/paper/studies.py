@@ -53,7 +53,8 @@ def optimised(request: Request, name: str, model: str, config: Mapping[str, Any]
     settings: dict[str, Any] = {
         "model": model,
         "data_dir": request.data_dir,
-        "evaluation": {"enabled": False},
+        # The paper's size: all test examples.
+        "evaluation": {"enabled": False, "limit": None},
         **config,
     }
     if request.limit is not None:

@@ -24,6 +24,7 @@ from pmpo_ray.display.accuracies import (
 )
 from pmpo_ray.display.numbers import accuracy_text, amount, loss_text, p_value_text, percent_text
 from pmpo_ray.evaluation.statistics import LEVEL, holm
+from pmpo_ray.history.held_out import extent_text
 from pmpo_ray.text import excerpt, in_line, shortened_name, visible
 from pmpo_ray.types import Interval, TaskResult
 
@@ -100,7 +101,8 @@ def _basis(result: TaskResult) -> str:
     tested = result.accuracy_after or result.accuracy_before
     if tested is None:
         return ""
-    basis = f"accuracy with its 95% interval ({interval_words([tested])}) on {tested.n} held-out examples"
+    extent = extent_text(tested.n, result.held_out, result.too_long)
+    basis = f"accuracy with its 95% interval ({interval_words([tested])}) on {extent}"
     if result.p_value is not None:
         verdict = "significant" if result.p_value < LEVEL else "NOT significant"
         basis += f"; the difference is {verdict} ({p_value_text(result.p_value)})"

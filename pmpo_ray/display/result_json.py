@@ -38,6 +38,8 @@ def _task_json(result: TaskResult) -> dict[str, object]:
         "labels_after": None if result.labels_after is None else asdict(result.labels_after),
         "p_value": result.p_value,
         "n_test": 0 if tested is None else tested.n,
+        "held_out": result.held_out,
+        "too_long": result.too_long,
         "tokens_scored": result.tokens_scored,
         "tokens_generated": result.tokens_generated,
         "seconds": result.seconds,

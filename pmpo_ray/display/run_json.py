@@ -118,6 +118,8 @@ def _figures(history: RunHistory, task: TaskHistory | None, held: HeldOut) -> Do
         "labels_after": None if held.labels_after is None else asdict(held.labels_after),
         "p_value": held.p_value,
         "tests": held.tests,
+        "held_out": held.held_out,
+        "too_long": held.too_long,
         "significant": held.verdict in ("better", "worse"),
         **asdict(cost_of(task)),
     }
@@ -133,6 +135,8 @@ _NOTHING: Document = dict.fromkeys(
         "labels_after",
         "p_value",
         "tests",
+        "held_out",
+        "too_long",
         "tokens_scored",
         "tokens_generated",
         "seconds",

@@ -184,7 +184,7 @@ def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
         table.add_row(Text(title), *map(Text, cells))
     notes = []
     if held.after is not None:
-        notes.append(f"95% intervals: {interval_words((held.before, held.after))}")
+        notes.append(f"on {held.extent}; 95% intervals: {interval_words((held.before, held.after))}")
     if held.labels_after is not None:
         notes.append(BALANCED)
     if held.p_value is not None:

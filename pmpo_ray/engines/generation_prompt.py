@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pmpo_ray.engines.answer_tree import Tokens
 from pmpo_ray.engines.conversation import PLAIN_END, PLAIN_INPUT
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
-from pmpo_ray.errors import EngineError
+from pmpo_ray.errors import PromptTooLongError
 from pmpo_ray.types import GenerateRequest, LayoutSetting
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class RequestEncoder:
         self._encoders: dict[LayoutSetting, PromptEncoder] = {"auto": self.own, self.own.layout: self.own}
 
     def prompt(self, request: GenerateRequest) -> Tokens:
-        """The request up to its answer's first token. Raises EngineError if the context leaves no room for
-        one, ModelError if the model has no such layout."""
+        """The request up to its answer's first token. Raises PromptTooLongError if the context leaves no room
+        for one, ModelError if the model has no such layout."""
         bare = request.layout is None and not (request.system or request.shots)
         encoder = self._encoder(request.layout or "auto")
         if bare and encoder.layout == "plain":
@@ -43,7 +43,7 @@ class RequestEncoder:
         else:
             tokens = encoder.request(request.system, request.shots, request.prompt)
         if len(tokens) >= self._context_length:
-            raise EngineError(
+            raise PromptTooLongError(
                 f"a prompt of {len(tokens)} tokens leaves no room for an answer in the model's context of "
                 f"{self._context_length}: shorten the examples, or use a rewriter with a longer context"
             )

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from pmpo_ray.engines.answer_tree import Item
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
-from pmpo_ray.errors import EngineError
-from pmpo_ray.types import AnswerScore, Example, ExampleScore, ScoreRequest
+from pmpo_ray.errors import PromptTooLongError
+from pmpo_ray.types import AnswerScore, Example, ExampleScore, PromptLength, ScoreRequest
 
 
 class ItemBuilder:
@@ -23,21 +23,29 @@ class ItemBuilder:
     def items(self, request: ScoreRequest) -> list[Item]:
         """One item for each example; its answers are the target, then the negatives.
 
-        Raises EngineError if an example is longer than the context.
+        Raises PromptTooLongError if an example is longer than the context.
         """
-        items = self._encoder.items(request.instruction, request.shots, request.examples)
+        items = self._items(request)
         for example, item in zip(request.examples, items, strict=True):
-            self._check_length(example, item)
+            length = _length(item)
+            if length.context + length.answer > self._context_length:
+                raise PromptTooLongError(
+                    f"{example_name(example)} takes {length.context + length.answer} tokens with its "
+                    f"instruction, but the model's context holds {self._context_length}: shorten or drop it, "
+                    "or use a model with a longer context"
+                )
         return items
 
-    def _check_length(self, example: Example, item: Item) -> None:
-        longest = len(item.context) + max(map(len, item.answers))
-        if longest > self._context_length:
-            raise EngineError(
-                f"{example_name(example)} takes {longest} tokens with its instruction, but the model's "
-                f"context holds {self._context_length}: shorten or drop it, or use a model with a longer "
-                "context"
-            )
+    def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...]:
+        """The length of each example (protocols.Measurer), also of those that are longer than the context."""
+        return tuple(map(_length, self._items(request)))
+
+    def _items(self, request: ScoreRequest) -> list[Item]:
+        return self._encoder.items(request.instruction, request.shots, request.examples)
+
+
+def _length(item: Item) -> PromptLength:
+    return PromptLength(len(item.context), max(map(len, item.answers)))
 
 
 def example_score(item: Item, sums: Sequence[float]) -> ExampleScore:

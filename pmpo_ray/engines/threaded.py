@@ -11,9 +11,17 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from pmpo_ray.engines.lengths import prompt_lengths
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.protocols import Generator, Scorer
-from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, ScoreRequest, ScoreResult
+from pmpo_ray.types import (
+    EngineInfo,
+    GenerateRequest,
+    GenerateResult,
+    PromptLength,
+    ScoreRequest,
+    ScoreResult,
+)
 
 JOIN_SECONDS = 0.02
 """Time that an idle engine waits for calls that were sent with the first: short next to the seconds that a
@@ -29,6 +37,10 @@ class ThreadedScorer:
 
     def info(self) -> EngineInfo:
         return self._engine.info()
+
+    async def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...] | None:
+        """As in `Measurer.lengths`; None if the engine does not tell."""
+        return await prompt_lengths(self._engine, request, self._thread)
 
     async def score(self, request: ScoreRequest) -> ScoreResult:
         """As in `Scorer.score`; requests take turns."""
@@ -57,6 +69,10 @@ class ThreadedGenerator:
 
     def info(self) -> EngineInfo:
         return self._engine.info()
+
+    async def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...] | None:
+        """As in `ThreadedScorer.lengths`."""
+        return await prompt_lengths(self._engine, request, self._thread)
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:
         """The samples of `request`. Errors as in `Generator.generate`."""

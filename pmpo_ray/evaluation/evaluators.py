@@ -1,7 +1,8 @@
 """Evaluation of an instruction on held-out examples of a task.
 
 Invariants: every example gets exactly one outcome, in order; an outcome is right only if the example's target
-wins, and ties are wrong; a reply without a readable answer is distinguished from a wrong answer.
+wins, and ties are wrong; a reply without a readable answer is distinguished from a wrong answer, and an
+example that does not fit into the model's context from both.
 
 By likelihood, the model chooses between the target and the negatives of an example, without decoding. By
 generation, it writes a reply, reasoning first if the instruction says so; if no answer can be read from the
@@ -16,7 +17,8 @@ from typing import Protocol
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.evaluation import EvaluationConfig
-from pmpo_ray.errors import ConfigError, EngineError
+from pmpo_ray.errors import ConfigError, EngineError, PromptTooLongError
+from pmpo_ray.evaluation.apart import scored_apart
 from pmpo_ray.evaluation.grading import Grader
 from pmpo_ray.protocols import GenerateClient, ScoreClient
 from pmpo_ray.search.objectives import Objective
@@ -86,13 +88,16 @@ class LikelihoodEvaluator:
         shots: Sequence[Example],
         repetition: int = 0,  # noqa: ARG002 (nothing is sampled)
     ) -> tuple[Outcome, ...]:
-        """One outcome per example. Raises EngineError if an example is too long for the model."""
+        """One outcome per example. Raises EngineError or DataError if more than a few examples cannot be
+        scored."""
         if not examples:
             return ()
-        scores = await self.scorer.score(ScoreRequest(instruction, tuple(examples), tuple(shots)))
+        scores = await scored_apart(self.scorer, ScoreRequest(instruction, tuple(examples), tuple(shots)))
         return tuple(self._outcome(example, score) for example, score in zip(examples, scores, strict=True))
 
-    def _outcome(self, example: Example, score: ExampleScore) -> Outcome:
+    def _outcome(self, example: Example, score: ExampleScore | None) -> Outcome:
+        if score is None:
+            return Outcome(example.id, False, None, fits=False)
         answers = (example.target, *example.negatives)
         values = [answer.logprob for answer in (score.target, *score.negatives)]
         right = all(values[0] > value for value in values[1:])
@@ -120,7 +125,7 @@ class GenerationEvaluator:
         shots: Sequence[Example],
         repetition: int = 0,
     ) -> tuple[Outcome, ...]:
-        """One outcome per example. An example that is too long for the model gets one without an answer."""
+        """One outcome per example; one without an answer if the model answers with an error."""
         demonstrations = tuple(shots)
         return tuple(
             await gather_or_cancel(
@@ -142,15 +147,16 @@ class GenerationEvaluator:
             seed=seed_of(self.seed, self.task.name, example.id, repetition),
             layout=self.layout,
         )
-        result = await self._generate(request)
-        if result is None:
-            return Outcome(example.id, False, None)
+        try:
+            result = await self.generator.generate(request)
+        except EngineError as error:
+            return Outcome(example.id, False, None, fits=not isinstance(error, PromptTooLongError))
         reply = result.samples[0].text
         grade = await self.grader.grade(example, result.samples[0])
         tokens = result.tokens
         if grade.answer is None and settings.follow_up and reply.strip() and self.task.kind != "pairs":
             turn = replace(example, target=reply)
-            second = await self._generate(
+            second = await self._follow_up(
                 replace(
                     request,
                     prompt=FOLLOW_UP,
@@ -165,9 +171,9 @@ class GenerationEvaluator:
                 grade = await self.grader.grade(example, second.samples[0])
         return Outcome(example.id, grade.right, grade.answer, reply, tokens=tokens)
 
-    async def _generate(self, request: GenerateRequest) -> GenerateResult | None:
+    async def _follow_up(self, request: GenerateRequest) -> GenerateResult | None:
         try:
             return await self.generator.generate(request)
         except EngineError:
-            # The input does not fit into the model's context.
+            # The reply leaves no room in the context for a question after it.
             return None

@@ -85,6 +85,8 @@ def _answer(outcome: Outcome) -> str:
 
 def _outcome(written: Outcome, preference: float | None) -> Outcome:
     """The outcome of a pair. `preference` is from 1 (for the reference) to 2 (for the answer)."""
+    if not written.fits:
+        return written
     if preference is None:
         return Outcome(written.example, False, None, written.reply, score=TIE, tokens=written.tokens)
     share = preference - 1

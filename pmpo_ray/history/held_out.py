@@ -34,7 +34,8 @@ Setting = tuple[str, str, int]
 @dataclass(frozen=True, slots=True)
 class HeldOut:
     """One task's accuracies before and after, and if they differ significantly. The p-value is corrected for
-    `tests` tests. Accuracies by label are None if the labels are even, or there are none."""
+    `tests` tests. Accuracies by label are None if the labels are even, or there are none. `held_out` and
+    `too_long` are those of the task's result."""
 
     before: Interval | None
     after: Interval | None
@@ -43,6 +44,8 @@ class HeldOut:
     tests: int = 0
     labels_before: ByLabel | None = None
     labels_after: ByLabel | None = None
+    held_out: int = 0
+    too_long: int = 0
 
     @property
     def labels(self) -> tuple[tuple[str, Interval, Interval], ...]:
@@ -51,6 +54,19 @@ class HeldOut:
             return ()
         pairs = zip(self.labels_before.labels, self.labels_after.labels, strict=True)
         return tuple((one.label, one.accuracy, other.accuracy) for one, other in pairs)
+
+    @property
+    def extent(self) -> str:
+        """The evaluated examples in words; empty if none were evaluated."""
+        tested = self.after or self.before
+        return "" if tested is None else extent_text(tested.n, self.held_out, self.too_long)
+
+
+def extent_text(evaluated: int, held_out: int, too_long: int) -> str:
+    """The evaluated ones of a task's held-out examples in words."""
+    of_all = f" of {held_out:,}" if held_out > evaluated else ""
+    left_out = f", {too_long:,} too long for the context" if too_long else ""
+    return f"{evaluated:,}{of_all} held-out examples{left_out}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +125,7 @@ def held_out_results(history: RunHistory, only: str | None = None) -> Mapping[st
             tests=len(p_values),
             labels_before=None if before is None else by_label(labels[task], before),
             labels_after=None if after is None else by_label(labels[task], after),
+            held_out=found[task].held_out if task in found else 0,
         )
     return found
 
@@ -210,7 +227,8 @@ def _at_the_end(history: RunHistory, only: str | None) -> dict[str, HeldOut]:
         else:
             verdict = _verdict(p_value, after.value - before.value)
             labels = result.labels_before, result.labels_after
-            found[result.task] = HeldOut(before, after, p_value, verdict, len(tested), *labels)
+            sizes = result.held_out, result.too_long
+            found[result.task] = HeldOut(before, after, p_value, verdict, len(tested), *labels, *sizes)
     return found
 
 

@@ -23,10 +23,11 @@ from pmpo_ray.evaluation.grading import Grader, ModelGrader, RuleGrader
 from pmpo_ray.evaluation.labels import labels_of
 from pmpo_ray.protocols import GenerateClient, Observer
 from pmpo_ray.runs.evaluation_plan import TaskPlan, conditions_of, engines_for, models_of, shots_of
+from pmpo_ray.runs.fitting import Ruler, fitting_examples, on_shared_examples
 from pmpo_ray.runs.placement import Replica
 from pmpo_ray.runs.task_evaluator import task_evaluator
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import Condition, ConditionResult, EngineInfo, Example, Outcome, Progress
+from pmpo_ray.types import Condition, ConditionResult, EngineInfo, Example, Outcome, Progress, ScoreRequest
 
 if TYPE_CHECKING:
     from pmpo_ray.actors.evaluation_pools import EvaluatedModel, RewardPool
@@ -129,21 +130,52 @@ class Evaluation:
                 evaluators={
                     plan.task: _evaluator(config, plan, pools, grading_model) for plan in self._plans
                 },
+                examples={plan.task: await self._fitting(plan, model, pools) for plan in self._plans},
                 reward=reward,
                 slots=asyncio.Semaphore(_CONDITIONS_PER_REPLICA * replicas),
             )
-            return await gather_or_cancel(
+            results = await gather_or_cancel(
                 self._evaluate_condition(plan, condition, loaded)
                 for plan in self._plans
                 for condition in conditions_of(config, plan, model)
             )
+        return [
+            one
+            for plan in self._plans
+            for one in on_shared_examples([own for own in results if own.condition.task == plan.task])
+        ]
+
+    async def _fitting(self, plan: TaskPlan, model: str, pools: EvaluatedModel) -> tuple[Example, ...]:
+        """The rows of the task's test part that fit under its longest condition: all conditions are measured
+        on the same rows."""
+        settings, prepared = self._config.evaluation, plan.prepared
+        examples = prepared.split.test[: settings.limit]
+        client = pools.scorer if plan.method == "likelihood" else pools.generator
+        if client is None:
+            return examples
+        conditions = list(conditions_of(self._config, plan, model))
+        instruction = max((condition.instruction for condition in conditions), key=len)
+        shots = max(
+            (
+                shots_of(prepared, condition.shots, condition.repetition, self._config.seed)
+                for condition in conditions
+            ),
+            key=lambda chosen: sum(len(shot.input) + len(shot.target) for shot in chosen),
+        )
+        return await fitting_examples(
+            plan.task,
+            examples,
+            ScoreRequest(instruction, (), shots),
+            Ruler(client.lengths, client.info.context_length),
+            reply=None if plan.method == "likelihood" else settings.max_tokens,
+        )
 
     async def _evaluate_condition(
         self, plan: TaskPlan, condition: Condition, loaded: _LoadedModel
     ) -> ConditionResult:
         """The outcomes under one condition: the kept ones, or else measured in a free slot and kept."""
         config, prepared = self._config, plan.prepared
-        examples = prepared.split.test[: config.evaluation.limit]
+        examples = loaded.examples[plan.task]
         shots = shots_of(prepared, condition.shots, condition.repetition, config.seed)
         key = condition_key(
             condition,
@@ -165,9 +197,12 @@ class Evaluation:
                 )
                 if loaded.reward is not None and condition.method == "generation":
                     outcomes = await _rate(examples, outcomes, loaded.reward)
+                outcomes = tuple(outcome for outcome in outcomes if outcome.fits)
                 await asyncio.to_thread(self._store.write_outcomes, key, outcomes)
         self._report(condition.task, sum(outcome.tokens for outcome in outcomes))
-        return ConditionResult(condition, outcomes, labels_of(prepared.task, examples))
+        measured = {outcome.example for outcome in outcomes}
+        fitting = [example for example in examples if example.id in measured]
+        return ConditionResult(condition, outcomes, labels_of(prepared.task, fitting))
 
     def _report(self, task: str, tokens: int) -> None:
         last = self._progress[task]
@@ -183,11 +218,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class _LoadedModel:
-    """A model whose pools run, with an evaluator for each task. `slots` limits the conditions that are
-    measured at once."""
+    """A model whose pools run, with an evaluator and the examples that fit for each task. `slots` limits the
+    conditions that are measured at once."""
 
     info: EngineInfo
     evaluators: Mapping[str, Evaluator]
+    examples: Mapping[str, tuple[Example, ...]]
     reward: RewardPool | None
     slots: asyncio.Semaphore
 

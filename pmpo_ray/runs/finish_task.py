@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pmpo_ray.concurrency import gather_or_cancel
+from pmpo_ray.errors import EngineError
+from pmpo_ray.evaluation.apart import scored_apart
 from pmpo_ray.evaluation.evaluators import Evaluator, method_for
 from pmpo_ray.evaluation.grading import RuleGrader
 from pmpo_ray.evaluation.labels import by_label, labels_of
@@ -20,18 +22,20 @@ from pmpo_ray.evaluation.paired_tests import paired_p_value
 from pmpo_ray.evaluation.statistics import mean_interval
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.protocols import ScoreClient
+from pmpo_ray.runs.fitting import Fitted
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.task_evaluator import task_evaluator
 from pmpo_ray.search.loop import SearchOutcome
 from pmpo_ray.search.objectives import batch_loss
-from pmpo_ray.types import Outcome, Progress, ScoredCandidate, ScoreRequest, TaskResult
+from pmpo_ray.types import Example, Method, Outcome, Progress, ScoredCandidate, ScoreRequest, Task, TaskResult
 
 
-async def finish_task(run: RunContext, prepared: PreparedTask, outcome: SearchOutcome) -> TaskResult:
+async def finish_task(run: RunContext, fitted: Fitted, outcome: SearchOutcome) -> TaskResult:
     """Pick the best instruction of a search, measure its accuracy, and store and return the result.
 
     Errors as in the clients of `run`, and RunFolderError if the result cannot be stored.
     """
+    prepared = fitted.prepared
     name, store = prepared.task.name, run.store
     best, tokens = await _pick(prepared, outcome, run.scorer)
     if best != outcome.best:
@@ -42,7 +46,7 @@ async def finish_task(run: RunContext, prepared: PreparedTask, outcome: SearchOu
         result = stored
     elif run.config.evaluation.enabled:
         losses = tuple(record.scored_survivors[0].loss for record in outcome.records)
-        result = await _evaluate(run, prepared, result, losses)
+        result = await _evaluate(run, fitted, result, losses)
     await asyncio.to_thread(store.write_task_result, name, result)
     return result
 
@@ -60,17 +64,30 @@ async def _pick(
     requests = [
         ScoreRequest(lead.candidate.text, examples, prepared.split.shots) for lead in leaders.values()
     ]
-    scores = await gather_or_cancel(map(client.score, requests))
-    weights = [example.weight for example in examples]
-    losses = [batch_loss(list(map(prepared.objective, row)), weights) for row in scores]
+    rows = await gather_or_cancel(scored_apart(client, request) for request in requests)
+    # Leaders are compared on the same examples: those that fit with all of them.
+    fitting = [
+        (example, scores)
+        for example, *scores in zip(examples, *rows, strict=True)
+        if None not in scores and example.weight != 0
+    ]
+    if not fitting:
+        raise EngineError("no example of the validation part could be scored; lower split.validation to 0")
+    weights = [example.weight for example, _ in fitting]
+    losses = [
+        batch_loss([prepared.objective(scores[leader]) for _, scores in fitting], weights)
+        for leader in range(len(leaders))
+    ]
     best = min(range(len(losses)), key=losses.__getitem__)
-    return list(leaders.values())[best], sum(score.tokens for row in scores for score in row)
+    tokens = sum(score.tokens for row in rows for score in row if score is not None)
+    return list(leaders.values())[best], tokens
 
 
 async def _evaluate(
-    run: RunContext, prepared: PreparedTask, result: TaskResult, losses: tuple[float, ...]
+    run: RunContext, fitted: Fitted, result: TaskResult, losses: tuple[float, ...]
 ) -> TaskResult:
     """`result` with the accuracies of its first and its best instruction on the test part."""
+    prepared, examples = fitted.prepared, fitted.held_out
     progress = Progress(
         result.task,
         "evaluating",
@@ -81,15 +98,14 @@ async def _evaluate(
         result.tokens_generated,
     )
     run.observer(progress)
-    examples = prepared.split.test[: run.config.evaluation.limit]
     evaluator = _evaluator(run, prepared, result.start)
     if evaluator is not None and examples:
         before = await evaluator.evaluate(result.start, examples, prepared.split.shots)
         after = before
         if result.best != result.start:
             after = await evaluator.evaluate(result.best, examples, prepared.split.shots)
-        labels = labels_of(prepared.task, examples)
-        result = await asyncio.to_thread(_measured, result, labels, _values(before), _values(after))
+        result = replace(result, held_out=len(prepared.split.test), too_long=fitted.too_long)
+        result = await asyncio.to_thread(_measured, result, prepared.task, examples, before, after)
     run.observer(replace(progress, state="done"))
     return result
 
@@ -111,17 +127,38 @@ def _evaluator(run: RunContext, prepared: PreparedTask, start: str) -> Evaluator
     )
 
 
+def evaluated_by(run: RunContext, prepared: PreparedTask) -> Method | None:
+    """The method by which a finished search is evaluated; None if it is not."""
+    if not run.config.evaluation.enabled or _evaluator(run, prepared, prepared.task.instruction) is None:
+        return None
+    return method_for(prepared.task, run.config.evaluation)
+
+
 def _measured(
-    result: TaskResult, labels: Sequence[str], before: Sequence[float], after: Sequence[float]
+    result: TaskResult,
+    task: Task,
+    examples: Sequence[Example],
+    before: Sequence[Outcome],
+    after: Sequence[Outcome],
 ) -> TaskResult:
-    """`result` with what the values of both instructions on the same examples come to."""
+    """`result` with what the outcomes come to on the examples that fit with both instructions."""
+    rows = [
+        (example, one, other)
+        for example, one, other in zip(examples, before, after, strict=True)
+        if one.fits and other.fits
+    ]
+    result = replace(result, too_long=result.too_long + len(examples) - len(rows))
+    if not rows:
+        return result
+    labels = labels_of(task, [example for example, _, _ in rows])
+    values = _values([one for _, one, _ in rows]), _values([other for _, _, other in rows])
     return replace(
         result,
-        accuracy_before=mean_interval(before),
-        accuracy_after=mean_interval(after),
-        p_value=paired_p_value(before, after),
-        labels_before=by_label(labels, before),
-        labels_after=by_label(labels, after),
+        accuracy_before=mean_interval(values[0]),
+        accuracy_after=mean_interval(values[1]),
+        p_value=paired_p_value(*values),
+        labels_before=by_label(labels, values[0]),
+        labels_after=by_label(labels, values[1]),
     )
 
 
@@ -149,6 +186,7 @@ def _result(name: str, outcome: SearchOutcome, best: ScoredCandidate, tokens: in
 
 
 def _without_accuracies(result: TaskResult) -> TaskResult:
+    """`result` without everything that the evaluation added."""
     return replace(
         result,
         accuracy_before=None,
@@ -156,4 +194,6 @@ def _without_accuracies(result: TaskResult) -> TaskResult:
         p_value=None,
         labels_before=None,
         labels_after=None,
+        held_out=0,
+        too_long=0,
     )

@@ -31,6 +31,7 @@ from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_pytho
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
 from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
+from pmpo_ray.runs.fitting import Ruler
 from pmpo_ray.runs.optimize_task import optimize_task
 from pmpo_ray.runs.placement import place
 from pmpo_ray.runs.replica_log import logging_replicas
@@ -170,8 +171,9 @@ class _Run:
                 logging_replicas(pools.stats, partial(self.store.write_replicas, driver), time.time),
             ):
                 client = RememberingScorer(scorer, scorer.info, self.memory)
+                ruler = Ruler(scorer.lengths, scorer.info.context_length)
                 await self._search_all(
-                    RunContext(self.config, self.store, client, rewriter, rewriter.info, self._observe)
+                    RunContext(self.config, self.store, client, rewriter, rewriter.info, self._observe, ruler)
                 )
             stats = {name: read() for name, read in pools.stats.items()}
         seconds = time.monotonic() - started

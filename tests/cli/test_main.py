@@ -33,6 +33,8 @@ RESULT_KEYS = {
     "accuracy_before",
     "accuracy_after",
     "n_test",
+    "held_out",
+    "too_long",
     "tokens_scored",
     "tokens_generated",
     "seconds",

@@ -356,6 +356,8 @@ def test_the_json_object_has_the_promised_keys() -> None:
                 "labels_after": None,
                 "p_value": 0.3,
                 "n_test": 200,
+                "held_out": 0,
+                "too_long": 0,
                 "tokens_scored": 4_560_000,
                 "tokens_generated": 123_456,
                 "seconds": 61.5,

@@ -17,6 +17,7 @@ from pmpo_ray.evaluation.grading import RuleGrader
 from pmpo_ray.evaluation.judge import JudgeEvaluator
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
 from pmpo_ray.runs.finish_task import finish_task
+from pmpo_ray.runs.fitting import Fitted
 from pmpo_ray.runs.optimize_task import optimize_task
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.task_evaluator import task_evaluator
@@ -41,15 +42,17 @@ class RecordingScorer(InProcessScorer):
 
 
 class FailingScorer(InProcessScorer):
-    """Fails at the second request; every other request waits until it is cancelled."""
+    """Fails for the instruction of the second request; every other request waits until it is cancelled."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.started = self.cancelled = 0
+        self.instructions: list[str] = []
+        self.cancelled = 0
 
     async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
-        self.started += 1
-        if self.started == 2:
+        if request.instruction not in self.instructions:
+            self.instructions.append(request.instruction)
+        if self.instructions.index(request.instruction) == 1:
             raise EngineError("the example is too long")
         try:
             await asyncio.sleep(3600)
@@ -143,9 +146,10 @@ async def test_a_failed_pick_cancels_the_other_requests(tmp_path: Path) -> None:
     await optimize_task(run, prepared, lambda _: None)
     outcome = SearchOutcome(run.store.read_rounds("tickets"), "rounds")
     failing = FailingScorer()
+    finishing = finish_task(replace(run, scorer=failing), Fitted(prepared, ()), outcome)
     with pytest.raises(EngineError, match="too long"):
-        await asyncio.wait_for(finish_task(replace(run, scorer=failing), prepared, outcome), 60)
-    assert failing.cancelled == failing.started - 1 > 0
+        await asyncio.wait_for(finishing, 60)
+    assert failing.cancelled == len(failing.instructions) - 1 > 0
 
 
 @pytest.mark.parametrize(

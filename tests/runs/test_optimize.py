@@ -19,7 +19,7 @@ from pmpo_ray.actors import cluster
 from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.weights.loading import load_tokenizer
 from pmpo_ray.engines.weights.resolve import resolve_model
-from pmpo_ray.errors import DataError, EngineError, ResourceError, RunFolderError
+from pmpo_ray.errors import DataError, ResourceError, RunFolderError
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Progress
 
@@ -236,11 +236,11 @@ def test_a_model_that_is_scored_in_a_slower_way_is_named_when_the_run_starts(
     assert manifest.scorer.fallback in caplog.text
 
 
-def test_an_example_longer_than_the_context_ends_the_run_with_its_name(tmp_path: Path) -> None:
+def test_rows_that_are_all_longer_than_the_context_end_the_run(tmp_path: Path) -> None:
     rows = [{"input": f"{n} " + "word " * 9000, "target": str(n % 2)} for n in range(20)]
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    with pytest.raises(EngineError, match=r"example \w+ .* context holds 8192"):
+    with pytest.raises(DataError, match=r"'own': 0 of 4 training rows fit into the context of 8192 tokens"):
         optimize(
             tasks=[{"name": "own", "path": str(data)}],
             evaluation={"enabled": False},
@@ -250,13 +250,12 @@ def test_an_example_longer_than_the_context_ends_the_run_with_its_name(tmp_path:
 
 
 def test_a_task_that_cannot_be_scored_fails_alone(tmp_path: Path) -> None:
-    rows = [
-        {"input": f"{n} " + "word " * (900_000 if n == 3 else 9), "target": str(n % 2)} for n in range(20)
-    ]
+    rows = [{"input": f"{n} " + "word " * 400, "target": str(n % 2)} for n in range(20)]
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     seen: list[Progress] = []
     config = simulated(
+        scorer={"engine": "simulated", "model": "simulated:context=400"},
         tasks=["tickets", {"name": "own", "path": str(data)}],
         search={"rounds": 1},
         split={"train_fraction": 0.9},
@@ -266,7 +265,7 @@ def test_a_task_that_cannot_be_scored_fails_alone(tmp_path: Path) -> None:
     assert [task.task for task in result.tasks] == ["tickets"]
     [failure] = result.failed
     assert failure.task == "own"
-    assert "the context holds" in failure.reason
+    assert "context of 400 tokens" in failure.reason
     assert [(p.state, p.note) for p in seen if p.task == "own"][-1] == ("failed", failure.reason)
     store = RunStore.open(str(tmp_path / "run"))
     assert store.read_summary() == result.tasks

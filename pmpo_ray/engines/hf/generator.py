@@ -23,8 +23,16 @@ from pmpo_ray.engines.generation_prompt import RequestEncoder
 from pmpo_ray.engines.hf import grouped_attention
 from pmpo_ray.engines.hf.devices import context_length
 from pmpo_ray.engines.hf.loading import LoadedModel, load_replica
+from pmpo_ray.engines.items import ItemBuilder
 from pmpo_ray.engines.placement import Placement
-from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation
+from pmpo_ray.types import (
+    EngineInfo,
+    GenerateRequest,
+    GenerateResult,
+    Generation,
+    PromptLength,
+    ScoreRequest,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,6 +76,10 @@ class TransformersGenerator:
 
     def info(self) -> EngineInfo:
         return self._info
+
+    def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...]:
+        """The length of each example as a prompt (protocols.Measurer)."""
+        return ItemBuilder(self._encoder.own, self._context).lengths(request)
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:

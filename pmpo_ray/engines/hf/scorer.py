@@ -16,7 +16,7 @@ from pmpo_ray.engines.items import ItemBuilder, example_name, example_score
 from pmpo_ray.engines.placement import Placement
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.errors import EngineError
-from pmpo_ray.types import EngineInfo, ScoreRequest, ScoreResult
+from pmpo_ray.types import EngineInfo, PromptLength, ScoreRequest, ScoreResult
 
 
 class TransformersScorer:
@@ -36,6 +36,10 @@ class TransformersScorer:
 
     def info(self) -> EngineInfo:
         return self._info
+
+    def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...]:
+        """The length of each example (protocols.Measurer)."""
+        return self._items.lengths(request)
 
     def score(self, request: ScoreRequest) -> ScoreResult:
         """Score every example's target and negatives (protocols.Scorer.score)."""

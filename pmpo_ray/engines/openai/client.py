@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pmpo_ray.config.engines import ReplicaConfig
-from pmpo_ray.errors import ConfigError, EndpointError, EngineError, ModelError
+from pmpo_ray.errors import ConfigError, EndpointError, EngineError, ModelError, PromptTooLongError
 
 if TYPE_CHECKING:
     from openai import APIError, APIStatusError, AsyncOpenAI
@@ -169,7 +169,8 @@ class Endpoint:
             return EndpointError(
                 f"{self.where} fails, up to {self._settings.retries} retries included ({status}: {reason})"
             )
-        return EngineError(
+        kind = PromptTooLongError if error.code == "context_length_exceeded" else EngineError
+        return kind(
             f"{self.where} refuses a request ({status}: {reason}); shorten the examples or correct "
             f"{self._role}.endpoint.parameters"
         )

@@ -29,7 +29,7 @@ from pmpo_ray.engines.weights.folder import ResolvedModel
 from pmpo_ray.engines.weights.loading import load_tokenizer
 from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ConfigError, EngineError, ModelError
-from pmpo_ray.types import EngineInfo, Example, ExampleScore, ScoreRequest, ScoreResult
+from pmpo_ray.types import EngineInfo, Example, ExampleScore, PromptLength, ScoreRequest, ScoreResult
 
 if TYPE_CHECKING:
     from openai.types import Completion
@@ -90,6 +90,10 @@ class OpenAIScorer:
 
     def info(self) -> EngineInfo:
         return self._info
+
+    def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...]:
+        """The length of each example (protocols.Measurer)."""
+        return self._items.lengths(request)
 
     async def score(self, request: ScoreRequest) -> ScoreResult:
         """Score every example's target and negatives (protocols.Scorer.score): one request per example."""

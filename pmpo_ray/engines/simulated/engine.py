@@ -5,7 +5,8 @@ request fails only if it is longer than the context. Log-likelihoods rise with t
 instruction, so that a search over this engine makes progress.
 
 The name may request the pace of a real model, "simulated:tokens_per_s=5000,jitter=0.1,stragglers=0.01": the
-engine then sleeps accordingly. "simulated:faults=FOLDER" makes it suffer ordered faults (see `faults`).
+engine then sleeps accordingly. "simulated:context=200" is the length of its context in tokens, and
+"simulated:faults=FOLDER" makes it suffer ordered faults (see `faults`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from functools import lru_cache
 from statistics import NormalDist
 
 from pmpo_ray.engines.simulated.faults import OrderedFaults
-from pmpo_ray.errors import EngineError, ModelError
+from pmpo_ray.errors import ModelError, PromptTooLongError
 from pmpo_ray.types import (
     AnswerScore,
     EngineInfo,
@@ -29,6 +30,7 @@ from pmpo_ray.types import (
     GenerateRequest,
     GenerateResult,
     Generation,
+    PromptLength,
     ScoreRequest,
     ScoreResult,
 )
@@ -67,11 +69,13 @@ STRAGGLER = 4.0
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Duration of work: `tokens_per_s`, with log-normal noise of sigma `jitter`, and four times as long for a
-    share of the requests (`stragglers`). The same request always takes the same time."""
+    share of the requests (`stragglers`). The same request always takes the same time. `context` is the length
+    of the context in tokens."""
 
     tokens_per_s: float = math.inf
     jitter: float = 0.0
     stragglers: float = 0.0
+    context: float = CONTEXT_LENGTH
 
     def seconds(self, tokens: int, *basis: str) -> float:
         """Seconds for a request of `tokens` tokens that `basis` identifies."""
@@ -94,7 +98,11 @@ class SimulatedScorer:
         self._faults.at_start()
 
     def info(self) -> EngineInfo:
-        return _info(self._model)
+        return _info(self._model, self._pace)
+
+    def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...]:
+        """As in `Measurer.lengths`."""
+        return _lengths(request)
 
     def score(self, request: ScoreRequest) -> ScoreResult:
         """As in `Scorer.score`, in the time that a model of this pace takes."""
@@ -107,9 +115,7 @@ class SimulatedScorer:
     def answer(self, request: ScoreRequest) -> ScoreResult:
         """The result of `score` without the wait, with the seconds that it would have taken. The shared part
         of the request counts as computed once."""
-        shared = _count(request.instruction) + sum(
-            _count(shot.input) + _count(shot.target) for shot in request.shots
-        )
+        shared = _shared(request)
         surprise = 2.0 - 1.5 * instruction_quality(request.instruction)
         scores = tuple(
             self._example_score(request, example, shared, surprise) for example in request.examples
@@ -126,10 +132,10 @@ class SimulatedScorer:
         answers = (example.target, *example.negatives)
         tokens = [_count(answer) + 1 for answer in answers]
         longest = context + max(tokens)
-        if longest > CONTEXT_LENGTH:
-            raise EngineError(
+        if longest > self._pace.context:
+            raise PromptTooLongError(
                 f"example {example.id!r} has {longest} tokens with its instruction, the context holds "
-                f"{CONTEXT_LENGTH}; shorten it"
+                f"{self._pace.context:.0f}; shorten it"
             )
         basis = (
             self._model,
@@ -161,7 +167,11 @@ class SimulatedGenerator:
         self._faults.at_start()
 
     def info(self) -> EngineInfo:
-        return _info(self._model)
+        return _info(self._model, self._pace)
+
+    def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...]:
+        """As in `Measurer.lengths`."""
+        return _lengths(request)
 
     def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
         """As in `Generator.generate`, all requests at the same time: they take as long as the slowest."""
@@ -177,10 +187,10 @@ class SimulatedGenerator:
         of its longest sample."""
         shots = sum(_count(shot.input) + _count(shot.target) for shot in request.shots)
         prompt_tokens = _count(request.system) + shots + _count(request.prompt)
-        if prompt_tokens >= CONTEXT_LENGTH:
-            raise EngineError(
+        if prompt_tokens >= self._pace.context:
+            raise PromptTooLongError(
                 f"a prompt of {prompt_tokens} tokens leaves no room for an answer, the context holds "
-                f"{CONTEXT_LENGTH}; shorten it"
+                f"{self._pace.context:.0f}; shorten it"
             )
         samples = tuple(self._sample(request, request.seed + index) for index in range(request.n))
         longest = max((sample.tokens for sample in samples), default=0)
@@ -260,6 +270,24 @@ def _limited(text: str, finished: bool, request: GenerateRequest) -> Generation:
     return Generation(text, _count(text), finished)
 
 
+def _shared(request: ScoreRequest) -> int:
+    """Tokens of the instruction and the shots."""
+    return _count(request.instruction) + sum(
+        _count(shot.input) + _count(shot.target) for shot in request.shots
+    )
+
+
+def _lengths(request: ScoreRequest) -> tuple[PromptLength, ...]:
+    shared = _shared(request)
+    return tuple(
+        PromptLength(
+            shared + _count(example.input),
+            1 + max(map(_count, (example.target, *example.negatives))),
+        )
+        for example in request.examples
+    )
+
+
 @lru_cache(maxsize=100_000)
 def _count(text: str) -> int:
     """Tokens of a text."""
@@ -295,22 +323,23 @@ def _number(model: str, name: str, value: str) -> float:
         number = float(value)
     except ValueError:
         number = math.nan
-    limits = {"tokens_per_s": math.inf, "jitter": 2.0, "stragglers": 1.0}
+    limits = {"tokens_per_s": math.inf, "jitter": 2.0, "stragglers": 1.0, "context": CONTEXT_LENGTH}
     if name not in limits or not 0 < number <= limits[name]:
         raise ModelError(
             f"model {model!r}: the simulated engine knows {PREFIX}tokens_per_s=NUMBER,jitter=SIGMA,"
-            "stragglers=SHARE,faults=FOLDER, with numbers above 0, sigma at most 2 and the share at most 1"
+            "stragglers=SHARE,context=TOKENS,faults=FOLDER, with numbers above 0, sigma at most 2 and the "
+            "share at most 1"
         )
     return number
 
 
-def _info(model: str) -> EngineInfo:
+def _info(model: str, pace: Pace) -> EngineInfo:
     return EngineInfo(
         engine="simulated",
         model=model,
         revision=hashlib.sha256(model.encode()).hexdigest()[:12],
         parameters=1,
-        context_length=CONTEXT_LENGTH,
+        context_length=int(pace.context),
         layout="plain",
         dtype="float64",
         device="cpu",

@@ -9,8 +9,16 @@ from __future__ import annotations
 import time
 
 from pmpo_ray.engines.generation_prompt import RequestEncoder
+from pmpo_ray.engines.items import ItemBuilder
 from pmpo_ray.engines.vllm.engine import VllmEngine
-from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation
+from pmpo_ray.types import (
+    EngineInfo,
+    GenerateRequest,
+    GenerateResult,
+    Generation,
+    PromptLength,
+    ScoreRequest,
+)
 
 
 class VllmGenerator:
@@ -24,6 +32,10 @@ class VllmGenerator:
 
     def info(self) -> EngineInfo:
         return self._info
+
+    def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...]:
+        """The length of each example as a prompt (protocols.Measurer)."""
+        return ItemBuilder(self._encoder.own, self._engine.context_length).lengths(request)
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:
         """The samples of one request (protocols.Generator.generate). vLLM gives sample i the seed

@@ -22,7 +22,7 @@ from pmpo_ray.engines.answer_tree import Item, Tokens
 from pmpo_ray.engines.items import ItemBuilder, example_score
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
 from pmpo_ray.engines.vllm.engine import VllmEngine
-from pmpo_ray.types import EngineInfo, ScoreRequest, ScoreResult
+from pmpo_ray.types import EngineInfo, PromptLength, ScoreRequest, ScoreResult
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -46,6 +46,10 @@ class VllmScorer:
 
     def info(self) -> EngineInfo:
         return self._info
+
+    def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...]:
+        """The length of each example (protocols.Measurer)."""
+        return self._items.lengths(request)
 
     async def score(self, request: ScoreRequest) -> ScoreResult:
         """Score every example's target and negatives (protocols.Scorer.score).
