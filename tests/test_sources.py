@@ -107,7 +107,7 @@ def test_values_of_tables_mean_what_they_mean_in_files() -> None:
     )
     columns = {"negatives": "worse", "weight": "weight"}
     task = task_of_rows(TaskConfig.model_validate({"name": "t", "given": True, "columns": columns}), frame, 0)
-    assert [example.input for example in task.examples] == ["3", "2.5", "True"]
+    assert [example.input for example in task.examples] == ["3", "2.5", "true"]
     assert [example.negatives for example in task.examples] == [("x", "y"), ("z",), ("w",)]
     assert [example.weight for example in task.examples] == [1.0, 2.0, 3.0]
 

@@ -17,12 +17,15 @@ from pydantic_core import ErrorDetails
 from pmpo_ray.config.keys import advice_on_key
 from pmpo_ray.config.messages import KeyPath, dotted, kind_of
 from pmpo_ray.config.overrides import Override, overridden
+from pmpo_ray.config.paths import missing_file
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.yaml_text import parse_yaml, yaml_of
 from pmpo_ray.errors import ConfigError
 
 _MAX_BYTES = 1_000_000
 """The size of a configuration file; a thousand tasks with all their keys take half of it."""
+
+_YAML = (".yaml", ".yml")
 
 Origins = dict[KeyPath, str]
 """Where each key was set: "FILE:LINE" or the name of an override."""
@@ -71,7 +74,7 @@ def _read_local(path: str) -> str:
             raise ConfigError(f"{path}: larger than {_MAX_BYTES:,} bytes: is this a configuration?")
         return content.decode()
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
+        raise ConfigError(f"{path}: no such file; {missing_file(path, _YAML)}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

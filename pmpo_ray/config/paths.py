@@ -44,24 +44,31 @@ DataPath = Annotated[str, AfterValidator(_absolute)]
 """The path of data on a disk. A relative one starts at the working directory, `~` is the home folder."""
 
 
-def missing_file(path: Path, suffixes: tuple[str, ...]) -> str:
+def missing_file(path: str | Path, suffixes: tuple[str, ...]) -> str:
     """Advice on a file that does not exist: files with similar names, those that its folder has, or that
     there is no such folder. Files with other `suffixes` are not named."""
-    if is_url(str(path)) or not path.name:
+    if is_url(str(path)):
         return "name a file on this machine's disk"
-    folder = path.absolute().parent
     try:
+        folder = Path(path).absolute().parent
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in islice(entries, _MAX_LISTED) if entry.is_file())
     except (FileNotFoundError, NotADirectoryError):
-        return f"there is no folder {folder}; check the path"
+        return f"there is no folder {Path(path).parent}; check the path"
     except OSError:
         return "check the path"
     like_it = [name for name in names if name.lower().endswith(suffixes)]
-    near = difflib.get_close_matches(path.name, like_it, n=3)
+    # The endings, which are alike, are left out.
+    stem, stems = _stem(Path(path).name), {name: _stem(name) for name in like_it}
+    close = difflib.get_close_matches(stem, stems.values())
+    near = [name for name in like_it if stems[name] in close][:3]
     if near:
         return f"did you mean {' or '.join(near)} in {folder}?"
     if like_it:
         more = f" and {len(like_it) - 3} more" if len(like_it) > 3 else ""
         return f"{folder} has {', '.join(like_it[:3])}{more}; check the path"
     return f"{folder} has no file of this kind; check the path"
+
+
+def _stem(name: str) -> str:
+    return name.partition(".")[0]

@@ -31,7 +31,7 @@ def _changeable(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[st
 
 CHANGEABLE: Mapping[str, str] = MappingProxyType(dict(_changeable(RunConfig)))
 """The keys, or whole sections, that may differ between the start of a run and its continuation, with the
-reason."""
+reason. Those of the entries of `tasks` begin with tasks."""
 
 
 def differences(old: RunConfig, new: RunConfig, ignored: Container[str] = CHANGEABLE) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def differences(old: RunConfig, new: RunConfig, ignored: Container[str] = CHANGE
 
 
 def _differing(old: Any, new: Any, path: KeyPath, ignored: Container[str]) -> Iterator[str]:
-    if dotted(path) in ignored:
+    if ".".join(part for part in path if isinstance(part, str)) in ignored:
         return
     if isinstance(old, BaseModel) and isinstance(new, BaseModel):
         for key in type(old).model_fields:

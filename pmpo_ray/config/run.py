@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from pmpo_ray.config.base import Changeable, Fixed, NonNegative, Positive, Seconds, Section
 from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
 from pmpo_ray.config.evaluation import EvaluationConfig
+from pmpo_ray.config.paths import DataPath
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.config.tracking import TrackingConfig
@@ -41,7 +42,7 @@ class RunConfig(Section):
 
     tasks: tuple[TaskConfig, ...] = Field(default=(TaskConfig(name="tickets"),), min_length=1)
     data_dir: Annotated[
-        str | None, Changeable("the same data may be in another place on another machine")
+        DataPath | None, Changeable("the same data may be in another place on another machine")
     ] = None
     model: str = DEFAULT_MODEL
     scorer: ScorerConfig = ScorerConfig()

@@ -6,8 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from pmpo_ray.config.base import NonNegative, Positive, Section
+from pmpo_ray.config.base import Changeable, NonNegative, Positive, Section
 from pmpo_ray.config.import_paths import is_import_path
+from pmpo_ray.config.paths import DataPath
+
+_MOVED = "the same data may be in another place on another machine"
 
 
 class ColumnsConfig(Section):
@@ -24,13 +27,13 @@ class TaskConfig(Section):
     returns a Task or rows. With `given` the data were passed in Python, and the run folder keeps them."""
 
     name: str = Field(min_length=1)
-    path: str | None = None
+    path: Annotated[DataPath | None, Changeable(_MOVED)] = None
     hub: str | None = None
     hub_config: str | None = None
     hub_split: str = "train"
     function: str | None = None
     given: bool = False
-    test_path: str | None = None
+    test_path: Annotated[DataPath | None, Changeable(_MOVED)] = None
     columns: ColumnsConfig = ColumnsConfig()
     labels: tuple[str, ...] | None = None
     instruction: str | None = None

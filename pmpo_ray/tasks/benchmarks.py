@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from pmpo_ray.config.paths import at_home
 from pmpo_ray.errors import DataError
-from pmpo_ray.tasks.files import read_records
+from pmpo_ray.tasks.file_content import require_file
+from pmpo_ray.tasks.files import SUFFIXES, read_records
 from pmpo_ray.tasks.hub import HubSource, read_hub
 from pmpo_ray.tasks.records import Record
 from pmpo_ray.tasks.rows import Row, text_of
@@ -41,11 +42,8 @@ class Part:
             advice = f"check the network, or set data_dir to a folder that contains {self.file}"
             records = read_hub(self.hub, advice)
         else:
-            path = Path(data_dir) / self.file
-            if not path.is_file():
-                raise DataError(
-                    f"{path}: no such file; put it there, or remove data_dir to read from the hub"
-                )
+            path = at_home(data_dir) / self.file
+            require_file(path, SUFFIXES, "put it there, or remove data_dir to read from the hub")
             records = read_records(path)
         rows = tuple(row for record in records if (row := self.convert(record)) is not None)
         if not rows:

@@ -11,12 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-_HEADING = re.compile(r"\boptions:", re.IGNORECASE)
-_LETTERED = re.compile(r"\(?([A-Z])[).]\s*(.*)")
-_BULLETED = re.compile(r"[-*]\s+(.*)")
+_HEADING = re.compile(
+    r"(?:\b(?:options|choices|alternatives|possible\s+answers)"
+    r"(?:[ \t]*\([^()\n]{1,60}\))?[*_]*[ \t]*[:\uff1a]"
+    r"|^[#*_ \t]*(?:answer[ \t]+)?(?:options|choices|alternatives)[*_ \t]*$)[*_]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_LETTERED = re.compile(r"(\(?)([A-Z])([).:])\s*(.*)")
+_NUMBERED = re.compile(r"(\(?)([1-9]\d?|[a-z])([).])\s+(.*)")
+_BULLETED = re.compile(r"[-*•]\s+(.*)")
+_ANY_LETTER = re.compile(r"(?<!\w)\(?A[).]")
 _LETTER_TARGET = re.compile(r"(\(?)([A-Z])([).]?)")
 _SIMILAR = 0.6
 """The minimum similarity (0 to 1) of joined pieces of options to a target that was itself cut into pieces."""
+_MAX_TAIL = 200
+"""The maximum number of characters that may follow a list without a heading: a request for the answer."""
+_MAX_CONTINUED = 10
+"""The maximum number of lines of one option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +55,123 @@ def letter_of(target: str) -> str | None:
 
 
 def parse_options(text: str) -> Options | None:
-    """The lines "(A) text" (also "A) text", "A. text") or "- text" after the last "Options:" of a text."""
-    headings = list(_HEADING.finditer(text))
-    if not headings:
-        return None
-    letters: list[str] = []
-    texts: list[str] = []
-    bulleted: bool | None = None
-    for line in text[headings[-1].end() :].strip().split("\n"):
-        bullet, lettered = _BULLETED.fullmatch(line.strip()), _LETTERED.fullmatch(line.strip())
-        if bullet is not None and bulleted is not False:
-            bulleted = True
-            texts.append(bullet.group(1))
-        elif lettered is not None and bulleted is not True:
-            bulleted = False
-            letters.append(lettered.group(1))
-            texts.append(lettered.group(2))
-        else:
+    """The options that a text lists, or None.
+
+    They are the lines "(A) text" (also "A) text", "A. text"), "1. text" or "- text" after the last heading,
+    such as "Options:" or "Answer choices:", that such lines follow. Without a heading, they are the last
+    lines that count from A or 1 and that at most a short request for the answer follows. Numbers are no
+    letters: an option behind a number is known by its text.
+    """
+    for heading in reversed(list(_HEADING.finditer(text))):
+        items = _below_heading(text[heading.end() :].strip().split("\n"))
+        if items:
+            return _options(items)
+    items = _without_heading(text, _LETTERED)
+    if not items and _ANY_LETTER.search(text) is None:
+        items = _without_heading(text, _NUMBERED)
+    return _options(items) if items else None
+
+
+@dataclass(slots=True)
+class _Item:
+    """A listed option. `style` is what its mark looks like without its letter: "()", ")", "." or "-"."""
+
+    style: str
+    mark: str
+    text: str
+
+
+def _options(items: Sequence[_Item]) -> Options:
+    letters = tuple(item.mark for item in items if "A" <= item.mark <= "Z")
+    return Options(letters, tuple(item.text for item in items))
+
+
+def _item(line: str) -> _Item | None:
+    stripped = line.strip()
+    bullet = _BULLETED.fullmatch(stripped)
+    if bullet is not None:
+        return _Item("-", "", bullet[1])
+    match = _LETTERED.fullmatch(stripped) or _NUMBERED.fullmatch(stripped)
+    return None if match is None else _Item(match[1] + match[3], match[2], match[4])
+
+
+def _kind(item: _Item) -> str:
+    return "-" if not item.mark else "A" if item.mark.isupper() else "1" if item.mark.isdecimal() else "a"
+
+
+def _next(mark: str) -> str:
+    return str(int(mark) + 1) if mark.isdecimal() else chr(ord(mark) + 1)
+
+
+def _below_heading(lines: Sequence[str]) -> list[_Item]:
+    """The options at the start of the lines below a heading. Blank lines may stand between them, and an
+    option may have several lines if the next one in order follows."""
+    first = _item(lines[0])
+    if first is None:
+        return []
+    items = [first]
+    number = 1
+    while number < len(lines):
+        item = _item(lines[number])
+        if item is not None and _kind(item) == _kind(first):
+            items.append(item)
+            number += 1
+            continue
+        following = _following(lines, number, items[-1])
+        if following is None:
             break
-    return Options(tuple(letters), tuple(texts)) if texts else None
+        continued = [line.strip() for line in lines[number:following] if line.strip()]
+        items[-1].text = "\n".join([items[-1].text, *continued])
+        number = following
+    return _inline(first) if len(items) == 1 else items
+
+
+def _following(lines: Sequence[str], start: int, last: _Item) -> int | None:
+    """The number of the line with the option after `last`, if only blank lines, or lines of `last`, are
+    before it; None if there is none."""
+    for number in range(start, min(start + _MAX_CONTINUED, len(lines))):
+        item = _item(lines[number])
+        if item is not None and item.style == last.style:
+            in_order = (
+                item.mark == _next(last.mark) if last.mark else not any(map(str.strip, lines[start:number]))
+            )
+            return number if in_order else None
+    return None
+
+
+def _inline(first: _Item) -> list[_Item]:
+    """The options that stand on one line: "(A) one (B) two"."""
+    items = [first]
+    while first.mark.isupper():
+        last = items[-1]
+        start, end = map(re.escape, ("(", ")") if last.style == "()" else ("", last.style))
+        mark = re.search(rf"(?<!\S){start}{_next(last.mark)}{end}\s+", last.text)
+        if mark is None:
+            break
+        items.append(_Item(last.style, _next(last.mark), last.text[mark.end() :]))
+        last.text = last.text[: mark.start()].strip().rstrip(",;")
+    return items
+
+
+def _without_heading(text: str, pattern: re.Pattern[str]) -> list[_Item]:
+    """The last lines of a text that count from the first mark of `pattern`, at least two, with at most a
+    short line behind them."""
+    lines = text.split("\n")
+    for number in range(len(lines) - 1, -1, -1):
+        match = pattern.fullmatch(lines[number].strip())
+        if match is None or match[2] not in ("A", "1", "a") or match[3] == ":" or not match[4]:
+            continue
+        items, end = [_Item(match[1] + match[3], match[2], match[4])], number + 1
+        for position in range(number + 1, len(lines)):
+            item = _item(lines[position])
+            if item is not None and (item.style, item.mark) == (items[-1].style, _next(items[-1].mark)):
+                items.append(item)
+                end = position + 1
+            elif lines[position].strip():
+                break
+        tail = [line.strip() for line in lines[end:] if line.strip()]
+        return items if len(items) > 1 and len(tail) < 2 and len("".join(tail)) <= _MAX_TAIL else []
+    return []
 
 
 def wrong_options(text: str, target: str, letters: Sequence[str]) -> tuple[str, ...]:

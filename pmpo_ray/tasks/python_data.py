@@ -29,8 +29,13 @@ if TYPE_CHECKING:
 Rows: TypeAlias = Union["pd.DataFrame", "datasets.Dataset", Sequence[Mapping[str, object]]]
 """Data as a table or as a list of rows."""
 
-_LOW_PRECISION = frozenset({"float16", "float32", "halffloat[pyarrow]", "float[pyarrow]"})
-"""Types of columns of floats that Python's own float has more digits than."""
+_LOW_PRECISION = {
+    "float16": "float16",
+    "float32": "float32",
+    "halffloat[pyarrow]": "float16",
+    "float[pyarrow]": "float32",
+}
+"""NumPy's names of the types of columns whose floats have fewer digits than Python's."""
 
 
 def is_rows(data: object) -> bool:
@@ -136,8 +141,9 @@ def _frame_records(frame: pd.DataFrame, name: str) -> Iterator[Record]:
 
 def _column_values(column: pd.Series[Any]) -> list[Any]:
     values = column.astype(object).where(column.notna(), None).tolist()
-    if str(column.dtype).lower() in _LOW_PRECISION:
-        singles = column.to_numpy("float32", na_value=math.nan)
+    precision = _LOW_PRECISION.get(str(column.dtype).lower())
+    if precision is not None:
+        singles = column.to_numpy(precision, na_value=math.nan)
         return [None if value is None else shortest(one) for value, one in zip(values, singles, strict=True)]
     return values
 

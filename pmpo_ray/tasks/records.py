@@ -22,6 +22,22 @@ class Record:
     where: str
     header: str | None = None
 
+    def has(self, column: str) -> bool:
+        """True if there is a column of this name, as it stands or with blanks around it."""
+        return self._name(column) is not None
+
+    def value(self, column: str) -> object:
+        """The value of a column that the record has. Raises KeyError for another."""
+        name = self._name(column)
+        if name is None:
+            raise KeyError(column)
+        return self.values[name]
+
+    def _name(self, column: str) -> str | None:
+        if column in self.values:
+            return column
+        return next((name for name in self.values if str(name).strip() == column.strip()), None)
+
 
 def require_distinct(names: Iterable[object], where: str) -> None:
     """Raise DataError if a column name stands twice. Columns without a name may be many: no setting can name

@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import FunctionType
 from typing import TypeVar
 
 from pmpo_ray.config.import_paths import imported, path_of
+from pmpo_ray.config.paths import at_home
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
@@ -111,7 +111,7 @@ def list_tasks(data_dir: str | None) -> list[TaskListing]:
     listings = [TaskListing(TICKETS, len(_tickets(TaskConfig(name=TICKETS)).rows), "labels")]
     if data_dir is None:
         return listings + [TaskListing(b.name, b.published, b.kind) for b in _REGISTERED.values()]
-    folder = Path(data_dir)
+    folder = at_home(data_dir)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; set data_dir to the folder with the benchmark files")
     present = [b for b in _REGISTERED.values() if (folder / b.examples.file).is_file()]

@@ -17,7 +17,7 @@ from pmpo_ray.tasks.files import read_records
 from pmpo_ray.tasks.hub import HubSource, read_hub
 from pmpo_ray.tasks.options import condensed, parse_options
 from pmpo_ray.tasks.records import Record
-from pmpo_ray.tasks.rows import Row, row_from
+from pmpo_ray.tasks.rows import Row, rows_of
 from pmpo_ray.types import Kind, Task
 
 _MAX_LABELS = 20
@@ -41,8 +41,7 @@ def task_of_records(
     config: TaskConfig, records: Sequence[Record], test_records: Sequence[Record], seed: int
 ) -> Task:
     """Make a task of records. Raises the errors of `load_user_data`."""
-    rows = tuple(row_from(record, config.columns) for record in records)
-    test_rows = tuple(row_from(record, config.columns) for record in test_records)
+    rows, test_rows = rows_of((records, test_records), config.columns)
     all_rows = (*rows, *test_rows)
     kind = _kind_of(config, all_rows)
     labels = _labels(config, all_rows) if kind == "labels" else ()

@@ -115,8 +115,14 @@ def test_help_names_every_option() -> None:
             ["optimize"],
             "no configuration: name a YAML file, or an existing run folder with --run-dir",
         ),
-        (["optimize", "absent.yaml"], "absent.yaml: no such file"),
-        (["optimize", "two\nlines\x1b[31m.yaml"], r"two lines\x1b[31m.yaml: no such file"),
+        (
+            ["optimize", "absent/a.yaml"],
+            "absent/a.yaml: no such file; there is no folder absent; check the path",
+        ),
+        (
+            ["optimize", "ab\nsent/two\nlines\x1b[31m.yaml"],
+            r"ab sent/two lines\x1b[31m.yaml: no such file; there is no folder ab sent; check the path",
+        ),
         (
             ["optimize", "configs/quickstart.yaml", "--set", "search.roundz=3"],
             "--set search.roundz=3: search.roundz: unknown key; did you mean search.rounds?",
@@ -139,18 +145,21 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], expected: s
 
 def test_errors_show_no_secrets() -> None:
     done = pmpo("optimize", "s3://user:pass@bucket/hunter2hunter2.yaml", SOME_KEY="hunter2hunter2")
-    assert done.stderr == "error: s3://***@bucket/***.yaml: no such file\n"
+    assert (
+        done.stderr == "error: s3://***@bucket/***.yaml: no such file; name a file on this machine's disk\n"
+    )
     assert done.returncode == 2
 
 
 def test_in_json_an_error_is_one_object() -> None:
     done = pmpo(
-        "optimize", "two\nlines hunter2hunter2.yaml", "--log-format", "json", SOME_KEY="hunter2hunter2"
+        "optimize", "absent/two\nlines hunter2hunter2.yaml", "--log-format", "json", SOME_KEY="hunter2hunter2"
     )
     assert (done.returncode, done.stdout) == (2, "")
     entry = json.loads(done.stderr)
     assert set(entry) == {"time", "level", "logger", "event"}
-    assert (entry["level"], entry["event"]) == ("error", "two\nlines ***.yaml: no such file")
+    assert entry["level"] == "error"
+    assert entry["event"].startswith("absent/two\nlines ***.yaml: no such file; there is no folder absent")
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

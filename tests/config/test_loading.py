@@ -70,7 +70,7 @@ def test_words_mean_what_they_look_like(tmp_path: Path) -> None:
         ("run_dir=null", ("run_dir",), None),
         ("model=a=b", ("model",), "a=b"),
         ("search.max_seconds=1e3", ("search", "max_seconds"), 1000.0),
-        ("tasks.0.path=x.csv", ("tasks", 0, "path"), "x.csv"),
+        ("tasks.0.path=x.csv", ("tasks", 0, "path"), str(Path("x.csv").absolute())),
         ("tasks.1.columns.input=text", ("tasks", 1, "columns", "input"), "text"),
         ("tasks=[bbh/navigate,bbh/snarks]", ("tasks", 1, "name"), "bbh/snarks"),
         ("ray={num_cpus: 2}", ("ray", "num_cpus"), 2),

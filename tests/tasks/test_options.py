@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from string import ascii_uppercase
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,3 +83,89 @@ def test_options_cut_at_their_commas_are_joined_again() -> None:
 def test_pieces_unlike_the_target_stand_for_themselves() -> None:
     text = "Which is alike?\nOptions:\n(A) Monsters\n(B) Inc\n(C) Children of the Night\n(D) Town & Country"
     assert wrong_options(text, "Monsters, Inc", ("A",)) == ("Children of the Night", "Town & Country")
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Choices:",
+        "Answer choices:",
+        "Answer Choices",
+        "OPTIONS",
+        "**Options:**",
+        "### Options",
+        "Options (choose one):",
+        "Possible answers:",
+        "Alternatives :",
+        "Here are the choices\uff1a",
+        "",
+    ],
+)
+@pytest.mark.parametrize("style", ["({}) ", "{}) ", "{}. "])
+@pytest.mark.parametrize("gap", ["\n", "\n\n"])
+def test_a_list_is_seen_under_every_usual_heading_and_without_one(heading: str, style: str, gap: str) -> None:
+    listed = gap.join(
+        style.format(letter) + text for letter, text in zip("ABC", ("one", "two", "three"), strict=True)
+    )
+    for end in ("", "\n\nAnswer:", "\nAnswer with a letter alone."):
+        options = parse_options(f"Which is it?\n{heading}\n{listed}{end}")
+        assert options is not None
+        assert (options.letters, options.texts) == (("A", "B", "C"), ("one", "two", "three"))
+
+
+@pytest.mark.parametrize("marks", ["123", "abc"])
+@pytest.mark.parametrize("heading", ["", "Choices:\n"])
+def test_options_behind_numbers_are_known_by_their_texts(marks: str, heading: str) -> None:
+    listed = "\n".join(f"{mark}. {text}" for mark, text in zip(marks, ("x", "y", "z"), strict=True))
+    options = parse_options(f"Which is it?\n{heading}{listed}")
+    assert options is not None
+    assert (options.letters, options.texts) == ((), ("x", "y", "z"))
+    assert options.hold("y")
+    assert wrong_options(f"Which is it?\n{heading}{listed}", "y", ()) == ("x", "z")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A. Smith wrote this.",
+        "A. one\nC. three",
+        "B. two\nC. three",
+        "A: Hello.\nB: Hi.",
+        "See A. one\nand B. two",
+        "A. one\nB. two\n\nThe first is true.\nThe second is not.\nWhy?",
+        "- one\n- two",
+        "A. one\nB. two\n" + "long " * 60,
+        "1. Mix it.\n2. Bake it.\nThen let it cool.\nHow long does it take?",
+        "1. one\n2. two\nWhich are true? (A) both (B) none",
+        "A.\nB.\nC.",
+        "Her choices: to stay or to go.\nWhich is it?",
+        "A) one\nB. two",
+    ],
+)
+def test_an_ordinary_list_is_no_list_of_options(text: str) -> None:
+    assert parse_options(text) is None
+
+
+def test_a_later_heading_without_a_list_hides_none() -> None:
+    options = parse_options("Options:\n(A) one\n(B) two\nWrite your choices: one letter.")
+    assert options is not None
+    assert options.letters == ("A", "B")
+
+
+def test_an_option_may_have_several_lines() -> None:
+    options = parse_options("Options:\n(A) x = 1\ny = 2\n\n(B) x = 2\n(C) none")
+    assert options is not None
+    assert options.texts == ("x = 1\ny = 2", "x = 2", "none")
+
+
+def test_options_may_stand_on_one_line() -> None:
+    for line in ("(A) one, (B) two (C) three", "A) one; B) two C) three", "A. one B. two, C. three"):
+        options = parse_options(f"Which? Options: {line}\nAnswer:")
+        assert options is not None
+        assert (options.letters, options.texts) == (("A", "B", "C"), ("one", "two", "three"))
+
+
+@given(text=st.text(alphabet="ABC()12.:-ab \nOptions", max_size=60))
+def test_any_text_has_options_or_none(text: str) -> None:
+    options = parse_options(text)
+    assert options is None or (options.texts and len(options.letters) in (0, len(options.texts)))

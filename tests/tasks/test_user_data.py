@@ -77,9 +77,12 @@ def test_negatives_in_a_csv_are_a_json_list_or_one_text(tmp_path: Path) -> None:
 
 
 def test_numbers_and_truth_values_become_text(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [{"input": 1, "target": True}, {"input": 2.5, "target": 7}]
+    rows: list[dict[str, object]] = [{"input": 1, "target": True}, {"input": 2.5, "target": False}]
     task = _load(_lines(tmp_path / "a.jsonl", rows))
-    assert [(example.input, example.target) for example in task.examples] == [("1", "True"), ("2.5", "7")]
+    assert [(example.input, example.target) for example in task.examples] == [
+        ("1", "true"),
+        ("2.5", "false"),
+    ]
 
 
 def test_a_closed_set_of_targets_is_a_label_set(tmp_path: Path) -> None:
