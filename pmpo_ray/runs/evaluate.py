@@ -31,7 +31,7 @@ from pmpo_ray.runs.evaluate_conditions import Evaluation
 from pmpo_ray.runs.evaluation_plan import TaskPlan, plan_file, plan_run
 from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
 from pmpo_ray.runs.placement import Replica, place_roles
-from pmpo_ray.runs.run_folder import fresh_run_dir
+from pmpo_ray.runs.run_folder import run_location
 from pmpo_ray.runs.run_manifest import start_day
 from pmpo_ray.store import Lease, RunStore, hold, task_folder
 from pmpo_ray.store.kept_config import kept_config
@@ -76,11 +76,17 @@ def run_evaluation(
 
     Raises a PmpoError for everything that a user can fix, and KeyboardInterrupt after a clean end on Ctrl-C.
     """
-    from pmpo_ray.actors.cluster import LOCAL, connected, connected_cluster
-
     is_run = not Path(source).is_file() and RunStore.exists(source)
     config = _config(source, overrides, is_run=is_run)
-    location = source if is_run else config.run_dir or fresh_run_dir(config)
+    # An evaluation of a run writes to the run's own folder, whatever its configuration says.
+    with run_location(config.model_copy(update={"run_dir": source}) if is_run else config) as location:
+        return _evaluate_in(location, config, observer, is_run=is_run)
+
+
+def _evaluate_in(location: str, config: RunConfig, observer: Observer, *, is_run: bool) -> EvaluationResult:
+    """The result of an evaluation that the folder `location` keeps."""
+    from pmpo_ray.actors.cluster import LOCAL, connected, connected_cluster
+
     prepared_tasks = prepare_tasks(config, tasks_from_python(config, location, {}))
     with hold(location) as lease:
         store = _store(config, location, lease)

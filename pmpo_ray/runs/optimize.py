@@ -36,7 +36,7 @@ from pmpo_ray.runs.optimize_task import optimize_task
 from pmpo_ray.runs.placement import place
 from pmpo_ray.runs.replica_log import logging_replicas
 from pmpo_ray.runs.run_context import RunContext
-from pmpo_ray.runs.run_folder import fresh_run_dir, keep_python_tasks, open_store
+from pmpo_ray.runs.run_folder import keep_python_tasks, open_store, run_location
 from pmpo_ray.runs.run_manifest import (
     check_encoding,
     engine_text,
@@ -72,7 +72,18 @@ def run_optimization(
     Raises a PmpoError for everything that a user can fix, including that every task failed, and
     KeyboardInterrupt after a clean end on Ctrl-C.
     """
-    location = config.run_dir or fresh_run_dir(config)
+    with run_location(config) as location:
+        return _run_in(location, config, observer, python_data, callbacks)
+
+
+def _run_in(
+    location: str,
+    config: RunConfig,
+    observer: Observer,
+    python_data: Mapping[str, Task],
+    callbacks: Sequence[Callback],
+) -> RunResult:
+    """The result of the run in the folder `location`."""
     python_tasks = tasks_from_python(config, location, python_data)
     prepared_tasks = prepare_tasks(config, python_tasks)
     all_callbacks = (*trackers(config.tracking, location), *callbacks)

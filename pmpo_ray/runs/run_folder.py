@@ -6,22 +6,47 @@ the first round, either may still change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pmpo_ray.config.loading import dump_config
 from pmpo_ray.config.resume import differences
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.store import Lease, RunStore, task_folder
+from pmpo_ray.store.folder import Folder
 from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.types import Task
 
 
-def fresh_run_dir(config: RunConfig) -> str:
-    """The folder of a new run whose configuration names none."""
+@contextmanager
+def run_location(config: RunConfig) -> Iterator[str]:
+    """The folder of a run: the configured one, or a new one below runs/, which no other run has. A new one is
+    removed again if nothing was written to it. Raises RunFolderError if none can be created."""
+    if config.run_dir is not None:
+        yield config.run_dir
+        return
+    location = _new_folder(config, f"{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    try:
+        yield location
+    finally:
+        # Only an empty folder can be removed.
+        with contextlib.suppress(OSError):
+            Path(location).rmdir()
+
+
+def _new_folder(config: RunConfig, time: str) -> str:
+    """Create the folder of a new run that begins at `time`."""
     name = task_folder(config.tasks[0].name) if len(config.tasks) == 1 else f"{len(config.tasks)}-tasks"
-    return f"runs/{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
+    for number in itertools.count(1):
+        location = f"runs/{time}-{name}" + (f"-{number}" if number > 1 else "")
+        if Folder(location).create_new():
+            break
+    return location
 
 
 def open_store(config: RunConfig, location: str, lease: Lease) -> RunStore:

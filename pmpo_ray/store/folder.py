@@ -62,6 +62,32 @@ class Folder:
         """The address of a file, without the parameters of a URI."""
         return f"{self._shown}/{name}"
 
+    def create(self) -> None:
+        """Create the folder on a local disk, if it is absent."""
+        if self._local:
+            self._make(exist_ok=True)
+
+    def create_new(self) -> bool:
+        """Create the folder on a local disk; False if it exists already, whoever made it."""
+        try:
+            self._make(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def _make(self, *, exist_ok: bool) -> None:
+        """Create the folder. Raises FileExistsError if it is there and not `exist_ok`."""
+        path = Path(self._base)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(exist_ok=exist_ok)
+        except OSError as error:
+            if isinstance(error, FileExistsError) and not exist_ok and path.parent.is_dir():
+                raise
+            raise RunFolderError(
+                f"cannot create the run folder {self.path()}: {_obstacle(path, error)}"
+            ) from error
+
     def exists(self, name: str) -> bool:
         try:
             return bool(self._filesystem.get_file_info(self._full(name)).type == fs.FileType.File)
@@ -208,6 +234,19 @@ def _write_local(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _obstacle(path: Path, error: OSError) -> str:
+    """The reason why a folder cannot be created, and what to do."""
+    here = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if not here.is_dir():
+        kind = "a file" if here.exists() else "a broken link"
+        return f"{str(here)!r} is {kind}; choose another --run-dir"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission to write in {str(here)!r}; change that, or choose another --run-dir"
+    if error.errno == errno.ENOENT:
+        return f"the system keeps no files of others in {str(here)!r}; choose another --run-dir"
+    return f"{file_error_line(error)}; {_advice(error, local=True)}"
 
 
 def alive(process: int) -> bool:

@@ -27,11 +27,12 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def acquire_lock(folder: Folder) -> BaseFileLock | None:
-    """Lock the folder; None if it is in object storage or on a file system without locks. Raises
-    RunFolderError if another driver has the lock."""
+    """Lock the folder, created if it is absent; None if it is in object storage or on a file system without
+    locks. Raises RunFolderError if another driver has the lock, or if the folder cannot be created."""
     path = folder.local_path(LOCK_FILE)
     if path is None:
         return None
+    folder.create()
     lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()

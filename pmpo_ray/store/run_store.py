@@ -94,8 +94,10 @@ class RunStore:
         """Open an existing run folder, and remove temporary files that killed processes left behind."""
         folder = Folder(location)
         if not folder.exists(_CONFIG):
+            path = folder.local_path("")
+            reason = "it is a file" if path is not None and path.is_file() else f"it has no {_CONFIG}"
             raise RunFolderError(
-                f"{folder.path()} is not a run folder, it has no {_CONFIG}; check the path, or start a run"
+                f"{folder.path()} is not a run folder, {reason}; check the path, or start a run"
             )
         folder.clean()
         return cls(folder, lease)

@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks.packaged_models import PACKAGED, available_model
 from pmpo_ray.config.engines import DEFAULT_MODEL
+from pmpo_ray.engines.weights.cache import CONVERSION
+from pmpo_ray.engines.weights.checksums import write_checksums
 
 
 def test_other_names_stay_as_they_are() -> None:
@@ -20,8 +22,10 @@ def test_other_names_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_without_the_hub_a_packaged_model_is_a_folder_of_the_cache(name: str, tmp_path: Path) -> None:
-    folder = tmp_path / "models" / f"{name.replace('/', '--')}-{PACKAGED[name].sha256[:16]}"
+    checksum = PACKAGED[name].sha256[:16]
+    folder = tmp_path / "models" / f"{name.replace('/', '--')}-{checksum}-v{CONVERSION}"
     folder.mkdir(parents=True)
+    write_checksums(folder)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.packaged_models", name],
         cwd=Path(__file__).parents[2],

@@ -207,7 +207,7 @@ def test_a_driver_whose_folder_was_removed_and_made_anew_writes_no_more(location
 
 def test_a_place_that_cannot_be_held_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    assert "cannot lock" in refusal(str(tmp_path / "file" / "run"))
+    assert "file' is a file" in refusal(str(tmp_path / "file" / "run"))
 
 
 def test_a_file_system_without_locks_is_held_as_object_storage_is(

@@ -2,6 +2,7 @@
 
 Each file imports only files above it:
 
+- checksums: checksums of files
 - cache: the cache of converted models
 - quiet: output and errors of transformers and tokenizers
 - gguf: convert GGUF files to model folders

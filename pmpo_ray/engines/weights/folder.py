@@ -11,20 +11,27 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from pmpo_ray.engines.weights.checksums import checksum_of_all
 from pmpo_ray.errors import ModelError
 from pmpo_ray.text import error_line
 
+WHOLE_BYTES = 8 << 30
+"""The size of weights up to which all of them count for a folder's revision: about ten seconds on two cores,
+once in a process."""
 _HEADER_LIMIT = 100 << 20
-_SAMPLES = 16
+_SAMPLES = 64
 _SAMPLE_BYTES = 64 << 10
 _INDEX = "model.safetensors.index.json"
+_SMALL_FILES = (".json", ".jinja", ".model", ".py", ".tiktoken", ".txt")
+"""Endings of the files that say how weights and texts are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A model in a local folder. `revision` identifies its weights: the hub's commit; "sha256:" and 16 digits
-    of a GGUF's checksum; or, for a folder, "sampled-sha256:" and 16 digits of a checksum of its config and of
-    blocks spread over its weights."""
+    """A model in a local folder. `revision` identifies what is in it: the hub's commit; "sha256:" with 16
+    digits of a GGUF's checksum and 8 of a checksum of the converted files; for another folder, "sha256:" and
+    16 digits of a checksum of its files, or, for more than WHOLE_BYTES of weights, "sampled-sha256:" and 16
+    digits of a checksum of its small files and of blocks spread over its weights."""
 
     name: str
     path: Path
@@ -73,22 +80,32 @@ def safetensors_files(folder: Path) -> list[Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """A checksum of config.json and of the name, size and spread-out blocks of every weights file."""
-    digest = hashlib.sha256()
+    """The revision of the model in a folder: a checksum of its weights, its config, its tokenizer and its
+    chat template. Of large weights only the names, sizes and spread-out blocks count."""
     try:
-        digest.update((folder / "config.json").read_bytes())
-        for file in safetensors_files(folder) or sorted(folder.glob("*.bin")):
-            size = file.stat().st_size
-            digest.update(f"{file.name}\0{size}\0".encode())
-            with file.open("rb") as stream:
-                for sample in range(_SAMPLES):
-                    stream.seek(max(0, size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
-                    digest.update(stream.read(_SAMPLE_BYTES))
+        weights = safetensors_files(folder) or sorted(folder.glob("*.bin"))
+        files = (file for file in sorted(folder.iterdir()) if file.suffix in _SMALL_FILES and file.is_file())
+        small = checksum_of_all(files)
+        if sum(file.stat().st_size for file in weights) <= WHOLE_BYTES:
+            kind, digest = "sha256", hashlib.sha256(f"{small}\0{checksum_of_all(weights)}".encode())
+        else:
+            kind, digest = "sampled-sha256", hashlib.sha256(small.encode())
+            for file in weights:
+                _add_samples(digest, file)
     except OSError as error:
         raise ModelError(
             f"{folder}: cannot be read ({error_line(error)}); check that the folder is complete"
         ) from error
-    return f"sampled-sha256:{digest.hexdigest()[:16]}"
+    return f"{kind}:{digest.hexdigest()[:16]}"
+
+
+def _add_samples(digest: hashlib._Hash, file: Path) -> None:
+    size = file.stat().st_size
+    digest.update(f"{file.name}\0{size}\0".encode())
+    with file.open("rb") as stream:
+        for sample in range(_SAMPLES):
+            stream.seek(max(0, size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
+            digest.update(stream.read(_SAMPLE_BYTES))
 
 
 def is_complete(folder: Path, *, weights: bool) -> bool:

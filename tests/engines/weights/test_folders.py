@@ -14,6 +14,7 @@ from pmpo_ray.engines.weights.folder import ResolvedModel, estimate_bytes
 from pmpo_ray.engines.weights.loading import load_model, load_tokenizer
 from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ModelError
+from tests.engines.weights.damaging import overwrite
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +38,22 @@ def test_folder_is_used_as_it_is_and_told_apart_by_its_weights(tiny: ResolvedMod
     weights["model.norm.weight"] += 1
     save_file(weights, copy.path / "model.safetensors", metadata={"format": "pt"})
     assert resolve_model(str(copy.path)).revision != before.revision
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "template"])
+def test_every_file_that_affects_a_score_counts_for_the_revision(
+    tiny: ResolvedModel, tmp_path: Path, name: str
+) -> None:
+    copy = copy_of(tiny, tmp_path / "copy")
+    before = resolve_model(str(copy.path)).revision
+    if name == "template":
+        (copy.path / "chat_template.jinja").write_text("{{ messages }}")
+    else:
+        overwrite(copy.path / name)
+    after = resolve_model(str(copy.path)).revision
+    assert before.startswith("sha256:")
+    assert after.startswith("sha256:")
+    assert after != before
 
 
 def test_missing_weights_are_refused(tiny: ResolvedModel, tmp_path: Path) -> None:

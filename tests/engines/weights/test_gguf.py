@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from pmpo_ray.engines.weights.cache import CONVERSION
 from pmpo_ray.engines.weights.folder import ResolvedModel, estimate_bytes
 from pmpo_ray.engines.weights.loading import load_model, load_tokenizer
 from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ModelError
+from tests.engines.weights.damaging import overwrite
 from tests.engines.weights.gguf_files import write_gguf
+from tests.engines.weights.processes import outcome, start
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +57,63 @@ def test_leftover_of_a_killed_conversion_is_removed(cache: Path, tmp_path: Path)
     folder.rename(leftover)
     assert resolve_model(str(file), progress=False).path == folder
     assert not leftover.exists()
+
+
+def damaged(folder: Path, way: str) -> None:
+    """Damage a file of the folder, as a full disk, a bad one or an editor may."""
+    weights = folder / "model.safetensors"
+    if way == "overwritten":
+        overwrite(weights)
+    elif way == "cut":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    elif way == "tokenizer":
+        overwrite(folder / "tokenizer.json")
+    elif way == "template":
+        (folder / "chat_template.jinja").write_text("{{ messages }}")
+    elif way == "config":
+        (folder / "config.json").unlink()
+    else:
+        (folder / "checksums.json").write_text(way)
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["overwritten", "cut", "tokenizer", "template", "config", "", "[]", "{}", '{"a": ' * 2000, "\0"],
+    ids=[*"abcdefghij"],
+)
+def test_a_damaged_model_is_set_aside_and_made_again(
+    cache: Path, tmp_path: Path, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf")
+    first = resolve_model(str(file), progress=False)
+    intact = {path.name: path.read_bytes() for path in first.path.iterdir()}
+    damaged(first.path, way)
+    again = resolve_model(str(file), progress=False)
+    assert again == first
+    assert {path.name: path.read_bytes() for path in again.path.iterdir()} == intact
+    assert caplog.text.count("it is set aside") == 1
+    folders = {path.name for path in (cache / "models").iterdir() if path.is_dir()}
+    assert folders == {first.path.name, f".{first.path.name}.damaged"}
+
+
+def test_a_conversion_of_another_version_is_not_used(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf")
+    old = resolve_model(str(file), progress=False).path
+    monkeypatch.setattr("pmpo_ray.engines.weights.cache.CONVERSION", CONVERSION + 1)
+    new = resolve_model(str(file), progress=False).path
+    assert new != old
+    assert new.name.endswith(f"-v{CONVERSION + 1}")
+
+
+def test_processes_that_find_a_damaged_model_make_it_once(cache: Path, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf")
+    found = resolve_model(str(file), progress=False)
+    overwrite(found.path / "model.safetensors")
+    both = [outcome(process) for process in [start(str(file), PMPO_CACHE_DIR=str(cache)) for _ in range(2)]]
+    assert [lines for _, lines, _ in both] == [[str(found.path), found.revision]] * 2
+    assert sum(err.count("it is set aside") for _, _, err in both) == 1
 
 
 def test_bos_is_added_where_the_file_says_so(cache: Path, tmp_path: Path) -> None:

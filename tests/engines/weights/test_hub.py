@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import torch
 from pmpo_ray.engines.weights.folder import ResolvedModel
 from pmpo_ray.engines.weights.loading import load_model, load_tokenizer
 from pmpo_ray.engines.weights.packaged import SMOLLM2
+from tests.engines.weights.damaging import overwrite
 from tests.engines.weights.processes import offline, outcome, refusal, start
 
 pytestmark = pytest.mark.slow
@@ -33,6 +35,11 @@ class Hub:
     error: tuple[int, str] | None
     asked: list[str]
     silent: threading.Event | None = None
+
+
+def etag(body: bytes) -> str:
+    """The name of a file's content, as the hub gives it to large files."""
+    return hashlib.sha256(body).hexdigest()
 
 
 def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
@@ -60,10 +67,10 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.reply(hub.error[0], b"{}", X_Error_Code=hub.error[1])
             elif "/resolve/" in path:
                 body = hub.files[path.rsplit("/", 1)[1]]
-                self.reply(200, body, ETag=f'"{hash(body):x}"', X_Repo_Commit=COMMIT)
+                self.reply(200, body, ETag=f'"{etag(body)}"', X_Repo_Commit=COMMIT)
             elif "/tree/" in path:
                 rows = [
-                    {"type": "file", "path": name, "size": len(body), "oid": f"{hash(body):x}"}
+                    {"type": "file", "path": name, "size": len(body), "oid": etag(body)}
                     for name, body in hub.files.items()
                 ]
                 self.reply(200, json.dumps(rows).encode(), Content_Type="application/json")
@@ -113,6 +120,20 @@ def test_hub_model_is_downloaded_once_without_code_or_duplicates(
     assert outcome(start("org/tiny", **online(hub, tmp_path)))[1] == lines
     assert outcome(start("org/tiny", **{**online(hub, tmp_path), "HF_HUB_OFFLINE": "1"}))[1] == lines
     assert len(hub.asked) == before
+
+
+def test_damaged_weights_of_a_hub_model_are_refused(hub: Hub, tiny: ResolvedModel, tmp_path: Path) -> None:
+    hub.files = {file.name: file.read_bytes() for file in tiny.path.iterdir()}
+    code, lines, err = outcome(start("org/tiny", **online(hub, tmp_path)))
+    assert code == 0, (lines, err)
+    weights = Path(lines[0]) / "model.safetensors"
+    blob = weights.resolve()
+    overwrite(blob)
+    line = refusal("org/tiny", **online(hub, tmp_path))
+    assert "model.safetensors in the local hub cache is damaged" in line
+    weights.unlink()
+    blob.unlink()
+    assert outcome(start("org/tiny", **online(hub, tmp_path)))[1] == lines
 
 
 def test_hub_model_without_its_weights_is_whole_for_whoever_needs_none(

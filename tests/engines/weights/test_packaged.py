@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+from pmpo_ray.engines.weights.cache import CONVERSION
 from pmpo_ray.engines.weights.folder import ResolvedModel, estimate_bytes
 from pmpo_ray.engines.weights.loading import load_model, load_tokenizer
 from pmpo_ray.engines.weights.packaged import SMOLLM2
@@ -59,8 +61,8 @@ def test_processes_that_start_together_convert_once(fetched: Fetched) -> None:
 
 def test_folder_and_revision_carry_the_checksum(fetched: Fetched) -> None:
     checksum = SMOLLM2.sha256[:16]
-    assert fetched.model.revision == f"sha256:{checksum}"
-    assert fetched.model.path.name == f"HuggingFaceTB--SmolLM2-135M-Instruct-{checksum}"
+    assert re.fullmatch(rf"sha256:{checksum}-[0-9a-f]{{8}}", fetched.model.revision)
+    assert fetched.model.path.name == f"HuggingFaceTB--SmolLM2-135M-Instruct-{checksum}-v{CONVERSION}"
 
 
 def test_second_resolution_is_served_from_the_cache(fetched: Fetched, tmp_path: Path) -> None:
