@@ -6,6 +6,7 @@ would steer it are escaped.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 from pmpo_ray.cli.options import Run
+from pmpo_ray.cli.standard_error import standard_error
 from pmpo_ray.errors import RunFolderError
 
 
@@ -44,7 +46,8 @@ def export(
     from pmpo_ray.exporting import export as exported
     from pmpo_ray.history.run_history import load_history
 
-    files = exported(load_history(run), task, form)
+    with standard_error("text", os.environ):
+        files = exported(load_history(run), task, form)
     if output is not None:
         _write(files, output)
     elif len(files) == 1:

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from pmpo_ray.cli.options import Json, Run, Set
+from pmpo_ray.cli.standard_error import standard_error
 
 
 def show(
@@ -30,7 +31,7 @@ def show(
 
     For one task, it shows how the best instruction was found. The run need not be finished.
     """
-    with _garbage_kept():
+    with _garbage_kept(), standard_error("text", os.environ):
         _show(run, task, as_json=as_json)
 
 
@@ -76,7 +77,9 @@ def report(
     """Write a report about a run as one HTML file. The run need not be finished."""
     from pmpo_ray.report import write_report
 
-    print(write_report(run, output))
+    with standard_error("text", os.environ):
+        address = write_report(run, output)
+    print(address)
 
 
 def compare(
@@ -98,7 +101,8 @@ def compare(
     from pmpo_ray.redaction import Redaction
 
     redact = Redaction(os.environ)
-    found = compare_runs(load_history(first), load_history(second), task=task, redact=redact)
+    with standard_error("text", os.environ):
+        found = compare_runs(load_history(first), load_history(second), task=task, redact=redact)
     if as_json:
         print(json.dumps(comparison_json(found), allow_nan=False))
         return

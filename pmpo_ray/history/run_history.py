@@ -1,7 +1,8 @@
 """A run folder as values: everything that displays, reports, exports and comparisons read.
 
 Invariants: reading changes nothing, and works while the run goes on; the best instruction here is the one in
-best.json; a task without a finished round is named in `waiting` and nowhere else.
+best.json, or, if that is damaged, the one that the rounds say; a task without a finished round is named in
+`waiting` and nowhere else.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class TaskHistory:
 
     @property
     def best(self) -> ScoredCandidate:
-        """The best instruction, as in best.json."""
+        """The best instruction of the search."""
         return self.candidates[self.best_id]
 
     @property
@@ -138,26 +139,28 @@ def read_history(store: RunStore, only: str | None = None) -> RunHistory:
     config = config_in(store)
     # Before the results are read, so that a run that ends meanwhile does not count as one that stopped early.
     at_work = store.is_held()
-    best = {name: store.read_best_id(name) for name in config.named_searches()}
-    begun = {name: identifier for name, identifier in best.items() if identifier is not None}
-    waiting = tuple(name for name in best if name not in begun)
+    names = config.named_searches()
+    counts = {name: store.count_rounds(name) for name in names}
+    found = {
+        name: task
+        for name in names
+        if counts[name] and only in (None, name) and (task := _task(store, name, counts[name])) is not None
+    }
+    begun = [name for name in names if name in found or (counts[name] and only not in (None, name))]
+    waiting = tuple(name for name in names if name not in begun)
     if not begun:
         raise RunFolderError(f"{store.location}: no task has a finished round yet; continue the run first")
     if only is not None and only not in begun:
-        raise _no_task(store.location, only, list(begun), waiting)
-    tasks = {name: _task(store, name, begun[name]) for name in begun if only in (None, name)}
+        raise _no_task(store.location, only, begun, waiting)
     # Verdicts are corrected for the number of tasks: of the other tasks they need these two instructions.
     selected = None if only is None else lambda task, name: task == only or name in (START, BEST)
-    results = (
-        tasks[name].result if name in tasks else _result(store, name, store.count_rounds(name))
-        for name in begun
-    )
+    results = (found[name].result if name in found else _result(store, name, counts[name]) for name in begun)
     return RunHistory(
         location=store.location,
         config=config,
         manifest=store.read_manifest(),
         at_work=at_work,
-        tasks=tuple(tasks.values()),
+        tasks=tuple(found.values()),
         waiting=waiting,
         results=tuple(result for result in results if result is not None),
         evaluation=store.read_evaluation(selected) or (),
@@ -165,17 +168,53 @@ def read_history(store: RunStore, only: str | None = None) -> RunHistory:
     )
 
 
-def _task(store: RunStore, name: str, best: str) -> TaskHistory:
-    first = store.read_round(name, 0)
-    kept = {first.candidates[0].candidate.id, best}
-    rounds = store.count_rounds(name)
+def _task(store: RunStore, name: str, count: int) -> TaskHistory | None:
+    """The history of a task with so many rounds, the last of which may be damaged; None if none is left."""
+    best = store.read_best_id(name)
+    records = store.read_rounds(name, () if best is None else (best,))
+    if not records:
+        return None
+    _check_lineages(f"{store.location}: task {name}", records)
+    result = _result(store, name, len(records)) if len(records) == count else None
+    known = {scored.candidate.id for record in records for scored in record.candidates}
+    if best is None or best not in known:
+        # There is no best.json, or its instruction was made in a round that is damaged.
+        best = _best_id(records, result)
+        records = store.read_rounds(name, (best,))
+    kept = {records[0].candidates[0].candidate.id, best}
     return TaskHistory(
         task=name,
-        records=(first.slim(kept), *(store.read_round(name, number, kept) for number in range(1, rounds))),
+        records=(records[0].slim(kept), *records[1:]),
         best_id=best,
-        result=_result(store, name, rounds),
+        result=result,
         examples=store.read_training(name) or (),
     )
+
+
+def _best_id(records: Sequence[RoundRecord], result: TaskResult | None) -> str:
+    """The id of the best instruction: the one that the result names, which led a round, or else the one that
+    leads the last round."""
+    leaders = [record.scored_survivors[0].candidate for record in reversed(records)]
+    chosen = (leader.id for leader in leaders if result is not None and leader.text == result.best)
+    return next(chosen, leaders[0].id)
+
+
+def _check_lineages(place: str, records: Sequence[RoundRecord]) -> None:
+    """Raises RunFolderError if a candidate's ancestors do not end in a seed of the search."""
+    parents = {one.candidate.id: one.candidate.parent for record in records for one in record.candidates}
+    rooted: set[str | None] = {None}
+    for name in parents:
+        chain: dict[str | None, None] = {}
+        step: str | None = name
+        while step not in rooted:
+            if step in chain or step not in parents:
+                raise RunFolderError(
+                    f"{place}: the ancestors of candidate {name} are not in its rounds; restore these from "
+                    "a copy"
+                )
+            chain[step] = None
+            step = parents[step]
+        rooted.update(chain)
 
 
 def _result(store: RunStore, name: str, rounds: int) -> TaskResult | None:

@@ -68,6 +68,9 @@ def plan_run(config: RunConfig, prepared: PreparedTask, store: RunStore) -> Task
             "its test part may contain training examples; restore them"
         )
     result = store.read_task_result(task.name)
+    if result is not None and result.rounds != len(records) - 1:
+        # The search has gone on since, or its last round is damaged.
+        result = None
     from_run = run_instructions(
         records,
         start=records[0].candidates[0].candidate.text,

@@ -38,7 +38,7 @@ async def finish_task(run: RunContext, fitted: Fitted, outcome: SearchOutcome) -
     prepared = fitted.prepared
     name, store = prepared.task.name, run.store
     best, tokens = await _pick(prepared, outcome, run.scorer)
-    if best != outcome.best:
+    if best.candidate.id != await asyncio.to_thread(store.read_best_id, name):
         await asyncio.to_thread(store.write_best, name, outcome.records, best.candidate.id)
     result = _result(name, outcome, best, tokens)
     stored = await asyncio.to_thread(store.read_task_result, name)

@@ -13,10 +13,13 @@ from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.runs.finish_task import evaluated_by, finish_task
 from pmpo_ray.runs.fitting import fit_task
 from pmpo_ray.runs.run_context import RunContext
+from pmpo_ray.runs.run_folder import changed_data
 from pmpo_ray.search.loop import search_task
 from pmpo_ray.search.meta_prompts import choose_style
 from pmpo_ray.search.setup import SearchSetup
-from pmpo_ray.types import RoundRecord, TaskResult
+from pmpo_ray.store import RunStore
+from pmpo_ray.store.train_examples import stored_form
+from pmpo_ray.types import Example, RoundRecord, TaskResult
 
 
 async def optimize_task(
@@ -27,14 +30,12 @@ async def optimize_task(
     Raises EngineError or DataError if the task cannot be scored or evaluated.
     """
     name, store, config = prepared.task.name, run.store, run.config
-    begun = bool(await asyncio.to_thread(store.count_rounds, name))
     fitted = await fit_task(
         prepared,
         config.evaluation,
         evaluated_by(run, prepared),
         run.ruler,
-        # A folder of an earlier version does not keep the part; it was the whole one.
-        trained=await asyncio.to_thread(store.read_training, name) or prepared.split.train if begun else None,
+        trained=await asyncio.to_thread(_trained, store, name, prepared.split.train),
     )
     prepared = fitted.prepared
 
@@ -58,8 +59,35 @@ async def optimize_task(
         clock=time.monotonic,
         proposers=prepared.proposers,
     )
-    if not begun:
-        await asyncio.to_thread(store.write_training, name, prepared.split.train)
+    await asyncio.to_thread(_keep_training, store, name, prepared.split.train)
     # Passed on without a reference to the list here: the search drops the scores that it does not need.
-    outcome = await search_task(setup, await asyncio.to_thread(store.read_rounds, name))
+    outcome = await search_task(setup, await asyncio.to_thread(store.continue_rounds, name))
     return await finish_task(run, fitted, outcome)
+
+
+def _trained(store: RunStore, name: str, train: Sequence[Example]) -> Sequence[Example] | None:
+    """The training part of the stored rounds of a task whose data give the part `train`; None if there are no
+    rounds, or if it is lost and was not the whole part. Raises RunFolderError if it is from other data."""
+    last = store.last_round(name)
+    kept = store.read_training(name) if last is not None else None
+    if last is None or kept is None:
+        # A folder of an earlier version does not keep the part.
+        return train if last is not None and _losses(last) == len(train) else None
+    remaining = iter(stored_form(train))
+    if not all(example in remaining for example in kept):
+        raise changed_data(name, store.location)
+    return kept
+
+
+def _keep_training(store: RunStore, name: str, train: Sequence[Example]) -> None:
+    """Store the training part of a search that begins, or whose file is lost. Raises RunFolderError if the
+    stored rounds have losses of other examples."""
+    last = store.last_round(name)
+    if last is not None and _losses(last) != len(train):
+        raise changed_data(name, store.location)
+    if last is None or store.read_training(name) is None:
+        store.write_training(name, train)
+
+
+def _losses(record: RoundRecord) -> int:
+    return len(record.scored_survivors[0].losses)

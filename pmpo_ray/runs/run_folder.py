@@ -18,6 +18,7 @@ from pmpo_ray.config.resume import differences
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.store import Lease, RunStore, task_folder
+from pmpo_ray.store.damage import DamagedFileError
 from pmpo_ray.store.folder import Folder
 from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.types import Task
@@ -53,6 +54,11 @@ def open_store(config: RunConfig, location: str, lease: Lease) -> RunStore:
     """The run folder at `location`, created if it does not exist. Raises RunFolderError if its rounds were
     made with another configuration."""
     if not RunStore.exists(location):
+        if any(map(RunStore(Folder(location)).count_rounds, config.named_searches())):
+            raise RunFolderError(
+                f"{location} holds rounds but no config.yaml, so it is not known how they were made; restore "
+                "it from a copy, or give another --run-dir"
+            )
         return RunStore.create(location, dump_config(config), lease)
     store = RunStore.open(location, lease)
     kept = kept_config(location)
@@ -73,7 +79,10 @@ def keep_python_tasks(config: RunConfig, store: RunStore, python_tasks: Mapping[
     """Store the tasks whose data were passed in Python. Raises RunFolderError if rounds were made with other
     data."""
     for name, task in python_tasks.items():
-        kept = store.read_task(name)
+        kept = None
+        # A damaged one is made again; other data are found by the manifest and the training examples.
+        with contextlib.suppress(DamagedFileError):
+            kept = store.read_task(name)
         if kept not in (None, task) and any(map(store.count_rounds, config.named_searches(name))):
             raise changed_data(name, store.location)
         if kept != task:

@@ -14,12 +14,14 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from importlib import metadata
 from typing import Any
 
 import pyarrow as pa
 
 from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
+from pmpo_ray.store.typed import typed
 from pmpo_ray.types import (
     ByLabel,
     EngineInfo,
@@ -105,30 +107,23 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(content: bytes) -> Manifest:
-    """Raises ValueError, KeyError or TypeError if the document is damaged or of another version."""
-    document = json.loads(content)
-    scorer, rewriter, cluster = (document[key] for key in ("scorer", "rewriter", "cluster"))
-    document["scorer"] = None if scorer is None else EngineInfo(**scorer)
-    document["rewriter"] = None if rewriter is None else EngineInfo(**rewriter)
-    document["cluster"] = None if cluster is None else ClusterInfo(**cluster)
-    document["pools"] = {role: PoolUse(**use) for role, use in document.get("pools", {}).items()}
-    return Manifest(**document)
+    """Raises ValueError or RecursionError if the document is damaged or of another version."""
+    manifest = typed(Manifest, json.loads(content))
+    datetime.fromisoformat(manifest.started)
+    return manifest
 
 
 def encode_result(result: TaskResult) -> bytes:
     return _dump(asdict(result))
 
 
-def decode_result(content: bytes) -> TaskResult:
-    """Raises ValueError, KeyError or TypeError if the document is damaged or of another version."""
-    document = json.loads(content)
-    for key in ("loss_before", "loss_after"):
-        document[key] = float(document[key])
-    for key in _INTERVALS:
-        document[key] = None if document[key] is None else Interval(**document[key])
-    for key in _BY_LABEL:
-        document[key] = _by_label(document.get(key))
-    return TaskResult(**document)
+def decode_result(content: bytes, task: str) -> TaskResult:
+    """The result of a task. Raises ValueError or RecursionError if the document is damaged, or of another
+    version or task."""
+    result = typed(TaskResult, json.loads(content))
+    if result.task != task:
+        raise ValueError(f"it is the result of task {result.task!r}")
+    return result
 
 
 def _by_label(document: Mapping[str, Any] | None) -> ByLabel | None:
@@ -172,7 +167,8 @@ def encode_best(records: Sequence[RoundRecord], best_id: str | None = None) -> b
 
 
 def decode_best_id(content: bytes) -> str:
-    """The id of the best instruction. Raises ValueError, KeyError or TypeError if the document is damaged."""
+    """The id of the best instruction. Raises ValueError, LookupError, TypeError or RecursionError if the
+    document is damaged."""
     lineage = json.loads(content)["lineage"]
     return str(lineage[-1]["id"])
 

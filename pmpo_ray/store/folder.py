@@ -137,6 +137,13 @@ class Folder:
         except OSError as error:
             raise self.failure("remove", name, error) from error
 
+    def rename(self, name: str, new_name: str) -> None:
+        """Rename a file; another one of the new name is replaced."""
+        try:
+            self._filesystem.move(self._full(name), self._full(new_name))
+        except OSError as error:
+            raise self.failure("rename", name, error) from error
+
     def clean(self) -> None:
         """Remove the temporary files that killed processes of this machine left in this folder and the
         folders below. Those of live processes stay, so a report may open the folder of an active run."""

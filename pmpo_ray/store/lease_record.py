@@ -108,7 +108,7 @@ def decode_driver(content: bytes) -> Driver | None:
             _printable(document["since"]),
             None if machine is None else str(machine),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
 
 

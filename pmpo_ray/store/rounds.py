@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import pyarrow as pa
 
 from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
+from pmpo_ray.store.typed import typed
 from pmpo_ray.types import (
     AnswerScore,
     Candidate,
@@ -71,6 +73,18 @@ _OPERATOR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _Row = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """The values of a whole round."""
+
+    format: int
+    task: str
+    round: int
+    tokens_scored: int
+    tokens_generated: int
+    seconds: float
+
+
 def encode_round(record: RoundRecord) -> bytes:
     """The round's candidates as a Parquet file, without its segments. Raises ValueError if a survivor is not
     among the candidates."""
@@ -114,12 +128,11 @@ def decode_round(
     """The record of a file that `encode_round` wrote, with its `segments`. Scores and losses per example are
     read only for the candidates whose ids are in `whole` (None: for all).
 
-    Raises ValueError, KeyError, TypeError, OSError or pa.ArrowException if the file is damaged or of another
-    origin.
+    Raises one of the `pmpo_ray.store.damage.DECODING_ERRORS` if the file is damaged or of another origin.
     """
     table = from_parquet(content, ROUND_SCHEMA, _PLAIN)
-    header = json.loads((table.schema.metadata or {})[METADATA_KEY])
-    if header.pop("format") != FORMAT:
+    header = typed(_Header, json.loads((table.schema.metadata or {})[METADATA_KEY]))
+    if header.format != FORMAT:
         raise ValueError("it has another format version")
     rows = table.to_pylist()
     if not {row["status"] for row in rows} <= _STATUSES:
@@ -129,13 +142,18 @@ def decode_round(
     scored_rows = [row for row in rows if row["status"] in ("survivor", "dropped")]
     _add_lists(rows, content, whole)
     ranked = sorted((row for row in scored_rows if row["rank"] is not None), key=lambda row: int(row["rank"]))
+    if not ranked:
+        raise ValueError("it has no survivor")
     return RoundRecord(
-        task=unescape(header.pop("task")),
+        task=unescape(header.task),
+        round=header.round,
         candidates=tuple(_scored(row) for row in scored_rows),
         survivors=tuple(unescape(row["id"]) for row in ranked),
         refusals=tuple(_refusal(row) for row in rows if row["status"] in ("refused", "failed")),
         segments=segments,
-        **header,
+        tokens_scored=header.tokens_scored,
+        tokens_generated=header.tokens_generated,
+        seconds=header.seconds,
     )
 
 

@@ -24,20 +24,39 @@ only ever added: parts are joined in a new file before the old ones are removed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-
-import pyarrow as pa
+from functools import partial
 
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.store import documents, evaluations, replicas, rounds, scores, task_data, train_examples
+from pmpo_ray.store.damage import DECODING_ERRORS, DamagedFileError, DamagedFiles, decoding
 from pmpo_ray.store.documents import Manifest
-from pmpo_ray.store.folder import Folder, file_error_line
+from pmpo_ray.store.folder import Folder
 from pmpo_ray.store.lease import is_held
 from pmpo_ray.store.lease_record import LEASE_FILE, Lease
+from pmpo_ray.store.names import (
+    best_name,
+    data_name,
+    outcomes_name,
+    replicas_name,
+    result_name,
+    round_name,
+    scores_name,
+    segments_name,
+    training_name,
+)
 from pmpo_ray.store.task_folder import task_folder
-from pmpo_ray.types import ConditionResult, Example, Outcome, ReplicaCount, RoundRecord, Task, TaskResult
+from pmpo_ray.types import (
+    ConditionResult,
+    Example,
+    Outcome,
+    ReplicaCount,
+    RoundRecord,
+    SegmentImportance,
+    Task,
+    TaskResult,
+)
 
 _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
@@ -47,7 +66,7 @@ _RESERVED = (_CONFIG, _MANIFEST, _SUMMARY, _EVALUATION, LEASE_FILE)
 _ROUND = re.compile(r"round-([0-9]{4,})\.parquet")
 _PART = re.compile(r"([0-9]{8,})\.parquet")
 _TOP_LEVEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_ADVICE = "restore it from a copy or start a new run"
+_ADVICE = "restore it from a copy"
 _PARALLEL_PARTS = 16
 """A long run leaves thousands of small parts, and object storage has a high latency for each."""
 
@@ -65,6 +84,7 @@ class RunStore:
     def __init__(self, folder: Folder, lease: Lease | None = None) -> None:
         self._folder = folder
         self._lease = lease
+        self._damaged = DamagedFiles(folder)
 
     @property
     def location(self) -> str:
@@ -112,8 +132,12 @@ class RunStore:
         return is_held(self._folder)
 
     def config_yaml(self) -> str:
-        with self._decoding(_CONFIG):
-            return self._read(_CONFIG).decode()
+        content = self._read(_CONFIG)
+        with decoding(self._folder, _CONFIG, _ADVICE):
+            if not content.endswith(b"\n"):
+                # Part of a configuration is another configuration, and nothing would tell.
+                raise ValueError("its end is missing")
+            return content.decode()
 
     def replace_config(self, config_yaml: str) -> None:
         """Replace the configuration. Only valid before the first round is written."""
@@ -121,7 +145,7 @@ class RunStore:
 
     def write_round(self, record: RoundRecord) -> None:
         """Append a round to its task. Raises RunFolderError if the task has a round of this number."""
-        name = _round_name(record.task, record.round)
+        name = round_name(record.task, record.round)
         # First, so that a driver that lost the folder learns of that, not of the other driver's round.
         self._check_lease()
         if self._folder.exists(name):
@@ -131,15 +155,46 @@ class RunStore:
             )
         content = rounds.encode_round(record)
         # Written even without segments: a killed run may have left a file of this number.
-        self._write(_segments_name(record.task, record.round), rounds.encode_segments(record.segments))
+        self._write(segments_name(record.task, record.round), rounds.encode_segments(record.segments))
         self._write(name, content)
 
-    def read_rounds(self, task: str) -> tuple[RoundRecord, ...]:
-        """All rounds of a task from round 0 on; empty for a task that has not started.
+    def read_rounds(self, task: str, whole: Collection[str] | None = None) -> tuple[RoundRecord, ...]:
+        """All rounds of a task from round 0 on, each as `read_round` gives it, round 0 always whole; empty
+        for a task that has not started. A damaged last round is left out with a warning.
 
-        Raises RunFolderError, which names the file, if a round is missing, damaged, or of another task.
+        Raises RunFolderError, which names the file, if an earlier round is missing, damaged, or of another
+        task.
         """
-        return tuple(self.read_round(task, number) for number in range(self.count_rounds(task)))
+        count, records = self.count_rounds(task), []
+        for number in range(count):
+            try:
+                records.append(self.read_round(task, number, whole if number else None))
+            except DamagedFileError as error:
+                if number < count - 1:
+                    raise
+                text = f"{error}; until then round {number} of task {task} is left out; continuing repeats it"
+                self._damaged.leave_out(round_name(task, number), text)
+        return tuple(records)
+
+    def continue_rounds(self, task: str) -> tuple[RoundRecord, ...]:
+        """As `read_rounds`, for the driver that continues the task: a damaged last round is set aside, and
+        damaged segments are damage to their round."""
+        self.last_round(task)
+        count = self.count_rounds(task)
+        return tuple(self._round(task, number, self._segments(task, number)) for number in range(count))
+
+    def last_round(self, task: str) -> RoundRecord | None:
+        """The round from which the driver continues the task; None for a task that has not started. The file
+        of a damaged last round is set aside, so that the round can be written again."""
+        last = self.count_rounds(task) - 1
+        try:
+            return self._round(task, last, self._segments(task, last)) if last >= 0 else None
+        except DamagedFileError as error:
+            self._check_lease()
+            aside = self._damaged.set_aside(round_name(task, last))
+            text = f"{error}; it is set aside as {aside}, and round {last} of task {task} is repeated"
+            self._damaged.leave_out(round_name(task, last), text)
+        return self._round(task, last - 1, self._segments(task, last - 1)) if last else None
 
     def count_rounds(self, task: str) -> int:
         """The number of rounds of a task, round 0 included; 0 for a task that has not started."""
@@ -148,23 +203,22 @@ class RunStore:
 
     def write_training(self, task: str, examples: Sequence[Example]) -> None:
         """Store a task's training examples, which readers of its rounds need."""
-        self._write(_training_name(task), train_examples.encode_training(examples))
+        self._write(training_name(task), train_examples.encode_training(examples))
 
     def read_training(self, task: str) -> tuple[Example, ...] | None:
         """A task's training examples; None in a folder of an earlier version or before the task started."""
-        name = _training_name(task)
-        content = self._folder.read(name)
-        with self._decoding(name):
-            return None if content is None else train_examples.decode_training(content)
+        return self._damaged.decoded(
+            training_name(task), train_examples.decode_training, "hard examples are not shown"
+        )
 
     def write_task(self, task: Task) -> None:
         """Store a task whose data were passed in Python."""
-        self._write(_data_name(task.name), task_data.encode_task(task))
+        self._write(data_name(task.name), task_data.encode_task(task))
 
     def read_task(self, name: str) -> Task | None:
         """The stored task of this name, whose data were passed in Python; None if there is none."""
-        content = self._folder.read(_data_name(name))
-        with self._decoding(_data_name(name)):
+        content = self._folder.read(data_name(name))
+        with decoding(self._folder, data_name(name), "restore it, or call optimize() with the same data"):
             return None if content is None else task_data.decode_task(content)
 
     def next_replicas(self) -> int:
@@ -173,90 +227,94 @@ class RunStore:
 
     def write_replicas(self, number: int, counts: Sequence[ReplicaCount]) -> None:
         """Store all replica counts so far of the driver with this number."""
-        self._write(_replicas_name(number), replicas.encode_replicas(counts))
+        self._write(replicas_name(number), replicas.encode_replicas(counts))
 
     def read_replicas(self) -> tuple[tuple[ReplicaCount, ...], ...]:
         """The replica counts of every driver that stored some, oldest driver first."""
-        counts = []
-        for number in self._parts("replicas"):
-            name = _replicas_name(number)
-            with self._decoding(name, "delete it (only a chart of the report is lost)"):
-                counts.append(replicas.decode_replicas(self._read(name)))
-        return tuple(counts)
+        lost = "a part of the report's chart of replicas is lost"
+        names = map(replicas_name, self._parts("replicas"))
+        counts = (self._damaged.decoded(name, replicas.decode_replicas, lost) for name in names)
+        return tuple(part for part in counts if part is not None)
 
     def write_scores(self, packed: Mapping[bytes, bytes]) -> None:
         """Add a part with these packed scores by key (see `pmpo_ray.store.scores`)."""
         number = max(self._score_parts(), default=-1) + 1
-        self._write(_scores_name(number), scores.encode_scores(packed))
+        self._write(scores_name(number), scores.encode_scores(packed))
 
     def join_scores(self, limit: int | None = None) -> dict[bytes, bytes]:
         """The newest `limit` packed scores by key, oldest first (None: all of them). Joins the parts into
         one, without the older scores, so only the process that writes to the run folder may call this."""
         parts = self._score_parts()
         packed: dict[bytes, bytes] = {}
+        damaged = []
         with ThreadPoolExecutor(_PARALLEL_PARTS) as threads:
-            for part in threads.map(self._read_scores, parts):
-                packed |= part
-                scores.forget_oldest(packed, limit)
+            for number, part in zip(parts, threads.map(self._read_scores, parts), strict=True):
+                if part is None:
+                    damaged.append(scores_name(number))
+                else:
+                    packed |= part
+                    scores.forget_oldest(packed, limit)
+            self._check_lease()
+            self._damaged.set_all_aside(damaged, f"of {len(parts)} parts of the scores", "computed again")
             if len(parts) > 1:
                 # Written in full before the first old part is removed, so that a stop in between loses none.
                 self.write_scores(packed)
                 self._check_lease()
-                for _ in threads.map(lambda number: self._folder.remove(_scores_name(number)), parts):
+                for _ in threads.map(lambda number: self._folder.remove(scores_name(number)), parts):
                     pass
         return packed
 
     def write_best(self, task: str, records: Sequence[RoundRecord], best: str | None = None) -> None:
         """Write the best instruction of a task, given all its rounds so far: the one with the id `best`, or
         the best of the last round (None)."""
-        self._write(f"tasks/{task_folder(task)}/best.json", documents.encode_best(records, best))
+        self._write(best_name(task), documents.encode_best(records, best))
 
     def read_best_id(self, task: str) -> str | None:
         """The id of a task's best instruction so far; None before its first round."""
-        name = f"tasks/{task_folder(task)}/best.json"
-        content = self._folder.read(name)
-        with self._decoding(name):
-            return None if content is None else documents.decode_best_id(content)
+        return self._damaged.decoded(
+            best_name(task), documents.decode_best_id, "the best instruction is taken from the rounds"
+        )
 
     def write_task_result(self, task: str, result: TaskResult) -> None:
         """Mark a task as finished and evaluated."""
-        self._write(_result_name(task), documents.encode_result(result))
+        self._write(result_name(task), documents.encode_result(result))
 
     def read_task_result(self, task: str) -> TaskResult | None:
-        """The result of a finished task; None for one that is not finished."""
-        name = _result_name(task)
-        content = self._folder.read(name)
-        with self._decoding(name):
-            return None if content is None else documents.decode_result(content)
+        """The result of a finished task; None for one that is not finished. In place of a damaged result,
+        that in the summary."""
+        name = result_name(task)
+        decode = partial(documents.decode_result, task=task)
+        result = self._damaged.decoded(name, decode, "it is taken from summary.parquet, if that is there")
+        if result is None and name in self._damaged.named:
+            return next((one for one in self.read_summary() if one.task == task), None)
+        return result
 
     def write_manifest(self, manifest: Manifest) -> None:
         self._write(_MANIFEST, documents.encode_manifest(manifest))
 
     def read_manifest(self) -> Manifest | None:
         """The manifest; None if the run ended before it was written."""
-        content = self._folder.read(_MANIFEST)
-        with self._decoding(_MANIFEST):
-            return None if content is None else documents.decode_manifest(content)
+        return self._damaged.decoded(
+            _MANIFEST, documents.decode_manifest, "versions, totals and times so far are not known"
+        )
 
     def write_summary(self, results: Sequence[TaskResult]) -> None:
         self._write(_SUMMARY, documents.encode_summary(results))
 
     def read_summary(self) -> tuple[TaskResult, ...]:
-        """The results of all tasks. Raises RunFolderError if the run has no summary yet."""
-        content = self._read(_SUMMARY)
-        with self._decoding(_SUMMARY):
-            return documents.decode_summary(content)
+        """The results of all tasks; empty if the run has no summary yet, or a damaged one."""
+        consequence = "the run makes it again at its end"
+        return self._damaged.decoded(_SUMMARY, documents.decode_summary, consequence) or ()
 
     def write_outcomes(self, key: str, outcomes: Sequence[Outcome]) -> None:
         """Store the outcomes under the condition with this key."""
-        self._write(_outcomes_name(key), evaluations.encode_outcomes(outcomes))
+        self._write(outcomes_name(key), evaluations.encode_outcomes(outcomes))
 
     def read_outcomes(self, key: str) -> tuple[Outcome, ...] | None:
         """The outcomes under the condition with this key; None if it was not evaluated yet."""
-        name = _outcomes_name(key)
-        content = self._folder.read(name)
-        with self._decoding(name, "delete it to evaluate this condition again"):
-            return None if content is None else evaluations.decode_outcomes(content)
+        return self._damaged.decoded(
+            outcomes_name(key), evaluations.decode_outcomes, "this condition is measured again"
+        )
 
     def write_evaluation(self, results: Sequence[ConditionResult]) -> None:
         self._write(_EVALUATION, evaluations.encode_evaluation(results))
@@ -266,9 +324,8 @@ class RunStore:
     ) -> tuple[ConditionResult, ...] | None:
         """The last evaluation; None if there was none. With `selected`, only the results of the tasks and
         names for which it holds."""
-        content = self._folder.read(_EVALUATION)
-        with self._decoding(_EVALUATION, "delete it and evaluate again"):
-            return None if content is None else evaluations.decode_evaluation(content, selected)
+        decode = partial(evaluations.decode_evaluation, selected=selected)
+        return self._damaged.decoded(_EVALUATION, decode, "it is not shown; `pmpo evaluate` makes it again")
 
     def write_file(self, name: str, content: bytes) -> str:
         """Write another document, such as report.html, next to config.yaml, and return its address. Raises
@@ -280,16 +337,36 @@ class RunStore:
 
     def read_round(self, task: str, number: int, whole: Collection[str] | None = None) -> RoundRecord:
         """One round of a task, with scores and losses by example for the candidates with the ids `whole`
-        alone (None: for all), which is much faster. Raises RunFolderError as `read_rounds` does."""
-        name, segments_name = _round_name(task, number), _segments_name(task, number)
-        content, segments_content = self._read(name), self._read(segments_name)
-        with self._decoding(segments_name):
-            segments = rounds.decode_segments(segments_content)
-        with self._decoding(name):
+        alone (None: for all), which is much faster. Damaged segments are left out with a warning. Raises
+        RunFolderError if the round is missing, damaged, or of another task."""
+        try:
+            segments = self._segments(task, number)
+        except DamagedFileError as error:
+            text = f"{error}; the importance of parts of instructions is not shown for round {number}"
+            self._damaged.leave_out(segments_name(task, number), text)
+            segments = ()
+        return self._round(task, number, segments, whole)
+
+    def _round(
+        self,
+        task: str,
+        number: int,
+        segments: tuple[SegmentImportance, ...],
+        whole: Collection[str] | None = None,
+    ) -> RoundRecord:
+        name = round_name(task, number)
+        content = self._read(name)
+        with decoding(self._folder, name, _ADVICE):
             record = rounds.decode_round(content, segments, whole)
             if (record.task, record.round) != (task, number):
                 raise ValueError(f"it contains round {record.round} of task {record.task!r}")
         return record
+
+    def _segments(self, task: str, number: int) -> tuple[SegmentImportance, ...]:
+        name = segments_name(task, number)
+        content = self._read(name)
+        with decoding(self._folder, name, _ADVICE):
+            return rounds.decode_segments(content)
 
     def _score_parts(self) -> list[int]:
         return self._parts("scores")
@@ -299,11 +376,13 @@ class RunStore:
         matches = [_PART.fullmatch(name) for name in self._folder.names(folder)]
         return sorted(int(match[1]) for match in matches if match)
 
-    def _read_scores(self, number: int) -> dict[bytes, bytes]:
-        name = _scores_name(number)
-        content = self._read(name)
-        with self._decoding(name, "delete it to compute its scores again"):
+    def _read_scores(self, number: int) -> dict[bytes, bytes] | None:
+        """The packed scores of a part; None if it is damaged."""
+        content = self._read(scores_name(number))
+        try:
             return scores.decode_scores(content)
+        except DECODING_ERRORS:
+            return None
 
     def _write(self, name: str, content: bytes) -> None:
         self._check_lease()
@@ -316,48 +395,5 @@ class RunStore:
     def _read(self, name: str) -> bytes:
         content = self._folder.read(name)
         if content is None:
-            raise RunFolderError(f"{self._folder.path(name)} is missing; {_ADVICE}")
+            raise DamagedFileError(f"{self._folder.path(name)} is missing; {_ADVICE}")
         return content
-
-    @contextmanager
-    def _decoding(self, name: str, advice: str = _ADVICE) -> Iterator[None]:
-        """Turn the errors of decoding the file `name` into a RunFolderError that ends in `advice`."""
-        try:
-            yield
-        except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
-            raise RunFolderError(
-                f"{self._folder.path(name)} is damaged or of another version: "
-                f"{file_error_line(error)}; {advice}"
-            ) from error
-
-
-def _round_name(task: str, number: int) -> str:
-    return f"tasks/{task_folder(task)}/round-{number:04d}.parquet"
-
-
-def _scores_name(number: int) -> str:
-    return f"scores/{number:08d}.parquet"
-
-
-def _replicas_name(number: int) -> str:
-    return f"replicas/{number:08d}.parquet"
-
-
-def _training_name(task: str) -> str:
-    return f"tasks/{task_folder(task)}/examples.parquet"
-
-
-def _data_name(task: str) -> str:
-    return f"tasks/{task_folder(task)}/data.parquet"
-
-
-def _outcomes_name(key: str) -> str:
-    return f"evaluation/{key}.parquet"
-
-
-def _segments_name(task: str, number: int) -> str:
-    return f"tasks/{task_folder(task)}/segments-{number:04d}.parquet"
-
-
-def _result_name(task: str) -> str:
-    return f"tasks/{task_folder(task)}/result.json"

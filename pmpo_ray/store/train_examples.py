@@ -33,6 +33,11 @@ def decode_training(content: bytes) -> tuple[Example, ...]:
     return tuple(map(example_of, from_parquet(content, TRAINING_SCHEMA).to_pylist()))
 
 
+def stored_form(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """The examples as they are read back: with the fields that are stored."""
+    return tuple(example_of(row_of(example)) for example in examples)
+
+
 def row_of(example: Example) -> dict[str, Any]:
     """An example as a row of TRAINING_SCHEMA."""
     return {

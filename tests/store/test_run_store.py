@@ -230,7 +230,7 @@ def test_results_of_an_earlier_version_have_no_accuracies_by_label(store: RunSto
     for key in ("accuracy_before", "accuracy_after"):
         del document[key]["method"]
     earlier = replace(with_labels("a"), labels_before=None, labels_after=None)
-    assert decode_result(json.dumps(document).encode()) == earlier
+    assert decode_result(json.dumps(document).encode(), "a") == earlier
     table = from_parquet(encode_summary([earlier]), SUMMARY_SCHEMA)
     assert decode_summary(to_parquet(table.drop_columns(["labels_before", "labels_after"]))) == (earlier,)
     with pytest.raises(ValueError, match="not those of this version"):
@@ -368,7 +368,7 @@ def test_a_gap_is_named(store: RunStore, missing: str) -> None:
         store.write_round(record)
     (folder_of(store) / "tasks/bbh__navigate" / missing).unlink()
     with pytest.raises(RunFolderError, match=rf"{missing}' is missing") as error:
-        store.read_rounds(TASK)
+        store.continue_rounds(TASK)
     assert is_one_line(error)
 
 
@@ -381,8 +381,46 @@ def test_a_truncated_file_is_named(store: RunStore, name: str, kept: float) -> N
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(RunFolderError, match=rf"{name}' is damaged") as error:
-        store.read_rounds(TASK)
+        store.continue_rounds(TASK)
     assert is_one_line(error)
+
+
+@pytest.mark.parametrize("name", ["round-0002.parquet", "segments-0002.parquet"])
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_a_damaged_last_round_is_set_aside_and_written_again(
+    store: RunStore, name: str, kept: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = rounds_of(TASK)
+    for record in expected:
+        store.write_round(record)
+    folder = folder_of(store) / "tasks/bbh__navigate"
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(kept * len(content))])
+    assert store.continue_rounds(TASK) == expected[:2]
+    assert caplog.text.count("is damaged") == 1
+    assert "round-0002.parquet.damaged, and round 2 of task bbh/navigate is repeated" in caplog.text
+    assert store.count_rounds(TASK) == 2
+    store.write_round(expected[2])
+    assert store.continue_rounds(TASK) == expected
+
+
+def test_readers_leave_a_damaged_last_round_where_it_is(
+    store: RunStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    for record in rounds_of(TASK):
+        store.write_round(record)
+    (folder_of(store) / "tasks/bbh__navigate/round-0002.parquet").write_bytes(b"PAR1")
+    before = files_of(store)
+    assert store.read_rounds(TASK) == rounds_of(TASK)[:2]
+    assert "round 2 of task bbh/navigate is left out" in caplog.text
+    assert files_of(store) == before
+
+
+def test_damaged_segments_cost_readers_only_the_segments(store: RunStore) -> None:
+    for record in rounds_of(TASK):
+        store.write_round(record)
+    (folder_of(store) / "tasks/bbh__navigate/segments-0002.parquet").write_bytes(b"")
+    assert store.read_rounds(TASK)[2] == replace(rounds_of(TASK)[2], segments=())
 
 
 def test_a_flipped_bit_in_the_data_is_found(store: RunStore) -> None:
@@ -402,7 +440,8 @@ def test_a_flipped_bit_in_the_data_is_found(store: RunStore) -> None:
 
 
 def test_a_file_of_another_task_round_or_program_is_refused(store: RunStore) -> None:
-    store.write_round(rounds_of(TASK)[0])
+    for record in rounds_of(TASK)[:2]:
+        store.write_round(record)
     folder = folder_of(store) / "tasks/bbh__navigate"
     for content in (
         encode_round(rounds_of("other")[0]),
@@ -415,19 +454,25 @@ def test_a_file_of_another_task_round_or_program_is_refused(store: RunStore) -> 
         assert is_one_line(error)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"task": "a"}', b"\xff", b"null", b"3"])
-def test_a_damaged_document_is_named(store: RunStore, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"task": "a"}', b"\xff", b"null", b"3", b"[" * 10**6]
+)
+def test_a_damaged_document_is_left_out_with_one_warning(
+    store: RunStore, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     store.write_task_result(TASK, result_of(TASK))
     (folder_of(store) / "tasks/bbh__navigate/result.json").write_bytes(content)
     (folder_of(store) / "manifest.json").write_bytes(content)
     (folder_of(store) / "summary.parquet").write_bytes(content)
-    with pytest.raises(RunFolderError, match=r"result\.json' is damaged") as error:
-        store.read_task_result(TASK)
-    assert is_one_line(error)
-    with pytest.raises(RunFolderError, match=r"manifest\.json' is damaged"):
-        store.read_manifest()
-    with pytest.raises(RunFolderError, match=r"summary\.parquet' is damaged"):
-        store.read_summary()
+    for _ in range(2):
+        assert store.read_task_result(TASK) is None
+        assert store.read_manifest() is None
+        assert store.read_summary() == ()
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 3
+    for name, message in zip(("result.json", "summary.parquet", "manifest.json"), messages, strict=True):
+        assert f"{name}' is damaged" in message
+        assert len(message.splitlines()) == 1
 
 
 def test_a_folder_that_is_no_run_folder_is_not_opened(tmp_path: Path) -> None:
@@ -755,20 +800,22 @@ def test_pandas_reads_scores(store: RunStore) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.7, 0.99])
-def test_a_truncated_part_of_scores_is_named_and_nothing_is_removed(store: RunStore, kept: float) -> None:
+def test_a_truncated_part_of_scores_is_set_aside_and_the_others_are_kept(
+    store: RunStore, kept: float, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(3):
         store.write_scores(packed_scores(number, number + 1))
     path = folder_of(store) / "scores/00000001.parquet"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    before = files_of(store)
-    with pytest.raises(RunFolderError, match=r"scores/00000001\.parquet.* is damaged.*; delete it") as error:
-        store.join_scores()
-    assert is_one_line(error)
-    assert files_of(store) == before
+    found = store.join_scores()
+    assert found == packed_scores(0, 1) | packed_scores(2, 3)
+    assert "1 of 3 parts of the scores damaged, such as" in caplog.text
+    assert "scores/00000001.parquet.damaged" in files_of(store)
+    assert RunStore.open(store.location).join_scores() == found
 
 
-def test_a_part_of_scores_that_is_not_ours_is_refused(store: RunStore) -> None:
+def test_a_part_of_scores_that_is_not_ours_is_not_read(store: RunStore) -> None:
     path = folder_of(store) / "scores/00000000.parquet"
     path.parent.mkdir()
     columns = pq.read_table(pa.BufferReader(encode_scores(packed_scores(0, 2))))
@@ -778,8 +825,8 @@ def test_a_part_of_scores_that_is_not_ours_is_refused(store: RunStore) -> None:
         columns.set_column(3, columns.schema.field("tokens"), lists),
     ):
         pq.write_table(table, path)
-        with pytest.raises(RunFolderError, match=r"scores/00000000\.parquet.* is damaged or of another"):
-            store.join_scores()
+        assert store.join_scores() == {}
+        assert "scores/00000000.parquet.damaged" in files_of(store)
 
 
 def test_scores_that_cannot_be_written_are_named(store: RunStore) -> None:
