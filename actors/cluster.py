@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import ray
 
+from pmpo_ray.actors.auth_token import provide_token
 from pmpo_ray.actors.resources import ClusterResources
 from pmpo_ray.config.run import RayConfig
 from pmpo_ray.errors import ResourceError
@@ -43,6 +44,8 @@ def connected(settings: RayConfig) -> Iterator[str]:
                 _AUTH_MODE,
             )
     chosen = os.environ.get(_AUTH_MODE)
+    if local:
+        provide_token()
     try:
         ray.init(
             address=address,

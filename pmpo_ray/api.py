@@ -120,8 +120,8 @@ def load_run(run_dir: str | Path, /) -> RunResult:
     """The result of the run in a folder (a path or s3://...), with the tasks that are finished so far. Raises
     RunFolderError if there is no run, or for a damaged file."""
     from pmpo_ray.store import RunStore
-    from pmpo_ray.store.kept_config import kept_config
+    from pmpo_ray.store.kept_config import config_in
 
     store = RunStore.open(str(run_dir))
-    results = map(store.read_task_result, kept_config(str(run_dir)).named_searches())
+    results = map(store.read_task_result, config_in(store).named_searches())
     return RunResult(tuple(result for result in results if result is not None), store.location)

@@ -49,7 +49,7 @@ def export(
     with standard_error("text", os.environ):
         files = exported(load_history(run), task, form)
     if output is not None:
-        _write(files, output)
+        _write(files, output, run)
     elif len(files) == 1:
         _print(next(iter(files.values())))
     else:
@@ -70,18 +70,19 @@ def _print(document: str) -> None:
         sys.stdout.buffer.write(text.encode())
 
 
-def _write(files: Mapping[str, str], output: Path) -> None:
+def _write(files: Mapping[str, str], output: Path, run: str) -> None:
     """Write one file to `output`, or into it if it is a folder, and several files into the folder `output`.
 
     Raises RunFolderError if a file cannot be written.
     """
+    from pmpo_ray.store import write_document
+
     alone = len(files) == 1 and not output.is_dir()
     path = output
     try:
         for name, content in files.items():
             path = output if alone else output / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.encode())
+            write_document(run, path, content.encode())
     except OSError as error:
         raise RunFolderError(
             f"cannot write {str(path)!r}: {error.strerror}; name another place with --output"

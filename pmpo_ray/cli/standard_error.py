@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from pmpo_ray.cli.log_lines import LogFormat, json_line, text_line
+from pmpo_ray.notes import NOTES
 from pmpo_ray.redaction import Redaction
 
 _PROJECT = "pmpo_ray"
@@ -46,17 +47,17 @@ class _LineHandler(logging.Handler):
 
 @contextmanager
 def standard_error(log_format: LogFormat, environ: Mapping[str, str]) -> Iterator[None]:
-    """A context in which standard error is in `log_format`. In text, log records of WARNING and above get a
-    line, and other output stays as it is. In JSON, every line is an object, including an exception that
-    leaves the context and ends the process."""
+    """A context in which standard error is in `log_format`. In text, notes and log records of WARNING and
+    above get a line, and other output stays as it is. In JSON, every line is an object, including an
+    exception that leaves the context and ends the process."""
     redact = Redaction(environ)
     if log_format == "text":
         # Each line looks up the stream again: a live table replaces sys.stderr.
         handler = _LineHandler(
             lambda record: text_line(record, redact), lambda line: print(line, file=sys.stderr, flush=True)
         )
-        handler.setLevel(logging.WARNING)
-        with _handling(handler):
+        handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name == NOTES)
+        with _handling(handler, project_level=logging.INFO):
             yield
         return
     # Open until the process ends, for the exception hook.
@@ -79,7 +80,7 @@ def standard_error(log_format: LogFormat, environ: Mapping[str, str]) -> Iterato
 
 
 @contextmanager
-def _handling(handler: logging.Handler, project_level: int = logging.NOTSET) -> Iterator[None]:
+def _handling(handler: logging.Handler, project_level: int) -> Iterator[None]:
     """A context in which `handler` gets all records; those of this project from `project_level` on."""
     root, project = logging.getLogger(), logging.getLogger(_PROJECT)
     level = project.level

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pmpo_ray.config.base import NonNegative, Positive, Section, Share, Temperature, Units
 from pmpo_ray.config.engines import EndpointConfig, Engine
+from pmpo_ray.config.instruction_files import Instruction
 
 
 class EvaluatorConfig(Section):
@@ -45,8 +46,9 @@ Baseline = Literal["answer_only", "step_by_step", "rephrase", "step_back", "desc
 
 class EvaluationConfig(Section):
     """Held-out accuracy. A run evaluates its first and its best instruction. `pmpo evaluate` also uses
-    `models` (empty: the scorer's), `baselines`, `instructions` by name (a text, or a file as @PATH), `shots`
-    (None: those of the split), `seeds` repetitions and, with `candidates`, all candidates of a run.
+    `models` (empty: the scorer's), `baselines`, `instructions` by name (a text, a file as @PATH, or texts by
+    task), `shots` (None: those of the split), `seeds` repetitions and, with `candidates`, all candidates of a
+    run.
 
     `limit` bounds the test examples of a task, which are drawn at random; on 1,000 the 95% interval of an
     accuracy reaches 3 points to each side. `method` auto chooses among the target and its negatives by
@@ -66,7 +68,7 @@ class EvaluationConfig(Section):
     seeds: Annotated[Positive, Field(le=10_000)] = 1
     models: tuple[str, ...] = ()
     baselines: tuple[Baseline, ...] = ("description",)
-    instructions: dict[str, str] = Field(default_factory=dict)
+    instructions: dict[str, Instruction] = Field(default_factory=dict)
     shots: tuple[NonNegative, ...] | None = None
     candidates: Literal["best", "all"] = "best"
     evaluator: EvaluatorConfig = EvaluatorConfig()

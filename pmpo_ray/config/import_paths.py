@@ -10,11 +10,14 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import FunctionType
 
 from pmpo_ray.errors import ConfigError
+from pmpo_ray.notes import note
+from pmpo_ray.text import in_line
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _DOTTED = rf"{_NAME}(?:\.{_NAME})*"
@@ -35,9 +38,7 @@ def imported(path: str, key: str) -> object:
     propagate.
     """
     module_name, _, name = path.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+    note_import(path, key)
     try:
         target: object = importlib.import_module(module_name)
     except ImportError as error:
@@ -54,6 +55,34 @@ def imported(path: str, key: str) -> object:
             raise ConfigError(f"{key}: {path}: {name} {problem}")
         target = getattr(target, part)
     return target
+
+
+def note_import(path: str, key: str, *, importer: str = "this process") -> None:
+    """Tell the user which file is about to be imported for the key `key`, and by whom; nothing for a module
+    that this process has imported before, and for those of this package. The working directory counts as a
+    place of modules from here on."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    module_name = path.partition(":")[0]
+    if module_name in sys.modules or module_name.partition(".")[0] == __name__.partition(".")[0]:
+        return
+    file = _file_of(module_name)
+    if file is not None:
+        note(f"{key}: {importer} imports the module {module_name} from {in_line(file)}")
+
+
+def _file_of(module_name: str) -> str | None:
+    """The file of a module, found without importing a package around it; None if there is none."""
+    folders: Sequence[str] | None = None
+    spec = None
+    for index in range(module_name.count(".") + 1):
+        name = ".".join(module_name.split(".")[: index + 1])
+        spec = PathFinder.find_spec(name, folders)
+        if spec is None:
+            return None
+        folders = spec.submodule_search_locations and list(spec.submodule_search_locations)
+    return None if spec is None else spec.origin
 
 
 def path_of(target: object, key: str) -> str:

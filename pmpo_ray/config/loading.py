@@ -8,19 +8,23 @@ configuration.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from pmpo_ray.config.instruction_files import with_texts
 from pmpo_ray.config.keys import advice_on_key
 from pmpo_ray.config.messages import KeyPath, dotted, kind_of
 from pmpo_ray.config.overrides import Override, overridden
 from pmpo_ray.config.paths import missing_file
-from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.run import KEY_FOUND, RunConfig
+from pmpo_ray.config.secrets import without_keys
 from pmpo_ray.config.yaml_text import parse_yaml, yaml_of
 from pmpo_ray.errors import ConfigError
+from pmpo_ray.redaction import Redaction
 
 _MAX_BYTES = 1_000_000
 """The size of a configuration file; a thousand tasks with all their keys take half of it."""
@@ -33,19 +37,27 @@ Origins = dict[KeyPath, str]
 
 def load_config(path: str, overrides: Sequence[Override] = ()) -> RunConfig:
     """The configuration in the file `path`, changed by `overrides`. Raises ConfigError."""
-    return config_from_yaml(_read_local(path), path, overrides)
+    value, origins = _read_mapping(_read_local(path), path)
+    try:
+        value = with_texts(value, Path(path).parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return _changed(value, overrides, path, origins)
 
 
 def config_from_yaml(text: str, source: str, overrides: Sequence[Override] = ()) -> RunConfig:
     """The configuration in a YAML text, changed by `overrides`; `source` names the text in errors. Raises
     ConfigError."""
-    document = parse_yaml(text, source)
-    value = {} if document.value is None else document.value
-    if not isinstance(value, dict):
-        raise ConfigError(
-            f"{source}: a configuration must be a mapping of keys to values, not {kind_of(value, ())}"
-        )
-    return _changed(value, overrides, source, {path: f"{source}:{n}" for path, n in document.lines.items()})
+    value, origins = _read_mapping(text, source)
+    return _changed(value, overrides, source, origins)
+
+
+def config_for_reading(text: str, source: str) -> tuple[RunConfig, tuple[str, ...]]:
+    """As `config_from_yaml`, for what only shows a configuration: keys and passwords among its settings are
+    masked, and not refused. The second part are their paths."""
+    value, origins = _read_mapping(text, source)
+    masked, paths = without_keys(value)
+    return _validated(masked, source, origins), paths
 
 
 def default_config(overrides: Sequence[Override]) -> RunConfig:
@@ -57,7 +69,7 @@ def default_config(overrides: Sequence[Override]) -> RunConfig:
 
 def config_from_mapping(mapping: Mapping[str, object], where: str) -> RunConfig:
     """The configuration in a mapping; `where` names its source in errors. Raises ConfigError."""
-    return _validated(mapping, where, {})
+    return _validated(with_texts(mapping, None), where, {})
 
 
 def dump_config(config: RunConfig) -> str:
@@ -81,12 +93,22 @@ def _read_local(path: str) -> str:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
 
+def _read_mapping(text: str, source: str) -> tuple[dict[str, Any], Origins]:
+    document = parse_yaml(text, source)
+    value = {} if document.value is None else document.value
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"{source}: a configuration must be a mapping of keys to values, not {kind_of(value, ())}"
+        )
+    return value, {path: f"{source}:{line}" for path, line in document.lines.items()}
+
+
 def _changed(
     value: dict[str, Any], overrides: Sequence[Override], source: str, origins: Origins
 ) -> RunConfig:
     for override in overrides:
-        value = overridden(value, override)
         path = override.path
+        value = overridden(value, replace(override, value=with_texts(override.value, None, path)))
         origins = {key: origin for key, origin in origins.items() if key[: len(path)] != path}
         origins[path] = override.name
     return _validated(value, source, origins)
@@ -101,13 +123,12 @@ def _validated(value: Mapping[str, Any], source: str, origins: Origins) -> RunCo
     except ValidationError as error:
         details = _causes(error.errors(include_url=False))
     first = details[0]
-    place = next(
-        (origins[first["loc"][:n]] for n in range(len(first["loc"]), 0, -1) if first["loc"][:n] in origins),
-        source,
-    )
+    path: KeyPath = first["ctx"]["path"] if first["type"] == KEY_FOUND else first["loc"]
+    place = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), source)
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    key = f"{dotted(first['loc'])}: " if first["loc"] else ""
-    raise ConfigError(f"{place}: {key}{_complaint(first)}{more}")
+    key = f"{dotted(path)}: " if path else ""
+    # A check may quote a value, which may be a key in the wrong place.
+    raise ConfigError(Redaction({})(f"{place}: {key}{_complaint(first)}{more}"))
 
 
 def _causes(details: list[ErrorDetails]) -> list[ErrorDetails]:
@@ -136,6 +157,8 @@ def _complaint(detail: ErrorDetails) -> str:
             return f"unknown key; {advice_on_key(detail['loc'])}"
         case "missing":
             return "missing: this key is required"
+        case _ if detail["type"] == KEY_FOUND:
+            return str(detail["ctx"]["problem"])
         case "value_error":
             return detail["msg"].removeprefix("Value error, ")
         case "tuple_type":

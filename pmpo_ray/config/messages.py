@@ -1,13 +1,15 @@
 """Keys, values and overrides of a configuration as errors show them.
 
-Invariant: errors show nothing from an `endpoint` section, where an API key may have been put by mistake: no
-value, and of the name of a key only the beginning that consists of letters, digits and underscores.
+Invariants: errors show nothing from an `endpoint` section, where an API key may have been put by mistake: no
+value, and of the name of a key only the beginning that consists of letters, digits, underscores and hyphens.
+Nowhere do they show a text in the form of a known kind of key.
 """
 
 from __future__ import annotations
 
 import re
 
+from pmpo_ray.redaction import key_form
 from pmpo_ray.text import shortened
 
 KeyPath = tuple[str | int, ...]
@@ -16,8 +18,10 @@ _LARGE = 10**30
 _WIDTH = 200
 """The maximum number of characters of a user's text in an error."""
 _SECRETIVE = "endpoint"
-_MAY_HOLD_SECRET = re.compile(rf"{_SECRETIVE}|key|secret|password|credential|://\S*@", re.IGNORECASE)
-_PLAIN_NAME = re.compile(r"\w*")
+_MAY_HOLD_SECRET = re.compile(
+    rf"{_SECRETIVE}|key|token(?!s)|secret|passw|credential|authorization|:\S*@", re.IGNORECASE
+)
+_PLAIN_NAME = re.compile(r"[\w-]*")
 _PLAIN_PATH = re.compile(r"[\w.]*")
 _NAMES_IN_YAML_ERRORS = re.compile(r"\b(alias|handle) ['\"].*['\"]")
 
@@ -37,6 +41,8 @@ def dotted(path: KeyPath) -> str:
 
 def shown(part: object) -> str:
     """A part of the user's text in characters that a terminal can show safely."""
+    if key_form(str(part)) is not None:
+        return "…"
     text = shortened(str(part), _WIDTH)
     return text if text.isprintable() else ascii(text)
 
@@ -44,7 +50,7 @@ def shown(part: object) -> str:
 def override_name(override: str) -> str:
     """The name in errors of the override "a.b.c=VALUE": all of its text or, if that may contain a secret, its
     key path alone."""
-    if not _MAY_HOLD_SECRET.search(override):
+    if not _MAY_HOLD_SECRET.search(override) and key_form(override) is None:
         return f"--set {shown(override)}"
     return f"--set {_cut(override.partition('=')[0].strip(), _PLAIN_PATH)}"
 
@@ -65,7 +71,8 @@ def kind_of(value: object, path: KeyPath) -> str:
         case list() | tuple():
             return "a list"
         case str():
-            return "a text" if secretive(path) else f"the text '{shown(value[:40])}'"
+            hidden = secretive(path) or key_form(value) is not None
+            return "a text" if hidden else f"the text '{shown(value[:40])}'"
         case _ if secretive(path):
             return "the present value"
         case bool():
@@ -82,4 +89,6 @@ def _cut(text: str, plain: re.Pattern[str]) -> str:
     """The beginning of `text` that `plain` matches."""
     begins = plain.match(text)
     kept = begins.group() if begins else ""
+    if key_form(kept) is not None:
+        return "…"
     return kept if kept == text else f"{kept}…"

@@ -10,14 +10,20 @@ from collections import Counter
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from pmpo_ray.config.base import Changeable, Fixed, NonNegative, Positive, Seconds, Section
 from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
 from pmpo_ray.config.evaluation import EvaluationConfig
+from pmpo_ray.config.messages import dotted
 from pmpo_ray.config.paths import DataPath
 from pmpo_ray.config.search import SearchConfig
+from pmpo_ray.config.secrets import key_among_settings
 from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.config.tracking import TrackingConfig
+
+KEY_FOUND = "key_among_settings"
+"""The type of the validation error about a key or a password. Its context has the path and the problem."""
 
 
 class RayConfig(Section):
@@ -86,6 +92,16 @@ class RunConfig(Section):
                 detail = error.errors(include_url=False)[0]
                 key = ".".join(map(str, detail["loc"]))
                 raise ValueError(f"grid.{name}.{key}: {detail['msg'].removeprefix('Input ')}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _without_keys(self) -> RunConfig:
+        found = key_among_settings(self)
+        if found is not None:
+            path, problem = found
+            raise PydanticCustomError(
+                KEY_FOUND, "{key}: {problem}", {"key": dotted(path), "problem": problem, "path": path}
+            )
         return self
 
     @model_validator(mode="after")

@@ -16,14 +16,6 @@ class MlflowConfig(Section):
     experiment: str = Field(default="pmpo", min_length=1)
     register_prompts: bool = True
 
-    @field_validator("uri")
-    @classmethod
-    def _without_password(cls, value: str | None) -> str | None:
-        # The run folder keeps this value, and the message must not show it either.
-        if value is not None and "@" in value.partition("://")[2].partition("/")[0]:
-            raise ValueError("must hold no credentials; set such an address in MLFLOW_TRACKING_URI")
-        return value
-
 
 class WandbConfig(Section):
     """A run in Weights & Biases. For a key that is None, wandb's variables and settings apply."""

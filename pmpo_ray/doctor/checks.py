@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pmpo_ray.config.endpoints import address_of, endpoints
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.doctor import findings
 from pmpo_ray.doctor.bounded_call import BoundedCall, NoResultError
@@ -38,7 +39,6 @@ _READING_SECONDS = 60.0
 _RAY_MODULE = "pmpo_ray.actors.cluster"
 _DEFAULT_LOCATION = "runs"
 """The folder of runs that have no configured run folder."""
-_OPENAI_URL = "https://api.openai.com/v1"
 
 T = TypeVar("T")
 
@@ -120,8 +120,8 @@ def _local(config: RunConfig, machine: Machine, gpus: GpuReport | str) -> Cluste
 def _endpoints(subject: _Subject) -> Callable[[], list[Finding]]:
     """Check the servers of the roles that use one instead of a model of the run."""
     calls = {}
-    for name, settings in findings.endpoints(subject.config).items():
-        url = settings.url or subject.environ.get("OPENAI_BASE_URL") or _OPENAI_URL
+    for name, settings in endpoints(subject.config).items():
+        url = address_of(settings, subject.environ)
         calls[name] = (settings, url, BoundedCall(status_or_reason, url, seconds=SECONDS))
 
     def finish() -> list[Finding]:

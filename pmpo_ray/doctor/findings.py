@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from pmpo_ray.config.endpoints import endpoints
 from pmpo_ray.config.engines import EndpointConfig, ReplicaConfig
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.doctor.machine import Machine
@@ -260,21 +261,6 @@ def replicas(config: RunConfig) -> dict[str, ReplicaConfig]:
 
 def _needs_vllm(replica: ReplicaConfig) -> bool:
     return replica.engine == "vllm" or (replica.engine == "auto" and replica.tensor_parallel > 1)
-
-
-def endpoints(config: RunConfig) -> dict[str, EndpointConfig]:
-    """The servers that a configuration uses, by the keys of their settings."""
-    servers = {
-        f"{role}.endpoint": replica.endpoint
-        for role, replica in replicas(config).items()
-        if replica.engine == "openai"
-    }
-    evaluator, judge = config.evaluation.evaluator, config.evaluation.judge
-    if evaluator.model is not None and evaluator.engine == "openai":
-        servers["evaluation.evaluator.endpoint"] = evaluator.endpoint
-    if judge.model is not None:
-        servers["evaluation.judge.endpoint"] = judge.endpoint
-    return servers
 
 
 def models(config: RunConfig) -> list[Model]:

@@ -6,10 +6,12 @@ Invariant: data of the public hub are read only from its cache.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import ConfigError, DataError
+from pmpo_ray.notes import notes_on
 from pmpo_ray.tasks.registry import needs_hub
 
 
@@ -33,7 +35,9 @@ def inspect_tasks(config: RunConfig) -> TaskReport:
     ready, not_cached = 0, ""
     for task in config.tasks:
         try:
-            prepare_tasks(config.model_copy(update={"tasks": (task,)}))
+            # A configuration may name a user's modules: the user sees which, before they run.
+            with notes_on(sys.stderr):
+                prepare_tasks(config.model_copy(update={"tasks": (task,)}))
             ready += 1
         except ConfigError as error:
             return TaskReport(ready, str(error), not_cached)

@@ -6,12 +6,12 @@ baselines are reserved.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pmpo_ray.config.evaluation import Baseline
+from pmpo_ray.config.instruction_files import Instruction, instruction_text
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.tasks.benchmarks import STEP_BY_STEP
@@ -44,41 +44,26 @@ class NamedInstruction:
     train_loss: float | None = None
 
 
-def configured_instructions(instructions: Mapping[str, str], task: str) -> list[NamedInstruction]:
-    """The instructions of `evaluation.instructions` for a task. Each is a text, or @PATH of a text file, or
-    @PATH of a JSON file that maps tasks to texts.
+def configured_instructions(
+    instructions: Mapping[str, Instruction], task: str, folder: Path
+) -> list[NamedInstruction]:
+    """The instructions of `evaluation.instructions` for a task. Each is a text, or maps tasks to texts. Run
+    folders of earlier versions name files as @PATH; these have to be below `folder`.
 
-    Raises ConfigError for a reserved name, a file that cannot be read, and an empty text.
+    Raises ConfigError for a reserved name, a file that may not or cannot be read, and an empty text.
     """
     named = []
     for name, text in instructions.items():
         key = f"evaluation.instructions.{name}"
         if name in (START, BEST, *BASELINES):
             raise ConfigError(f"{key}: the name {name!r} is reserved; choose another")
-        instruction = _read(Path(text[1:]), task, key) if text.startswith("@") else text
+        found: Instruction = instruction_text(text, key, folder)
+        instruction = found.get(task) if isinstance(found, dict) else found.removeprefix("@")
         if instruction is not None:
             if not instruction.strip():
                 raise ConfigError(f"{key}: the instruction is empty; write one, or remove the key")
             named.append(NamedInstruction(name, instruction))
     return named
-
-
-def _read(path: Path, task: str, key: str) -> str | None:
-    """The instruction in a file; None if the file has none for this task."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{key}: {path} cannot be read as UTF-8 text: {error}") from None
-    if path.suffix != ".json":
-        return text.strip()
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{key}: {path} is not JSON: {error}") from None
-    if not isinstance(value, dict) or not all(isinstance(entry, str) for entry in value.values()):
-        raise ConfigError(f"{key}: {path} must be a JSON object that maps names of tasks to instructions")
-    instruction: str | None = value.get(task)
-    return instruction
 
 
 def baselines(names: Sequence[Baseline], task: Task) -> list[NamedInstruction]:

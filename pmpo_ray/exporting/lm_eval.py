@@ -14,10 +14,9 @@ from typing import Literal
 from pmpo_ray.engines.conversation import PLAIN_END, PLAIN_INPUT, PLAIN_OUTPUT
 from pmpo_ray.errors import DataError
 from pmpo_ray.evaluation.answers.reader import AnswerReader
-from pmpo_ray.exporting.prompts import ExportedPrompt, prepared_of
+from pmpo_ray.exporting.prompts import ExportedPrompt, TaskData, data_of
 from pmpo_ray.exporting.quoting import Value, expression_quoted, json_line, yaml_document
 from pmpo_ray.history.run_history import RunHistory
-from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.store import task_folder
 from pmpo_ray.types import Example
 
@@ -51,16 +50,16 @@ def task_files(history: RunHistory, prompts: tuple[ExportedPrompt, ...]) -> dict
 
     Raises DataError or ConfigError if the data cannot be read, DataError for an empty test part.
     """
-    prepared_tasks = prepared_of(history, [prompt.task for prompt in prompts])
+    data = data_of(history, [prompt.task for prompt in prompts])
     files = {_READER: _READER_CODE}
     for prompt in prompts:
-        prepared, name = prepared_tasks[prompt.task], task_folder(prompt.task)
-        if not prepared.split.test:
+        task_data, name = data[prompt.task], task_folder(prompt.task)
+        if not task_data.split.test:
             raise DataError(
                 f"{history.location}: task {prompt.task} has no test part to evaluate on; "
                 "lower split.train_fraction or split.validation and run again, or choose another format"
             )
-        part = _part(prepared)
+        part = _part(task_data)
         files[f"{name}.jsonl"] = "".join(json_line(row) for row in part.rows)
         files[f"{name}.yaml"] = _configuration(prompt, part, f"pmpo_{name}", f"{name}.jsonl")
     return files
@@ -75,11 +74,11 @@ class _Part:
     answers: Literal["choice", "number", "letter", "text"]
 
 
-def _part(prepared: PreparedTask) -> _Part:
-    test = prepared.split.test
-    if prepared.task.kind != "text" and all(example.negatives for example in test):
+def _part(data: TaskData) -> _Part:
+    test = data.split.test
+    if data.task.kind != "text" and all(example.negatives for example in test):
         return _Part([_choice_row(example) for example in test], "choice")
-    reader = AnswerReader(prepared.task)
+    reader = AnswerReader(data.task)
     kinds = {reader.kind(example) for example in test}
     for kind in _PATTERNS:
         if kinds == {kind}:

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from pmpo_ray.config.run import RunConfig
 from pmpo_ray.engines.conversation import PLAIN_OUTPUT, chat_messages, running_text
 from pmpo_ray.errors import DataError
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
-from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_python
-from pmpo_ray.store import data_hash
-from pmpo_ray.types import Example, Layout
+from pmpo_ray.prepared_task import tasks_from_python
+from pmpo_ray.store import RunStore, data_hash
+from pmpo_ray.tasks import load_task, split_task
+from pmpo_ray.types import Example, Layout, Split, Task
 
 Role = Literal["system", "user", "assistant"]
 
@@ -71,7 +73,7 @@ def prompts_of(
     for task in tasks:
         _check_unicode(task)
     with_shots = shots and history.config.split.shots > 0
-    prepared = prepared_of(history, [task.task for task in tasks]) if with_shots else {}
+    data = data_of(history, [task.task for task in tasks]) if with_shots else {}
     scorer = history.manifest.scorer if history.manifest is not None else None
     config = history.config.scorer
     remote = config.engine == "openai" or (scorer is not None and scorer.engine == "openai")
@@ -82,35 +84,64 @@ def prompts_of(
             model=scorer.model if scorer is not None else config.model or history.config.model,
             local=not remote,
             url=config.endpoint.url if remote else None,
-            shots=prepared[task.task].split.shots if with_shots else (),
+            shots=data[task.task].split.shots if with_shots else (),
         )
         for task in tasks
     )
 
 
-def prepared_of(history: RunHistory, names: Sequence[str]) -> Mapping[str, PreparedTask]:
-    """The searches called `names` with their data, as the run prepared them.
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """A task with its parts."""
+
+    task: Task
+    split: Split
+
+
+def data_of(history: RunHistory, names: Sequence[str]) -> Mapping[str, TaskData]:
+    """The data of the searches called `names`, as the run split them. No code of the configuration is
+    imported: the data that a function returned are those that the run folder keeps.
 
     Raises DataError or ConfigError if the data cannot be read, DataError if they have changed since the run.
     """
     config = history.config
     needed = tuple(task for task in config.tasks if set(config.named_searches(task.name)) & set(names))
+    data: dict[str, TaskData] = {}
     try:
         chosen = config.model_copy(update={"tasks": needed})
-        python_data = tasks_from_python(chosen, history.location, {})
-        prepared = {one.task.name: one for one in prepare_tasks(chosen, python_data)}
+        tasks = tasks_from_python(chosen, history.location, {}) | _from_functions(chosen, history.location)
+        for settings in needed:
+            task = tasks.get(settings.name) or load_task(settings, config.data_dir, config.seed)
+            part = TaskData(task, split_task(task, config.split, config.seed))
+            data |= dict.fromkeys(config.named_searches(settings.name), part)
     except DataError as error:
         raise DataError(
             f"{history.location}: this export needs the data of its tasks, and {error}"
         ) from error
     for name in names:
         known = history.manifest.data.get(name) if history.manifest is not None else None
-        if known is not None and known != data_hash(prepared[name].task.examples):
+        if known is not None and known != data_hash(data[name].task.examples):
             raise DataError(
                 f"{history.location}: the data of task {name} have changed since the run; restore them, or "
                 "export with --format text, which needs no data"
             )
-    return prepared
+    return data
+
+
+def _from_functions(config: RunConfig, location: str) -> dict[str, Task]:
+    """The kept tasks whose data a function returned."""
+    store = RunStore.open(location)
+    tasks: dict[str, Task] = {}
+    for settings in config.tasks:
+        if settings.function is not None:
+            task = store.read_task(settings.name)
+            if task is None:
+                raise DataError(
+                    f"those of task {settings.name} come from the function {settings.function}, which no "
+                    "export calls; continue the run, which then keeps them, or export with --format text"
+                )
+            tasks[settings.name] = task
+    return tasks
 
 
 def _layout(named: str) -> Layout:

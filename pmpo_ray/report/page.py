@@ -21,7 +21,7 @@ from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.labels import UNEVEN
 from pmpo_ray.history.run_history import RunHistory, read_history
 from pmpo_ray.report.view import OPERATORS, duration, page_view
-from pmpo_ray.store import RunStore
+from pmpo_ray.store import RunStore, write_document
 from pmpo_ray.text import visible
 
 REPORT = "report.html"
@@ -40,8 +40,7 @@ def write_report(location: str, output: str | None = None) -> str:
         return store.write_file(REPORT, page)
     path = Path(output)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(page)
+        write_document(location, path, page)
     except OSError as error:
         raise RunFolderError(
             f"{output} cannot be written: {error.strerror or error}; name another file"

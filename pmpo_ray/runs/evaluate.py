@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.summary import Summary, summarise
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_python
 from pmpo_ray.protocols import Observer
+from pmpo_ray.runs.announcements import announce
 from pmpo_ray.runs.evaluate_conditions import Evaluation
 from pmpo_ray.runs.evaluation_plan import TaskPlan, plan_file, plan_run
 from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
@@ -94,6 +96,7 @@ def _evaluate_in(location: str, config: RunConfig, observer: Observer, *, is_run
         manifest = store.read_manifest()
         day = datetime.now(UTC).date() if manifest is None else start_day(manifest)
         with connected(config.ray) as address, ending_on_sigterm():
+            announce(config, os.environ, evaluates=True, local=address == LOCAL)
             offered = connected_cluster()
 
             def place(roles: Mapping[str, Replica]) -> dict[str, ReplicaPlan]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
@@ -91,7 +92,11 @@ def _others(config: RunConfig, prepared: PreparedTask) -> list[NamedInstruction]
             f"evaluation.shots: {requested} requested, but task {task.name!r} has {available} examples "
             "outside its test part; lower it, or raise split.train_max"
         )
-    return [*baselines(settings.baselines, task), *configured_instructions(settings.instructions, task.name)]
+    folder = Path(config.run_dir or ".")
+    return [
+        *baselines(settings.baselines, task),
+        *configured_instructions(settings.instructions, task.name, folder),
+    ]
 
 
 def models_of(config: RunConfig) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -30,13 +31,14 @@ from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_python
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
+from pmpo_ray.runs.announcements import announce
 from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
 from pmpo_ray.runs.fitting import Ruler
 from pmpo_ray.runs.optimize_task import optimize_task
 from pmpo_ray.runs.placement import place
 from pmpo_ray.runs.replica_log import logging_replicas
 from pmpo_ray.runs.run_context import RunContext
-from pmpo_ray.runs.run_folder import keep_python_tasks, open_store, run_location
+from pmpo_ray.runs.run_folder import keep_function_tasks, keep_python_tasks, open_store, run_location
 from pmpo_ray.runs.run_manifest import (
     check_encoding,
     engine_text,
@@ -90,6 +92,7 @@ def _run_in(
     with hold(location) as lease:
         store = open_store(config, location, lease)
         keep_python_tasks(config, store, python_tasks)
+        keep_function_tasks(config, store, prepared_tasks)
         memory = ScoreMemory(store.join_scores(SCORES_KEPT))
         for prepared in prepared_tasks:
             observer(Progress(prepared.task.name, "waiting", 0, prepared.search.rounds))
@@ -116,6 +119,7 @@ def _planned_cluster(config: RunConfig, store: RunStore) -> Iterator[tuple[Clust
 
     # SIGTERM second: Ray installs its own handler when it connects.
     with connected(config.ray) as address, ending_on_sigterm():
+        announce(config, os.environ, evaluates=False, local=address == LOCAL)
         if address != LOCAL and store.is_local:
             _log.warning(
                 "the run folder %s is on this machine's disk and will be lost with it; if the head of the "

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pmpo_ray.config.loading import dump_config
 from pmpo_ray.config.resume import differences
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
+from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.store import Lease, RunStore, task_folder
 from pmpo_ray.store.damage import DamagedFileError
 from pmpo_ray.store.folder import Folder
@@ -86,6 +88,20 @@ def keep_python_tasks(config: RunConfig, store: RunStore, python_tasks: Mapping[
         if kept not in (None, task) and any(map(store.count_rounds, config.named_searches(name))):
             raise changed_data(name, store.location)
         if kept != task:
+            store.write_task(task)
+
+
+def keep_function_tasks(config: RunConfig, store: RunStore, prepared_tasks: Sequence[PreparedTask]) -> None:
+    """Store the tasks whose data a function returned, so that readers of the run need not call it. Once
+    rounds were made, the stored data stay as they are."""
+    prepared = {one.task.name: one.task for one in prepared_tasks}
+    for settings in config.tasks:
+        searches = list(config.named_searches(settings.name))
+        if settings.function is None:
+            continue
+        kept = store.read_task(settings.name)
+        task = replace(prepared[searches[0]], name=settings.name)
+        if kept is None or (kept != task and not any(map(store.count_rounds, searches))):
             store.write_task(task)
 
 

@@ -1,6 +1,7 @@
 """The run folder: everything a run writes, and all that is needed to resume it."""
 
 from pmpo_ray.store.documents import ClusterInfo, Manifest, PoolUse, data_hash, installed_versions
+from pmpo_ray.store.folder import write_document
 from pmpo_ray.store.lease import hold
 from pmpo_ray.store.lease_record import Lease
 from pmpo_ray.store.run_store import RunStore
@@ -16,4 +17,5 @@ __all__ = [
     "hold",
     "installed_versions",
     "task_folder",
+    "write_document",
 ]

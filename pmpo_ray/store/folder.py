@@ -1,8 +1,10 @@
 """One folder of files, on a local disk or in object storage, through pyarrow.fs.
 
 Invariants: a file appears under its name whole or not at all, even if the writer is killed; the content of a
-local file is on the disk before its name is. Every failure is a RunFolderError that names the file. No error
-text or file name contains a credential, because addresses that contain one are refused.
+local file is on the disk before its name is. On a local disk, folders made here and all files are their
+owner's alone, since they hold data, prompts and replies; a folder that was there keeps its mode. Every
+failure is a RunFolderError that names the file. No error text or file name contains a credential, because
+addresses that contain one are refused.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pmpo_ray.errors import RunFolderError
+from pmpo_ray.redaction import key_form
 from pmpo_ray.text import error_line
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _SCHEMES = ("file", "s3", "gs", "gcs")
 _TEMPORARY = re.compile(r"\.tmp-([0-9]+)-(.+)-[0-9a-f]{16}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
+"""The modes of files and folders on a local disk."""
 _GCS_RETRY_SECONDS = 60
 """Google's client would retry a failing request for 15 minutes before it reports the error."""
 
@@ -80,7 +85,7 @@ class Folder:
         path = Path(self._base)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir(exist_ok=exist_ok)
+            path.mkdir(mode=_PRIVATE_FOLDER, exist_ok=exist_ok)
         except OSError as error:
             if isinstance(error, FileExistsError) and not exist_ok and path.parent.is_dir():
                 raise
@@ -120,7 +125,8 @@ class Folder:
         """Write or replace the file `name`, and create the folders that it needs."""
         try:
             if self._local:
-                _write_local(Path(self._full(name)), content)
+                self.create()
+                write_private(Path(self._full(name)), content, Path(self._base))
             else:
                 # The content is complete before the upload starts; an object appears when its upload ends.
                 with self._filesystem.open_output_stream(self._full(name), compression=None) as stream:
@@ -199,7 +205,7 @@ def _check_address(location: str) -> None:
         )
     host = re.split("[/?#]", location[uri.end() :])[0].removeprefix("anonymous@")
     # A key that contains "/" leaves no "@" in this part, but the ":" before the key is in it.
-    if "@" in host or ":" in host:
+    if "@" in host or ":" in host or key_form(location) is not None:
         raise RunFolderError(
             f"run folder: the {uri[1]}:// address contains credentials (or a port), which would end up in "
             "files; remove them and set them in the environment (a port as endpoint_override)"
@@ -224,23 +230,42 @@ def _from_uri(location: str) -> tuple[fs.FileSystem, str]:
     return filesystem, base.rstrip("/")
 
 
-def _write_local(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_private(path: Path, content: bytes, base: Path) -> None:
+    """Write or replace a file below the folder `base` that its owner alone can read. It appears whole or not
+    at all. Folders between them are made in the same way. Raises OSError."""
+    for folder in reversed((path.parent, *path.parent.parents)):
+        if folder.is_relative_to(base):
+            folder.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
     name = f".tmp-{os.getpid()}-{socket.gethostname()}-{secrets.token_hex(8)}"
     temporary = path.parent / name
     try:
-        with temporary.open("xb") as stream:
+        with open(temporary, "xb", opener=_private) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    opened = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
+
+
+def write_document(location: str, path: Path, content: bytes) -> None:
+    """Write a document about the run in the folder `location` to a path on this machine's disk, and make the
+    folders that it needs. In the run folder it is the owner's alone, as everything there. Raises OSError."""
+    base = Folder(location).local_path("")
+    if base is not None and path.resolve().is_relative_to(base.resolve()):
+        write_private(path.resolve(), content, base.resolve())
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, PRIVATE_FILE)
 
 
 def _obstacle(path: Path, error: OSError) -> str:

@@ -6,25 +6,42 @@ been moved since the run began.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
-from pmpo_ray.config.loading import config_from_yaml, load_config
+from pmpo_ray.config.loading import config_for_reading, config_from_yaml, load_config
 from pmpo_ray.config.overrides import Override, run_dir_override
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.store.run_store import RunStore
 
+_log = logging.getLogger(__name__)
+
 
 def kept_config(location: str, overrides: Sequence[Override] = ()) -> RunConfig:
     """The configuration of the run in the folder `location`, changed by `overrides`. Raises RunFolderError if
     there is no run, and ConfigError for a damaged configuration or a wrong override."""
-    return config_in(RunStore.open(location), overrides).model_copy(update={"run_dir": location})
+    store = RunStore.open(location)
+    config = config_from_yaml(store.config_yaml(), _name(store), overrides)
+    return config.model_copy(update={"run_dir": location})
 
 
-def config_in(store: RunStore, overrides: Sequence[Override] = ()) -> RunConfig:
-    """As `kept_config`, for a run folder that is open."""
-    config = config_from_yaml(store.config_yaml(), f"config.yaml of {store.location}", overrides)
+def config_in(store: RunStore) -> RunConfig:
+    """The configuration of the run in a folder, for what only reads it. Keys and passwords, which a folder of
+    an earlier version may hold, are masked and named in a warning. Raises ConfigError for a damaged
+    configuration."""
+    config, hidden = config_for_reading(store.config_yaml(), _name(store))
+    if hidden:
+        _log.warning(
+            "%s holds a key or a password: %s; it is not shown here; remove it from the file, and change it",
+            _name(store),
+            ", ".join(hidden),
+        )
     return config.model_copy(update={"run_dir": store.location})
+
+
+def _name(store: RunStore) -> str:
+    return f"config.yaml of {store.location}"
 
 
 def requested_config(path: str | None, overrides: Sequence[Override], run_dir: str | None) -> RunConfig:

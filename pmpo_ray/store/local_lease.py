@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from pmpo_ray.store.folder import Folder
+from pmpo_ray.store.folder import PRIVATE_FILE, Folder
 from pmpo_ray.store.lease_record import (
     LEASE_FILE,
     Driver,
@@ -33,7 +33,7 @@ def acquire_lock(folder: Folder) -> BaseFileLock | None:
     if path is None:
         return None
     folder.create()
-    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
+    lock = FileLock(path, mode=PRIVATE_FILE, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:

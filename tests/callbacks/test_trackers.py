@@ -111,7 +111,7 @@ def test_the_flat_configuration_keeps_secrets_to_itself(monkeypatch: pytest.Monk
     monkeypatch.setenv("SOME_API_KEY", "sk-very-secret-value")
     config = config_from_mapping(
         {
-            "tasks": ["tickets", {"name": "own", "path": "https://me:hush@host/a.csv"}],
+            "tasks": ["tickets", {"name": "own", "path": "a.csv", "instruction": "https://me:hush@host/"}],
             "scorer": {"endpoint": {"parameters": {"note": "whatever"}}, "vllm": {"options": {"seed": 1}}},
             "evaluation": {"instructions": {"mine": "say sk-very-secret-value"}},
             "tracking": {"mlflow": True},

@@ -89,6 +89,28 @@ def test_a_machine_that_has_all_that_a_run_needs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_users_module_is_named_before_it_runs(tmp_path: Path) -> None:
+    (tmp_path / "their_task.py").write_text(
+        "import sys\nprint('it runs', file=sys.stderr)\ndef rows():\n    return []\n", encoding="utf-8"
+    )
+    (tmp_path / "run.yaml").write_text(
+        "tasks: [{name: mine, function: 'their_task:rows'}]\n"
+        "scorer: {engine: simulated}\nrewriter: {engine: simulated}\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pmpo_ray", "doctor", "run.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    named = f"task 'mine': function: this process imports the module their_task from {tmp_path}/their_task.py"
+    assert done.stderr.splitlines() == [named, "it runs"]
+
+
 def test_what_a_configuration_needs_and_lacks_gives_exit_code_1(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(

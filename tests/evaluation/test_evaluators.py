@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -333,17 +332,21 @@ def test_a_key_stands_for_everything_that_outcomes_depend_on() -> None:
 # --- names --------------------------------------------------------------------------------------------------
 
 
-def test_instructions_come_from_texts_and_files(tmp_path: Path) -> None:
-    text, table = tmp_path / "mine.txt", tmp_path / "all.json"
-    text.write_text("Think.\n", encoding="utf-8")
-    table.write_text(json.dumps({"t": "For t.", "u": "For u."}), encoding="utf-8")
-    found = configured_instructions({"plain": "Do it.", "mine": f"@{text}", "all": f"@{table}"}, "t")
+def test_instructions_are_texts_texts_by_task_and_files_that_an_old_run_names(tmp_path: Path) -> None:
+    old = tmp_path / "old.txt"
+    old.write_text("Think.\n", encoding="utf-8")
+    table = {"t": "For t.", "u": "@u"}
+    texts = {"plain": "Do it.", "old": f"@{old}", "sign": "@@sign", "all": table}
+    found = configured_instructions(texts, "t", tmp_path)
     assert [(one.name, one.instruction, one.free) for one in found] == [
         ("plain", "Do it.", False),
-        ("mine", "Think.", False),
+        ("old", "Think.", False),
+        ("sign", "@sign", False),
         ("all", "For t.", False),
     ]
-    assert not configured_instructions({"all": f"@{table}"}, "another")
+    assert not configured_instructions({"all": table}, "another", tmp_path)
+    with pytest.raises(ConfigError, match=r"instructions\.old: .* is not below"):
+        configured_instructions({"old": f"@{old}"}, "t", tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -357,7 +360,7 @@ def test_instructions_come_from_texts_and_files(tmp_path: Path) -> None:
 )
 def test_instructions_that_cannot_be_used_are_named(name: str, text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        configured_instructions({name: text}, "t")
+        configured_instructions({name: text}, "t", Path())
 
 
 def test_baselines_are_free_and_the_description_is_the_tasks() -> None:

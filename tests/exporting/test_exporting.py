@@ -35,6 +35,8 @@ from pmpo_ray.exporting.quoting import (
 )
 from pmpo_ray.history.run_history import load_history
 from pmpo_ray.prepared_task import prepare_tasks
+from pmpo_ray.runs.run_folder import keep_function_tasks
+from pmpo_ray.store import RunStore
 from pmpo_ray.text import is_hidden
 from pmpo_ray.types import Example, Layout
 from tests.exports import HOSTILE, run_with
@@ -167,6 +169,32 @@ def test_several_tasks_are_one_document_or_a_file_each(tmp_path: Path) -> None:
     assert len(export(history, None, "openai")["requests.jsonl"].splitlines()) == 2
     with pytest.raises(RunFolderError, match="holds no task absent"):
         export(history, "absent", "text")
+
+
+def test_an_export_calls_no_function_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "their_rows.py").write_text(
+        "print('imported')\n"
+        "def rows():\n"
+        "    print('called')\n"
+        "    return [{'input': f'number {n}', 'target': 'odd' if n % 2 else 'even'} for n in range(60)]\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    task = {"name": "mine", "function": "their_rows:rows", "description": "Tell odd from even."}
+    history = run_with(tmp_path / "run", "Even?", task=task, split={"shots": 2})
+    (prepared,) = prepare_tasks(history.config)
+    assert "called" in capsys.readouterr().out
+    for form in ("openai", "lm-eval"):
+        with pytest.raises(DataError, match=r"come from the function their_rows:rows, which no export calls"):
+            export(history, None, form)  # type: ignore[arg-type]
+    keep_function_tasks(history.config, RunStore.open(history.location), [prepared])
+    monkeypatch.delitem(sys.modules, "their_rows")
+    (body,) = export(history, None, "openai").values()
+    assert prepared.split.shots[0].input in body
+    assert prepared.split.test[0].input in export(history, None, "lm-eval")["mine.jsonl"]
+    assert capsys.readouterr().out == ""
 
 
 def test_shots_are_read_from_the_data_of_the_run(tmp_path: Path) -> None:

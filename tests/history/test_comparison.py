@@ -227,8 +227,8 @@ def test_values_that_may_be_secret_are_never_shown(run: RunHistory, tmp_path: Pa
     secret = "hunter2hunter2"
     scorer = {
         **ENGINE,
-        "endpoint": {"parameters": {"token": secret}},
-        "vllm": {"options": {"hf_token": secret}},
+        "endpoint": {"parameters": {"user": secret}},
+        "vllm": {"options": {"load_format": secret}},
     }
     tasks = [{"name": "tickets", "description": f"https://me:{secret}x@host/ and {secret}"}]
     other = other_run(tmp_path, scorer=scorer, tasks=tasks, search={"rounds": 0})

@@ -24,7 +24,16 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.store import ClusterInfo, Manifest, RunStore, data_hash, installed_versions, task_folder
+from pmpo_ray.store import (
+    ClusterInfo,
+    Manifest,
+    RunStore,
+    data_hash,
+    hold,
+    installed_versions,
+    task_folder,
+    write_document,
+)
 from pmpo_ray.store.documents import (
     SUMMARY_SCHEMA,
     decode_result,
@@ -726,13 +735,37 @@ def test_leftovers_of_killed_writers_are_ignored_then_removed(store: RunStore) -
     assert [path.exists() for path in (*dead, *kept)] == [False, False, False, True, True, True]
 
 
-def test_files_can_be_read_by_whom_the_umask_allows(store: RunStore) -> None:
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_a_run_folder_and_all_in_it_are_its_owners_alone(tmp_path: Path) -> None:
     mask = os.umask(0o022)
     try:
-        store.write_file("report.html", b"")
+        with hold(str(tmp_path / "runs" / "x")) as lease:
+            store = RunStore.create(str(tmp_path / "runs" / "x"), "seed: 1\n", lease)
+            for record in rounds_of(TASK):
+                store.write_round(record)
+            store.write_file("report.html", b"")
+            write_document(store.location, folder_of(store) / "exports" / "deep" / "x.json", b"")
+        write_document(store.location, tmp_path / "public" / "x.json", b"")
     finally:
         os.umask(mask)
-    assert (folder_of(store) / "report.html").stat().st_mode & 0o777 == 0o644
+    modes = {path: mode(path) for path in (folder_of(store), *folder_of(store).rglob("*"))}
+    assert len(modes) > 8
+    assert {path: 0o700 if path.is_dir() else 0o600 for path in modes} == modes
+    # What is not in the run folder is a user's own business.
+    assert mode(tmp_path / "runs") == 0o755
+    assert mode(tmp_path / "public" / "x.json") == 0o644
+
+
+def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o2770)
+    RunStore.create(str(shared), "seed: 1\n")
+    assert mode(shared) == 0o770
+    assert mode(shared / "config.yaml") == 0o600
 
 
 # Scores, in parts.

@@ -1,0 +1,37 @@
+"""What a user is told when a run or an evaluation starts: where keys go, and whose code runs.
+
+Invariant: nothing of a key is shown, only the name of its variable.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from pmpo_ray.config.endpoints import key_notes
+from pmpo_ray.config.import_paths import note_import
+from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.secrets import keys_in_prompts
+from pmpo_ray.notes import note
+
+_log = logging.getLogger(__name__)
+
+
+def announce(config: RunConfig, environ: Mapping[str, str], *, evaluates: bool, local: bool) -> None:
+    """Say which host gets the key of which variable, which modules the replicas import, and which prompt
+    texts hold what looks like a key. `evaluates` is true for an evaluation, `local` if the replicas run on
+    this machine, with the variables `environ`."""
+    for text in key_notes(config, environ, evaluates=evaluates, local=local):
+        note(text)
+    roles = {"scorer.engine": config.scorer}
+    for key, replica in (
+        roles if config.scorer.role == "both" else {**roles, "rewriter.engine": config.rewriter}
+    ).items():
+        if replica.has_custom_engine:
+            note_import(replica.engine, key, importer="a replica")
+    for key in keys_in_prompts(config):
+        _log.warning(
+            "%s holds what looks like a key: models, the run folder and reports get this text; if it is a "
+            "real key, take it out and change it",
+            key,
+        )
