@@ -25,6 +25,7 @@ from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.config.import_paths import script_object
 from pmpo_ray.config.run import RayConfig
+from pmpo_ray.counting import counted
 from pmpo_ray.types import (
     EngineInfo,
     Example,
@@ -75,7 +76,10 @@ class ScorerPool:
         """As in `ScoreClient.score`, computed in chunks of `scorer.chunk_examples`; the chunk with the
         most rounds left goes first. Errors as in `Pool.submit`."""
         starts = range(0, len(request.examples), self._chunk_examples)
-        results = await gather_or_cancel(self._chunk(request, start, rounds_left) for start in starts)
+        with counted(len(request.examples)) as done:
+            results = await gather_or_cancel(
+                self._chunk(request, start, rounds_left, done) for start in starts
+            )
         return tuple(score for result in results for score in result.scores)
 
     async def lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...] | None:
@@ -99,7 +103,9 @@ class ScorerPool:
         await self._pool.close()
         self._shared.clear()
 
-    async def _chunk(self, request: ScoreRequest, start: int, rounds_left: int) -> ScoreResult:
+    async def _chunk(
+        self, request: ScoreRequest, start: int, rounds_left: int, done: Callable[[int], None]
+    ) -> ScoreResult:
         stop = min(start + self._chunk_examples, len(request.examples))
         # The instruction and the shots are the chunk's common prefix: an engine computes them once.
         characters = (
@@ -120,6 +126,7 @@ class ScorerPool:
             urgency=rounds_left,
         )
         self._pool.count_tokens(result.tokens_computed)
+        done(stop - start)
         return result
 
     def _reference(self, examples: Examples) -> object:
@@ -144,13 +151,15 @@ class RewriterPool:
     async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
         """The samples of `request`; the waiting request with the most rounds left goes first. Errors as in
         `Pool.submit`."""
-        result = await self._pool.submit(
-            RewriterActor.generate,
-            request,
-            weight=self._token_weight * request.n * request.max_tokens,
-            slots=request.n,
-            urgency=rounds_left,
-        )
+        with counted(1) as done:
+            result = await self._pool.submit(
+                RewriterActor.generate,
+                request,
+                weight=self._token_weight * request.n * request.max_tokens,
+                slots=request.n,
+                urgency=rounds_left,
+            )
+            done(1)
         self._pool.count_tokens(result.tokens)
         return result
 

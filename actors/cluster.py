@@ -1,24 +1,39 @@
 """The connection to Ray and the resources of the connected cluster.
 
-Invariants: an existing cluster is left running, and a Ray started by this process is ended; a cluster that
-does not answer raises an error within seconds.
+Invariants: an existing cluster is left running, and a Ray started by this process is ended, whatever signals
+come meanwhile; a cluster that does not answer raises an error within seconds; when a process of a Ray started
+here dies, the work on it ends with an error before Ray ends this process.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
+import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
 
 import ray
+import ray._private.worker
+from ray.exceptions import RayError
 
 from pmpo_ray.actors.auth_token import provide_token
+from pmpo_ray.actors.process import descendants
+from pmpo_ray.actors.ray_thread import RayThread
 from pmpo_ray.actors.resources import ClusterResources
 from pmpo_ray.config.run import RayConfig
 from pmpo_ray.errors import ResourceError
+from pmpo_ray.signals import abandon_exit_handlers, deferred, handling
+from pmpo_ray.text import error_line
 
+_VITAL = ("raylet", "gcs_server")
+"""The processes that Ray cannot do without."""
+_WATCH_SECONDS = 0.5
 LOCAL = "local"
 """The address of a Ray that this process starts."""
 _CONNECT_SECONDS = 10.0
@@ -46,25 +61,84 @@ def connected(settings: RayConfig) -> Iterator[str]:
     chosen = os.environ.get(_AUTH_MODE)
     if local:
         provide_token()
+    connect = partial(
+        ray.init,
+        address=address,
+        num_cpus=settings.num_cpus if local else None,
+        num_gpus=settings.num_gpus if local else None,
+        include_dashboard=False if local else None,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    # Outside of the main thread, Ray leaves the handlers of signals alone, and says so as a warning.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    thread = RayThread()
     try:
-        ray.init(
-            address=address,
-            num_cpus=settings.num_cpus if local else None,
-            num_gpus=settings.num_gpus if local else None,
-            include_dashboard=False if local else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError) as error:
-        why = str(error).splitlines()[0]
-        if chosen is None and not local:
-            why += f"; if it requires a token, set {_AUTH_MODE}=token"
-        raise _no_cluster(address, why) from None
-    _note_auth_mode(chosen)
-    try:
+        try:
+            thread.start(connect)
+        except (OSError, RuntimeError, ValueError, RayError) as error:
+            raise _not_connected(address, error, token=chosen is None) from None
+        _note_auth_mode(chosen)
         yield address
+    except BaseException:
+        with handling(lambda *_: None):
+            _disconnect(thread)
+        raise
+    with deferred():
+        _disconnect(thread)
+
+
+def lost_process() -> str | None:
+    """The name of a process that died of the Ray that this process started; None if all live, and for a
+    cluster that was there."""
+    node: Any = ray._private.worker._global_node
+    dead: list[str] = [] if node is None else [name for name, _ in node.dead_processes()]
+    return next((name for name in _VITAL if name in dead), None)
+
+
+@asynccontextmanager
+async def watched_ray() -> AsyncIterator[None]:
+    """End the block with a ResourceError if Ray dies. Ray itself would end this process some seconds after
+    that, without a word that helps."""
+    work, lost = asyncio.current_task(), list[str]()
+
+    async def watch() -> None:
+        while not lost:
+            await asyncio.sleep(_WATCH_SECONDS)
+            lost.extend(filter(None, [lost_process()]))
+        if work is not None:
+            work.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if lost and work is not None:
+            work.uncancel()
+            raise ResourceError(
+                f"the process {lost[0]} of Ray on this machine has died, perhaps for want of memory or disk; "
+                "finished rounds are kept: continue with the same command, with fewer replicas if it "
+                "happens again"
+            ) from None
+        raise
     finally:
-        ray.shutdown()
+        watching.cancel()
+
+
+def _disconnect(thread: RayThread) -> None:
+    """End the connection, and a Ray that this process started. What cannot be ended in the usual way, because
+    a part of it is dead or hangs, is left to end with this process."""
+    if lost_process() is None and thread.end(ray.shutdown):
+        return
+    node: Any = ray._private.worker._global_node
+    if node is not None:
+        # Workers wait for a lost part of Ray for a minute before they end by themselves.
+        workers = [worker for _, process in node.live_processes() for worker in descendants(process.pid)]
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+    abandon_exit_handlers()
 
 
 def _note_auth_mode(chosen: str | None) -> None:
@@ -86,6 +160,19 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise _no_cluster(address, str(error)) from None
+
+
+def _not_connected(address: str, error: Exception, *, token: bool) -> ResourceError:
+    """The error for a Ray that cannot be started or reached; `token` is true if no token was asked for."""
+    why = error_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    if address == LOCAL:
+        return ResourceError(
+            f"Ray cannot be started on this machine ({why}); check its memory and the disk of /tmp, or name "
+            "a cluster in ray.address"
+        )
+    if token:
+        why += f"; if it requires a token, set {_AUTH_MODE}=token"
+    return _no_cluster(address, why)
 
 
 def _no_cluster(address: str, why: str) -> ResourceError:

@@ -21,8 +21,9 @@ from ray.exceptions import (
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from pmpo_ray.actors.cluster import connected_cluster
+from pmpo_ray.actors.cluster import connected_cluster, lost_process
 from pmpo_ray.actors.handles import ReplicaError, ReplicaFaultError, ReplicaLostError, ReplicaUnreachableError
+from pmpo_ray.actors.process import kill_here
 from pmpo_ray.actors.resources import ReplicaPlan, actor_options, bundles
 from pmpo_ray.errors import EndpointError, PmpoError
 from pmpo_ray.text import error_line
@@ -47,10 +48,11 @@ class RayReplica:
     def __init__(self, actor: Any, group: PlacementGroup | None) -> None:
         self._actor = actor
         self._group = group
+        self._where = ""
 
     async def ping(self) -> str:
-        where: str = await _answer(self._actor.ping.remote())
-        return where
+        self._where = await _answer(self._actor.ping.remote())
+        return self._where
 
     async def start(self) -> EngineInfo:
         info: EngineInfo = await _answer(self._actor.start.remote())
@@ -60,6 +62,10 @@ class RayReplica:
         return await _answer(getattr(self._actor, method).remote(*args))
 
     def end(self) -> None:
+        if lost_process() is not None:
+            # Nothing of Ray is left that would end it.
+            kill_here(self._where)
+            return
         if not ray.is_initialized():
             return
         ray.kill(self._actor)

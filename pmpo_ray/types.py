@@ -424,7 +424,8 @@ State = Literal["waiting", "scoring", "masking", "rewriting", "evaluating", "don
 @dataclass(frozen=True, slots=True)
 class Progress:
     """The progress of one task, sent to observers on every change. `losses` has the best loss after each
-    finished round, round 0 first."""
+    finished round, round 0 first. An evaluation counts conditions in place of rounds, by `unit`. Of the
+    `asked` parts of the work in hand (examples, requests) `done` are done."""
 
     task: str
     state: State
@@ -434,3 +435,6 @@ class Progress:
     tokens_scored: int = 0
     tokens_generated: int = 0
     note: str = field(default="")
+    unit: Literal["round", "condition"] = "round"
+    done: int = 0
+    asked: int = 0

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pmpo_ray.cli.log_lines import LogFormat
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as in shells: 128 + SIGINT."""
 _log = logging.getLogger(__name__)
 
 
@@ -28,13 +27,19 @@ def fail(text: str, log_format: LogFormat = "text") -> int:
     return 2
 
 
-def interrupted(advice: str, log_format: LogFormat) -> int:
-    """Report an interruption, with advice about continuing, and return the exit code for it."""
+def exit_code(number: int) -> int:
+    """The exit code after a signal, as in shells."""
+    return 128 + number
+
+
+def interrupted(number: int, advice: str, log_format: LogFormat) -> int:
+    """Report the end by a signal, with advice about continuing, and return the exit code for it."""
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     if log_format == "json":
-        _log.warning("interrupted; %s", advice)
+        _log.warning("interrupted%s; %s", by, advice)
     else:
-        _print(f"interrupted; {advice}")
-    return INTERRUPTED
+        _print(f"interrupted{by}; {advice}")
+    return exit_code(number)
 
 
 def _print(line: str) -> None:

@@ -1,7 +1,8 @@
 """The `pmpo` command.
 
 Invariants: standard output carries only results, standard error everything else; every error that a user can
-cause ends with one line "error: ..." (with --log-format json, one object) and exit code 2; ray, torch and the
+cause ends with one line "error: ..." (with --log-format json, one object) and exit code 2; a signal ends it
+with exit code 128 + its number; ray, torch and the
 data libraries are imported only by the commands that need them, so that --help and --version are fast.
 """
 
@@ -10,16 +11,17 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from io import TextIOWrapper
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
 from pmpo_ray.cli.export import export
-from pmpo_ray.cli.failures import INTERRUPTED, fail
+from pmpo_ray.cli.failures import exit_code, fail
 from pmpo_ray.cli.reading import compare, doctor, report, show, tasks
 from pmpo_ray.cli.running import evaluate, optimize
+from pmpo_ray.cli.standard_output import OutputError, discard, open_standard_streams
 from pmpo_ray.errors import PmpoError
+from pmpo_ray.signals import ending_on_signals, ignore_signals, leaves_at_once, number_of
 
 app = typer.Typer(
     name="pmpo",
@@ -32,44 +34,41 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line of this process and exit."""
-    if sys.stderr is None:
-        # Standard error was closed at the start, for instance by `2>&-`.
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    for stream in (sys.stdout, sys.stderr):
-        _escape_unencodable(stream)
-    command = typer.main.get_command(app)
     try:
-        code = command.main(prog_name="pmpo", standalone_mode=False)
-        sys.stdout.flush()
-    except PmpoError as error:
-        code = fail(str(error))
-    except typer.TyperException as error:
-        # The library puts the class of an error before its text.
-        message = error.format_message().replace("Value error, ", "").rstrip(".")
-        code = fail(f"{message}; see pmpo --help")
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone.
-        _discard(sys.stdout)
-        code = 1
-    try:
-        sys.stderr.flush()
-    except OSError:
-        # The exit code is that of the run, even if nobody reads its log.
-        _discard(sys.stderr)
+        with ending_on_signals():
+            open_standard_streams()
+            code = _run()
+    except KeyboardInterrupt as interrupt:
+        code = exit_code(number_of(interrupt))
+    ignore_signals()
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, OutputError):
+            # The exit code is that of the command, even if nobody reads what it says.
+            discard(number)
+    if leaves_at_once():
+        os._exit(code or 0)
     sys.exit(code)
 
 
-def _discard(stream: TextIO) -> None:
-    """Drop the buffered output of `stream`, which Python would otherwise fail to flush at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _escape_unencodable(stream: TextIO) -> None:
-    """Write characters that the terminal's encoding lacks as escapes."""
-    if isinstance(stream, TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
+def _run() -> int | None:
+    """Run the command that this process was started with. Return its exit code."""
+    command = typer.main.get_command(app)
+    try:
+        code: int | None = command.main(prog_name="pmpo", standalone_mode=False)
+        sys.stdout.flush()
+    except OutputError as error:
+        discard(sys.stdout.fileno())
+        # A reader that has seen enough, such as head, is no error.
+        return 1 if error.reader_gone else fail(f"{error}; write it elsewhere")
+    except PmpoError as error:
+        return fail(str(error))
+    except typer.TyperException as error:
+        # The library puts the class of an error before its text.
+        message = error.format_message().replace("Value error, ", "").rstrip(".")
+        return fail(f"{message}; see pmpo --help")
+    return code
 
 
 def _version(requested: bool) -> None:

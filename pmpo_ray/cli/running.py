@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +19,9 @@ import typer
 from pmpo_ray.cli.failures import fail, interrupted
 from pmpo_ray.cli.log_lines import LogFormat
 from pmpo_ray.cli.options import Json, Logs, Set
+from pmpo_ray.cli.standard_output import OutputError, discard
 from pmpo_ray.errors import PmpoError
+from pmpo_ray.signals import Interrupted, ignore_signals, number_of
 
 if TYPE_CHECKING:
     from pmpo_ray.config.overrides import Override
@@ -66,7 +68,9 @@ def optimize(
             result = _optimized(settings, log_format)
         except PmpoError as error:
             raise typer.Exit(fail(str(error), log_format)) from error
-        _show(result, as_json=as_json)
+        shown = "the run is finished; show its result with: pmpo show"
+        with _written(f"{shown} {shlex.quote(result.run_dir)}", log_format):
+            _show(result, as_json=as_json)
         if result.failed:
             raise typer.Exit(fail(_failures(result), log_format))
 
@@ -81,11 +85,23 @@ def _optimized(config: RunConfig, log_format: LogFormat) -> RunResult:
 
             return run_optimization(config, observer=observer)
     except KeyboardInterrupt as interrupt:
-        folder = str(interrupt) or config.run_dir
-        advice = (
-            f"continue with: pmpo optimize --run-dir {shlex.quote(folder)}" if folder else "nothing was kept"
-        )
-        raise typer.Exit(interrupted(advice, log_format)) from interrupt
+        ignore_signals()
+        folder = interrupt.run_dir if isinstance(interrupt, Interrupted) else ""
+        advice = "nothing new was kept; start again with the same command"
+        if folder:
+            advice = f"continue with: pmpo optimize --run-dir {shlex.quote(folder)}"
+        raise typer.Exit(interrupted(number_of(interrupt), advice, log_format)) from interrupt
+
+
+@contextlib.contextmanager
+def _written(advice: str, log_format: LogFormat) -> Iterator[None]:
+    """End the command with an error and this advice if standard output cannot be written in the block."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OutputError as error:
+        discard(sys.stdout.fileno())
+        raise typer.Exit(fail(f"{error}; {advice}", log_format)) from error
 
 
 def _show(result: RunResult, *, as_json: bool) -> None:
@@ -156,7 +172,9 @@ def evaluate(
             result = _evaluated(source, overrides, log_format)
         except PmpoError as error:
             raise typer.Exit(fail(str(error), log_format)) from error
-        _show_evaluation(result, table)
+        shown = "the evaluation is finished; show it with: pmpo show"
+        with _written(f"{shown} {shlex.quote(result.run_dir)}", log_format):
+            _show_evaluation(result, table)
 
 
 def _chosen(options: Mapping[str, tuple[str, object]]) -> list[Override]:
@@ -180,8 +198,12 @@ def _evaluated(source: str, overrides: list[Override], log_format: LogFormat) ->
 
             return run_evaluation(source, overrides, observer=observer)
     except KeyboardInterrupt as interrupt:
-        advice = "finished measurements are kept; continue with the same command"
-        raise typer.Exit(interrupted(advice, log_format)) from interrupt
+        ignore_signals()
+        folder = interrupt.run_dir if isinstance(interrupt, Interrupted) else ""
+        advice = "nothing new was kept; start again with the same command"
+        if folder:
+            advice = f"finished measurements are kept in {folder}; continue with the same command"
+        raise typer.Exit(interrupted(number_of(interrupt), advice, log_format)) from interrupt
 
 
 def _show_evaluation(result: EvaluationResult, form: TableFormat) -> None:

@@ -22,7 +22,7 @@ from pmpo_ray.display.accuracies import (
     interval_words,
     label_rows,
 )
-from pmpo_ray.display.numbers import accuracy_text, amount, loss_text, p_value_text, percent_text
+from pmpo_ray.display.numbers import accuracy_text, amount, count_text, loss_text, p_value_text, percent_text
 from pmpo_ray.evaluation.statistics import LEVEL, holm
 from pmpo_ray.history.held_out import extent_text
 from pmpo_ray.text import excerpt, in_line, shortened_name, visible
@@ -79,8 +79,9 @@ def _one_task(result: TaskResult) -> RenderableType:
     for title, *cells in label_rows(result.labels_before, result.labels_after):
         facts.add_row(Text(title), *map(Text, cells))
     spent = (
-        f"{result.rounds} rounds (stopped by: {in_line(result.stopped)}), {result.seconds:.0f} s, "
-        f"{amount(result.tokens_scored)} tokens scored, {amount(result.tokens_generated)} generated"
+        f"{count_text(result.rounds, 'round')} (stopped by: {in_line(result.stopped)}), "
+        f"{result.seconds:.0f} s, {amount(result.tokens_scored)} tokens scored, "
+        f"{amount(result.tokens_generated)} generated"
     )
     basis = _basis(result)
     return Group(

@@ -6,6 +6,7 @@ change, and drawing happens at a bounded rate.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,11 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pmpo_ray.display.numbers import TREND_WIDTH, amount, loss_text, spark
+from pmpo_ray.display.watch import Beat, Watch
 from pmpo_ray.text import in_line, shortened_name
 from pmpo_ray.types import Progress
 
 _STYLES = {"waiting": "dim", "done": "green", "failed": "red"}
-_NUMBERS = 52
+_NUMBERS = 56
 """Columns of the live table next to the task names."""
 
 
@@ -44,10 +46,12 @@ class LiveTable:
         with self._lock:
             first = not self._tasks
             self._tasks[progress.task] = progress
-        if first:
-            self._console.print(Text("starting Ray and the models", style="dim"))
-        if progress.state != "waiting" and not self._live.is_started:
-            self._live.start()
+        # The terminal may have been closed: no reason to end the run.
+        with contextlib.suppress(OSError):
+            if first:
+                self._console.print(Text("starting Ray and the models", style="dim"))
+            if progress.state != "waiting" and not self._live.is_started:
+                self._live.start()
 
     def __enter__(self) -> LiveTable:
         return self
@@ -55,7 +59,8 @@ class LiveTable:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        with contextlib.suppress(OSError):
+            self._live.stop()
 
     def render(self) -> RenderableType:
         """The table of the changes recorded so far."""
@@ -74,7 +79,7 @@ def progress_table(tasks: Sequence[Progress], width: int, height: int) -> Render
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for title in ("task", "state"):
         table.add_column(title, no_wrap=True)
-    for title in ("round", "loss"):
+    for title in (shown[0].unit if shown else "round", "loss"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("trend", no_wrap=True, min_width=TREND_WIDTH)
     for title in ("scored", "gener."):
@@ -112,32 +117,56 @@ def _left_out(tasks: Sequence[Progress], shown: int) -> list[Text]:
 
 
 class PlainLog:
-    """An observer that writes a line to `stream` whenever a task's state, round or note changes.
+    """An observer that writes a line to `stream` whenever a task's state, round or note changes. `beat`
+    writes one if there was none for long.
 
-    Lines begin with the seconds since the log was created, by `clock`. Once nobody reads the stream, the log
-    writes nothing more: a run does not fail because of its progress.
+    Lines begin with the seconds since the log was created, by `clock`. Once the stream cannot be written, the
+    log writes nothing more: a run does not fail because of its progress.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
         self._start = clock()
-        self._last: dict[str, tuple[str, int, str]] = {}
+        self._watch = Watch(clock)
         self._quiet = False
 
     def __call__(self, progress: Progress) -> None:
-        now = (progress.state, progress.round, progress.note)
-        if self._quiet or self._last.get(progress.task) == now:
+        if not self._watch.changed(progress):
             return
-        self._last[progress.task] = now
         loss = f"  loss {loss_text(min(progress.losses))}" if progress.losses else ""
         note = f"  {in_line(progress.note)}" if progress.note else ""
-        line = (
-            f"[{self._clock() - self._start:6.0f}s] {in_line(progress.task)}  "
-            f"round {progress.round}/{progress.rounds}  {progress.state}{loss}  "
+        self._write(
+            f"{_place(progress)}  {progress.state}{loss}  "
             f"{amount(progress.tokens_scored)} scored  {amount(progress.tokens_generated)} generated{note}"
         )
+
+    def beat(self) -> None:
+        """Write a sign of life, if it is time for one."""
+        beat = self._watch.overdue()
+        if beat is not None:
+            self._write(beat_text(beat))
+
+    def _write(self, text: str) -> None:
+        if self._quiet:
+            return
         try:
-            print(line, file=self._stream, flush=True)
-        except BrokenPipeError:
+            print(f"[{self._clock() - self._start:6.0f}s] {text}", file=self._stream, flush=True)
+        except OSError:
+            # Its reader has gone, or its disk is full.
             self._quiet = True
+
+
+def beat_text(beat: Beat) -> str:
+    """A sign of life on one line."""
+    if beat.progress is None:
+        return f"{beat.phase} for {beat.seconds:.0f} s"
+    progress = beat.progress
+    parts = "requests" if progress.state in ("masking", "rewriting") else "examples"
+    far = f": {progress.done:,} of {progress.asked:,} {parts} done" if progress.asked else ""
+    more = f"  (and {beat.others} more at work)" if beat.others else ""
+    return f"{_place(progress)}  {beat.phase} for {beat.seconds:.0f} s{far}{more}"
+
+
+def _place(progress: Progress) -> str:
+    return f"{in_line(progress.task)}  {progress.unit} {progress.round}/{progress.rounds}"

@@ -75,3 +75,8 @@ def percent_text(interval: Interval | None) -> str:
         return "–"
     ends = f"[{interval.low * 100:.0f},{interval.high * 100:.0f}]"
     return f"{interval.value * 100:.1f} {ends:8}"
+
+
+def count_text(number: int, noun: str) -> str:
+    """A number with its noun: "1 round", "2 rounds"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

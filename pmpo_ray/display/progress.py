@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from pmpo_ray.display.live import LiveTable, PlainLog
+from pmpo_ray.display.watch import beating
 from pmpo_ray.protocols import Observer
 
 
@@ -29,4 +30,6 @@ def progress_display(console: Console | None = None) -> Iterator[Observer]:
         with LiveTable(console) as table:
             yield table
     else:
-        yield PlainLog(sys.stderr)
+        log = PlainLog(sys.stderr)
+        with beating(log.beat):
+            yield log

@@ -24,7 +24,15 @@ from pmpo_ray.display.accuracies import (
 )
 from pmpo_ray.display.evaluation_tables import show as show_tables
 from pmpo_ray.display.evaluation_tables import tables
-from pmpo_ray.display.numbers import accuracy_text, amount, loss_text, p_value_text, percent_text, spark
+from pmpo_ray.display.numbers import (
+    accuracy_text,
+    amount,
+    count_text,
+    loss_text,
+    p_value_text,
+    percent_text,
+    spark,
+)
 from pmpo_ray.display.run_json import HARD_EXAMPLES
 from pmpo_ray.evaluation.conditions import BEST
 from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results, task_summary
@@ -156,7 +164,7 @@ def diff_text(before: str, after: str) -> Text:
 def _state(history: RunHistory, task: TaskHistory) -> str:
     finished = len(task.records) - 1
     if task.result is not None:
-        return f"done after {finished} rounds (stopped by: {in_line(task.result.stopped)})"
+        return f"done after {count_text(finished, 'round')} (stopped by: {in_line(task.result.stopped)})"
     so_far = f"{finished} rounds of {history.config.named_searches()[task.task].rounds} are finished"
     if history.at_work:
         return f"running: {so_far}"

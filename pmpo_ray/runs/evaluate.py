@@ -31,9 +31,9 @@ from pmpo_ray.protocols import Observer
 from pmpo_ray.runs.announcements import announce
 from pmpo_ray.runs.evaluate_conditions import Evaluation
 from pmpo_ray.runs.evaluation_plan import TaskPlan, plan_file, plan_run
-from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
+from pmpo_ray.runs.event_loop import run_to_end
 from pmpo_ray.runs.placement import Replica, place_roles
-from pmpo_ray.runs.run_folder import run_location
+from pmpo_ray.runs.run_folder import naming_folder, run_location
 from pmpo_ray.runs.run_manifest import start_day
 from pmpo_ray.store import Lease, RunStore, hold, task_folder
 from pmpo_ray.store.kept_config import kept_config
@@ -76,12 +76,14 @@ def run_evaluation(
     """Evaluate the instructions of the run in the folder `source`, or those of a configuration file, whose
     `run_dir` keeps the result (None: a new folder).
 
-    Raises a PmpoError for everything that a user can fix, and KeyboardInterrupt after a clean end on Ctrl-C.
+    Raises a PmpoError for everything that a user can fix, and Interrupted, a KeyboardInterrupt, after a clean
+    end on Ctrl-C, SIGTERM or SIGHUP.
     """
     is_run = not Path(source).is_file() and RunStore.exists(source)
     config = _config(source, overrides, is_run=is_run)
     # An evaluation of a run writes to the run's own folder, whatever its configuration says.
-    with run_location(config.model_copy(update={"run_dir": source}) if is_run else config) as location:
+    kept = config.model_copy(update={"run_dir": source}) if is_run else config
+    with run_location(kept) as location, naming_folder(location):
         return _evaluate_in(location, config, observer, is_run=is_run)
 
 
@@ -95,7 +97,7 @@ def _evaluate_in(location: str, config: RunConfig, observer: Observer, *, is_run
         plans = _plans(config, prepared_tasks, store, is_run=is_run)
         manifest = store.read_manifest()
         day = datetime.now(UTC).date() if manifest is None else start_day(manifest)
-        with connected(config.ray) as address, ending_on_sigterm():
+        with connected(config.ray) as address:
             announce(config, os.environ, evaluates=True, local=address == LOCAL)
             offered = connected_cluster()
 
@@ -103,10 +105,7 @@ def _evaluate_in(location: str, config: RunConfig, observer: Observer, *, is_run
                 placed = place_roles(roles, config.ray, offered, local=address == LOCAL)
                 return {role: replace(plan, day=day) for role, plan in placed.items()}
 
-            try:
-                results = run_to_end(Evaluation(config, store, plans, observer, place).run())
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(store.location) from None
+            results = run_to_end(Evaluation(config, store, plans, observer, place).run())
         store.write_evaluation(results)
         _write_judged_outputs(store, prepared_tasks, results)
     free = {instruction.name for plan in plans for instruction in plan.instructions if instruction.free}

@@ -11,11 +11,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig
 from pmpo_ray.config.run import RunConfig
+from pmpo_ray.counting import counting
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.evaluation.conditions import condition_key
 from pmpo_ray.evaluation.evaluators import Evaluator
@@ -57,14 +59,19 @@ class Evaluation:
         self._observer = observer
         self._place = place
         self._locks: dict[str, asyncio.Lock] = {}
-        self._progress = {plan.task: Progress(plan.task, "waiting", 0, self._size(plan)) for plan in plans}
+        self._progress = {
+            plan.task: Progress(plan.task, "waiting", 0, self._size(plan), unit="condition") for plan in plans
+        }
+        self._counts: dict[str, dict[str, tuple[int, int]]] = {plan.task: {} for plan in plans}
 
     async def run(self) -> tuple[ConditionResult, ...]:
         """Measure every condition, one model after the other. Errors as in the pools of `actors`."""
+        from pmpo_ray.actors.cluster import watched_ray
+
         for progress in self._progress.values():
             self._observer(progress)
         results: list[ConditionResult] = []
-        async with AsyncExitStack() as stack:
+        async with watched_ray(), AsyncExitStack() as stack:
             grading_model = await self._grading_model(stack)
             reward = await self._reward_model(stack)
             for model in models_of(self._config):
@@ -192,9 +199,11 @@ class Evaluation:
         async with loaded.slots, self._locks.setdefault(key, asyncio.Lock()):
             outcomes = await asyncio.to_thread(self._store.read_outcomes, key)
             if outcomes is None:
-                outcomes = await loaded.evaluators[plan.task].evaluate(
-                    condition.instruction, examples, shots, condition.repetition
-                )
+                with counting(partial(self._count, plan.task, key)):
+                    outcomes = await loaded.evaluators[plan.task].evaluate(
+                        condition.instruction, examples, shots, condition.repetition
+                    )
+                self._counts[plan.task].pop(key, None)
                 if loaded.reward is not None and condition.method == "generation":
                     outcomes = await _rate(examples, outcomes, loaded.reward)
                 outcomes = tuple(outcome for outcome in outcomes if outcome.fits)
@@ -203,6 +212,17 @@ class Evaluation:
         measured = {outcome.example for outcome in outcomes}
         fitting = [example for example in examples if example.id in measured]
         return ConditionResult(condition, outcomes, labels_of(prepared.task, fitting))
+
+    def _count(self, task: str, key: str, done: int, asked: int) -> None:
+        counts = self._counts[task]
+        counts[key] = (done, asked)
+        self._progress[task] = replace(
+            self._progress[task],
+            state="evaluating",
+            done=sum(one for one, _ in counts.values()),
+            asked=sum(one for _, one in counts.values()),
+        )
+        self._observer(self._progress[task])
 
     def _report(self, task: str, tokens: int) -> None:
         last = self._progress[task]

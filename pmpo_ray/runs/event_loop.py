@@ -1,7 +1,7 @@
 """Asynchronous work run to its end from synchronous code, inside or outside of an event loop.
 
-Invariant: as with `asyncio.run`, the work has ended when the call returns, also after Ctrl-C and SIGTERM,
-which cancel it.
+Invariant: as with `asyncio.run`, the work has ended when the call returns, also after a signal, which cancels
+it. A second signal does not wait for the end of the work.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine
 from concurrent.futures import Future
-from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
+
+from pmpo_ray.signals import Interrupted, handling
 
 T = TypeVar("T")
 
@@ -32,55 +33,28 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     return _in_thread(work)
 
 
-@contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM, which schedulers send to end a job, raise KeyboardInterrupt as Ctrl-C does, even if Ctrl-C
-    is ignored, as it is for background jobs of a shell."""
-    with _on_sigterm(_interrupt):
-        yield
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` on SIGTERM within the block. Only the main thread can handle signals: in any other thread
-    nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: action())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _in_this_thread(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run(work)`, in which SIGTERM cancels the work as Ctrl-C does: an error raised at an arbitrary
-    point of the loop could separate two steps that belong together."""
-    cancelled = False
+    """`asyncio.run(work)`, in which every ending signal cancels the work as Ctrl-C does: an error raised at
+    an arbitrary point of the loop could separate two steps that belong together."""
+    first: list[int] = []
 
     async def main() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
-        def cancel() -> None:
-            nonlocal cancelled
-            if cancelled or task is None:
-                raise KeyboardInterrupt
-            cancelled = True
+        def cancel(number: int, _: FrameType | None) -> None:
+            if first or task is None:
+                raise Interrupted(number)
+            first.append(number)
             loop.call_soon_threadsafe(task.cancel)  # This also wakes a waiting loop.
 
-        with _on_sigterm(cancel):
+        with handling(cancel):
             return await work
 
     try:
         return asyncio.run(main())
-    except asyncio.CancelledError:
-        if cancelled:
-            raise KeyboardInterrupt from None
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        if first:
+            raise Interrupted(first[0]) from None
         raise
 
 

@@ -27,18 +27,25 @@ from pmpo_ray.callbacks.dispatch import Callback, RunStart, dispatching
 from pmpo_ray.callbacks.trackers import trackers
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.run import RunConfig
+from pmpo_ray.counting import counting
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_python
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
 from pmpo_ray.runs.announcements import announce
-from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
+from pmpo_ray.runs.event_loop import run_to_end
 from pmpo_ray.runs.fitting import Ruler
 from pmpo_ray.runs.optimize_task import optimize_task
 from pmpo_ray.runs.placement import place
 from pmpo_ray.runs.replica_log import logging_replicas
 from pmpo_ray.runs.run_context import RunContext
-from pmpo_ray.runs.run_folder import keep_function_tasks, keep_python_tasks, open_store, run_location
+from pmpo_ray.runs.run_folder import (
+    keep_function_tasks,
+    keep_python_tasks,
+    naming_folder,
+    open_store,
+    run_location,
+)
 from pmpo_ray.runs.run_manifest import (
     check_encoding,
     engine_text,
@@ -71,10 +78,10 @@ def run_optimization(
     `python_data` maps names to the tasks whose data were passed in Python; the run folder keeps them.
     `callbacks` are called after the trackers of the configuration.
 
-    Raises a PmpoError for everything that a user can fix, including that every task failed, and
-    KeyboardInterrupt after a clean end on Ctrl-C.
+    Raises a PmpoError for everything that a user can fix, including that every task failed, and Interrupted,
+    a KeyboardInterrupt, after a clean end on Ctrl-C, SIGTERM or SIGHUP.
     """
-    with run_location(config) as location:
+    with run_location(config) as location, naming_folder(location):
         return _run_in(location, config, observer, python_data, callbacks)
 
 
@@ -96,19 +103,17 @@ def _run_in(
         memory = ScoreMemory(store.join_scores(SCORES_KEPT))
         for prepared in prepared_tasks:
             observer(Progress(prepared.task.name, "waiting", 0, prepared.search.rounds))
-        with _planned_cluster(config, store) as (cluster, plan):
+        with (
+            _planned_cluster(config, store) as (cluster, plan),
+            dispatching(all_callbacks) as callback,
+        ):
+            run = _Run(config, store, memory, prepared_tasks, observer, callback, cluster, plan)
+            finished = False
             try:
-                with dispatching(all_callbacks) as callback:
-                    run = _Run(config, store, memory, prepared_tasks, observer, callback, cluster, plan)
-                    finished = False
-                    try:
-                        run_to_end(run.run())
-                        finished = True
-                    finally:
-                        callback.on_run_end(run.result, finished)
-            except KeyboardInterrupt:
-                # The location tells the user where the run can be continued.
-                raise KeyboardInterrupt(store.location) from None
+                run_to_end(run.run())
+                finished = True
+            finally:
+                callback.on_run_end(run.result, finished)
     return run.result
 
 
@@ -117,8 +122,7 @@ def _planned_cluster(config: RunConfig, store: RunStore) -> Iterator[tuple[Clust
     """A connection to Ray, with the place of every replica planned. Errors as in `placement.place`."""
     from pmpo_ray.actors.cluster import LOCAL, connected, connected_cluster
 
-    # SIGTERM second: Ray installs its own handler when it connects.
-    with connected(config.ray) as address, ending_on_sigterm():
+    with connected(config.ray) as address:
         announce(config, os.environ, evaluates=False, local=address == LOCAL)
         if address != LOCAL and store.is_local:
             _log.warning(
@@ -162,11 +166,13 @@ class _Run:
 
     async def run(self) -> None:
         """Start the pools, search all tasks, and write the summary."""
+        from pmpo_ray.actors.cluster import watched_ray
         from pmpo_ray.actors.pools import running_pools
 
         started = time.monotonic()
         manifest = new_manifest(self.config, self.prepared_tasks, self.store)
-        async with running_pools(self.config, self.plan.on_day(start_day(manifest))) as pools:
+        plan = self.plan.on_day(start_day(manifest))
+        async with watched_ray(), running_pools(self.config, plan) as pools:
             scorer, rewriter = pools.scorer, pools.rewriter
             await asyncio.to_thread(check_encoding, self.store, scorer.info)
             manifest = replace(manifest, scorer=scorer.info, rewriter=rewriter.info, cluster=self.cluster)
@@ -219,7 +225,8 @@ class _Run:
         """Search one task. Return the error if it failed."""
         name = prepared.task.name
         try:
-            result = await optimize_task(context, prepared, self.callback.on_round)
+            with counting(partial(self._count, name)):
+                result = await optimize_task(context, prepared, self.callback.on_round)
         except (EngineError, DataError) as error:
             failure = TaskFailure(name, str(error))
             self._failures.append(failure)
@@ -230,6 +237,10 @@ class _Run:
         self._results[name] = result
         self.callback.on_task_end(result)
         return None
+
+    def _count(self, task: str, done: int, asked: int) -> None:
+        if task in self._progress:
+            self.observer(replace(self._progress[task], done=done, asked=asked))
 
     def _observe(self, progress: Progress) -> None:
         self._progress[progress.task] = progress

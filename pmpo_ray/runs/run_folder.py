@@ -19,11 +19,24 @@ from pmpo_ray.config.resume import differences
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.prepared_task import PreparedTask
+from pmpo_ray.signals import Interrupted, ending_on_signals, number_of
 from pmpo_ray.store import Lease, RunStore, task_folder
 from pmpo_ray.store.damage import DamagedFileError
 from pmpo_ray.store.folder import Folder
 from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.types import Task
+
+
+@contextmanager
+def naming_folder(location: str) -> Iterator[None]:
+    """Let a signal end the block with an `Interrupted` that names the run folder at `location`, if there is
+    one to continue."""
+    with ending_on_signals():
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            kept = Folder(location).location if RunStore.exists(location) else ""
+            raise Interrupted(number_of(interrupt), kept) from None
 
 
 @contextmanager

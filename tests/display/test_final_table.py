@@ -300,11 +300,13 @@ def test_the_live_table_leaves_the_terminal_alone_until_a_task_is_at_work() -> N
 
 def test_the_plain_log_has_a_line_a_change() -> None:
     stream = io.StringIO()
-    seconds = iter([100.0, 100.0, 103.4, 109.0])
-    log = PlainLog(stream, lambda: next(seconds))
+    now = 100.0
+    log = PlainLog(stream, lambda: now)
     log(Progress("tickets", "scoring", 0, 3))
     log(Progress("tickets", "scoring", 0, 3, (), 50, 0))
+    now = 103.4
     log(Progress("tickets", "rewriting", 1, 3, (2.0,), 1234, 56))
+    now = 109.0
     log(Progress("tickets", "failed", 1, 3, (2.0, 1.5), 1234, 56, note="no\n[b]room\x1b[0m"))
     assert stream.getvalue().splitlines() == [
         "[     0s] tickets  round 0/3  scoring  0 scored  0 generated",

@@ -12,7 +12,8 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from pmpo_ray.runs.event_loop import ending_on_sigterm, run_to_end
+from pmpo_ray.runs.event_loop import run_to_end
+from pmpo_ray.signals import ending_on_signals
 
 
 async def answer(value: int) -> tuple[int, str]:
@@ -82,7 +83,7 @@ def test_sigterm_ends_the_work_between_two_of_its_steps(ignored: bool) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with (
         ctrl_c_ignored() if ignored else contextlib.nullcontext(),
-        ending_on_sigterm(),
+        ending_on_signals(),
         pytest.raises(KeyboardInterrupt),
     ):
         run_to_end(interrupted(ended))
@@ -101,13 +102,13 @@ def test_sigterm_wakes_a_loop_that_waits() -> None:
         finally:
             ended.append("work")
 
-    with ctrl_c_ignored(), ending_on_sigterm(), pytest.raises(KeyboardInterrupt):
+    with ctrl_c_ignored(), ending_on_signals(), pytest.raises(KeyboardInterrupt):
         run_to_end(work())
     assert ended == ["work"]
 
 
 def test_sigterm_ends_what_comes_before_and_after_the_work() -> None:
-    with ctrl_c_ignored(), ending_on_sigterm():
+    with ctrl_c_ignored(), ending_on_signals():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         assert run_to_end(answer(3))[0] == 3
@@ -121,7 +122,7 @@ def test_a_second_sigterm_does_not_wait_for_the_work_to_end() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("it went on")
 
-    with ending_on_sigterm(), pytest.raises(KeyboardInterrupt):
+    with ending_on_signals(), pytest.raises(KeyboardInterrupt):
         run_to_end(work())
 
 
@@ -132,7 +133,7 @@ def test_sigterm_ends_work_within_an_event_loop() -> None:
         run_to_end(interrupted(ended))
 
     with (
-        ending_on_sigterm(),
+        ending_on_signals(),
         closing(asyncio.new_event_loop()) as loop,
         pytest.raises(KeyboardInterrupt),
     ):
@@ -144,5 +145,5 @@ def test_work_that_is_cancelled_by_itself_was_not_interrupted() -> None:
     async def work() -> None:
         raise asyncio.CancelledError
 
-    with ending_on_sigterm(), pytest.raises(asyncio.CancelledError):
+    with ending_on_signals(), pytest.raises(asyncio.CancelledError):
         run_to_end(work())
