@@ -18,7 +18,7 @@ from pmpo_ray.engines.answer_header import closing_tag, header_and_lead, header_
 from pmpo_ray.engines.conversation import Message, chat_messages, message
 from pmpo_ray.engines.text_tokens import TextTokens, random_word
 from pmpo_ray.errors import EngineError, ModelError
-from pmpo_ray.text import error_line
+from pmpo_ray.text import error_line, excerpt
 from pmpo_ray.types import Example, Layout, LayoutSetting
 
 if TYPE_CHECKING:
@@ -106,13 +106,23 @@ class ChatTemplate:
         if text == text.strip():
             return guarded
         conversation = self._bare_messages(_INPUT, first=True)
-        before, _, after = self._answered(conversation, _ANSWER).partition(_ANSWER)
+        before, _, after = self._told(conversation).partition(_ANSWER)
+        if not before:
+            return guarded
         middle = _between(self._answered(conversation, guarded), before, after)
         return middle if middle is not None and middle.strip() == guarded.strip() else guarded
 
-    def whole(self, instruction: str, shots: Sequence[Example], text: str) -> str:
-        """The conversation up to the end of the generation prompt, rendered with its input."""
-        return self._render(self._guarded(chat_messages(self.layout, instruction, shots, text)), ask=True)
+    def whole(self, instruction: str, shots: Sequence[Example], text: str, frame: Frame) -> str:
+        """The conversation up to the end of its input, rendered with it. Raises EngineError if `frame` does
+        not end it."""
+        messages = self._guarded(chat_messages(self.layout, instruction, shots, text))
+        rendered, asked = self._render(messages, ask=True), frame.pieces[-1]
+        if not rendered.endswith(asked):
+            raise EngineError(
+                f"{self._name}: its chat template ends a conversation otherwise for the input "
+                f"{excerpt(text, 40)!r}; leave it out, or set scorer.layout: plain"
+            )
+        return rendered.removesuffix(asked)
 
     @property
     def _name(self) -> str:
@@ -152,12 +162,19 @@ class ChatTemplate:
         if len(pieces) < 2:
             raise EngineError(f"{self._name}: its chat template drops the input; set scorer.layout: plain")
         asked = pieces[-1]
-        told, _, after = self._answered(messages, _ANSWER).partition(_ANSWER)
+        told, _, after = self._told(messages).partition(_ANSWER)
         shown = told.rpartition(_INPUT)[2] if _INPUT in told else asked
         header, lead = header_and_lead(asked, shown, lambda text: self._thought_end(messages, text))
         writing = asked.rstrip(" \t") if self._asks else header
         closing = self._tokens.up_to_added(after) or self._end_of_sequence()
         return Frame(pieces, header, writing, lead, closing)
+
+    def _told(self, messages: Sequence[Message]) -> str:
+        """The conversation with an answer at its end; empty if the template refuses one there."""
+        try:
+            return self._answered(messages, _ANSWER)
+        except EngineError:
+            return ""
 
     def _thought_end(self, messages: Sequence[Message], asked: str) -> str:
         """The text that closes an empty thought behind the generation prompt: the template's own where it

@@ -29,7 +29,6 @@ class RequestEncoder:
     ) -> None:
         self._tokenizer = tokenizer
         self._context_length = context_length
-        self._day = day
         self.own = PromptEncoder(tokenizer, "auto", day)
         self._encoders: dict[LayoutSetting, PromptEncoder] = {"auto": self.own, self.own.layout: self.own}
 
@@ -64,5 +63,5 @@ class RequestEncoder:
 
     def _encoder(self, layout: LayoutSetting) -> PromptEncoder:
         if layout not in self._encoders:
-            self._encoders[layout] = PromptEncoder(self._tokenizer, layout, self._day)
+            self._encoders[layout] = self.own.in_layout(layout)
         return self._encoders[layout]

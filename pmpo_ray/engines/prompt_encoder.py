@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _PROBE_INSTRUCTION = "Name it: <one word>.\n\nThink first. "
 _PROBE = Example("", "  Who wrote 12 + 345?\n\n1) Ada\tL.\nÉmile 你好", "(A) Ada", ("no", "\nB."))
 _SHOTS = (Example("", "2 + 2?", " 4"), Example("", "Line\n", "No."))
-_KEPT = 65536
+_KEPT = 16384
 """The number of inputs whose form in the template is remembered."""
 
 
@@ -62,14 +62,24 @@ class PromptEncoder:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, layout: LayoutSetting = "auto", day: date | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        layout: LayoutSetting = "auto",
+        day: date | None = None,
+        tokens: TextTokens | None = None,
     ) -> None:
+        """`tokens` are those of `tokenizer`, if another encoder has made them."""
         self._tokenizer = tokenizer
-        self._tokens = TextTokens(tokenizer)
+        self._day = day
+        self._tokens = tokens or TextTokens(tokenizer)
         self._template = self._chat_template(layout, day)
         self.layout: Layout = "plain" if self._template is None else self._template.layout
         self._beginning = self._added_beginning() if self._template is None else ()
         self._inputs: dict[tuple[str, bool], str | None] = {}
+
+    def in_layout(self, layout: LayoutSetting) -> PromptEncoder:
+        """An encoder of the same model in another layout. Errors as in the constructor."""
+        return PromptEncoder(self._tokenizer, layout, self._day, self._tokens)
 
     @property
     def note(self) -> str:
@@ -170,8 +180,7 @@ class PromptEncoder:
         for text in inputs:
             shown = self._shown_input(text, first=not shots)
             if shown is None:
-                whole = self._template.whole(instruction, shots, text)
-                bodies.append(mark(whole.removesuffix(frame.pieces[-1])))
+                bodies.append(mark(self._template.whole(instruction, shots, text, frame)))
             else:
                 bodies.append(shown.join((*pieces, "")))
         return _Prompts(pieces[0], bodies, header, frame.lead, mark(frame.closing))

@@ -24,9 +24,8 @@ _WINDOW = 256
 """Characters in front of a place that are tokenised again to learn what a text behind it changes there."""
 _SETTLED = 12
 """Tokens of a window that must agree with those of the whole text before those behind them are believed."""
-_KEPT = 65536
-_KEPT_CHARACTERS = 4096
-"""The number and the length of the texts whose ids are remembered."""
+_KEPT_CHARACTERS = 4_000_000
+"""Characters of the texts whose ids are remembered: with their ids about 50 MB."""
 
 
 class TextTokens:
@@ -56,6 +55,7 @@ class TextTokens:
         self._tokenizer = tokenizer
         self._copy = _marking_copy(tokenizer, self._marks) if tokenizer.is_fast else None
         self._known: dict[str, Tokens] = {}
+        self._known_characters = 0
 
     def guard(self, content: str) -> str:
         """The content without any special token; `mark` restores them as plain text."""
@@ -84,9 +84,12 @@ class TextTokens:
         found = {text: self._known[text] for text in texts if text in self._known}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         new = dict(zip(missing, self._encode(missing), strict=True))
-        if len(self._known) + len(new) > _KEPT:
+        self._known_characters += sum(map(len, new))
+        if self._known_characters > _KEPT_CHARACTERS:
             self._known.clear()
-        self._known |= {text: ids for text, ids in new.items() if len(text) <= _KEPT_CHARACTERS}
+            self._known_characters = 0
+        else:
+            self._known |= new
         found |= new
         return [found[text] for text in texts]
 

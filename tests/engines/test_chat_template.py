@@ -8,6 +8,7 @@ import pytest
 
 from pmpo_ray.engines.conversation import chat_messages
 from pmpo_ray.engines.prompt_encoder import PromptEncoder
+from pmpo_ray.errors import EngineError
 from pmpo_ray.types import Example, Layout
 from tests.engines.small_tokenizers import KINDS, TEMPLATES, small_tokenizer
 from tests.engines.test_prompt_encoder import SHOTS, own_ids
@@ -135,6 +136,28 @@ def test_an_input_that_changes_the_conversation_is_rendered_with_it() -> None:
         messages = chat_messages("system", "Do it.", (), text)
         own = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         assert item.context == own_ids(tokenizer, own)
+
+
+def test_a_template_that_refuses_an_answer_at_the_end_still_asks_for_one() -> None:
+    asking = (
+        "{% if messages[-1].role != 'user' %}{{ raise_exception('the user speaks last') }}{% endif %}<s>"
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    tokenizer = small_tokenizer("byte_level", asking)
+    [item] = PromptEncoder(tokenizer).items("Do it.", SHOTS[:1], [Example("", "x", " yes")])
+    assert tokenizer.decode(list(item.context)).endswith("[user]x</s>[assistant]")
+    assert tokenizer.decode(list(item.answers[0])) == " yes</s>"
+
+
+def test_an_input_that_changes_the_end_of_the_conversation_is_named() -> None:
+    changing = (
+        "<s>{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}[{{ 'sir' if '?' in messages[-1].content else 'you' }}]{% endif %}"
+    )
+    encoder = PromptEncoder(small_tokenizer("byte_level", changing))
+    with pytest.raises(EngineError, match=r"otherwise for the input 'Is it\?'"):
+        encoder.context("Do it.", "Is it?")
 
 
 def test_without_system_text_there_is_no_system_turn_of_ours() -> None:

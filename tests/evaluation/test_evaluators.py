@@ -186,6 +186,12 @@ async def test_what_is_too_long_for_the_model_has_no_answer() -> None:
     assert (outcome.right, outcome.answer, outcome.reply) == (False, None, "")
 
 
+async def test_a_reply_answers_the_prompt_that_is_scored() -> None:
+    client = Replies(lambda _: "unreadable")
+    await replace(answering(NUMBERS, client), layout="plain").evaluate("Add.", (SUM,), ())
+    assert [request.layout for request in client.seen] == ["plain", "plain"]
+
+
 async def test_repetitions_and_examples_have_seeds_of_their_own() -> None:
     client = Replies(lambda _: "4")
     evaluator = answering(NUMBERS, client, temperature=0.7)

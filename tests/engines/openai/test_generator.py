@@ -211,6 +211,18 @@ async def test_a_request_is_one_http_request(server: Server, generator: OpenAIGe
     ]
 
 
+async def test_an_evaluation_has_the_layout_of_the_scorer_as_far_as_messages_go(
+    server: Server, generator: OpenAIGenerator, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.reply = in_turn(*(chat("four") for _ in range(3)))
+    for layout in ("user", "plain", "plain"):
+        await generator.generate(GenerateRequest("2 + 2", system="Add.", layout=layout))
+    system, user = {"role": "system", "content": "Add."}, {"role": "user", "content": "2 + 2"}
+    messages = [body["messages"] for body in server.posted]
+    assert messages == [[{"role": "user", "content": "Add.\n\n2 + 2"}], [system, user], [system, user]]
+    assert sum("scorer.layout is plain" in record.getMessage() for record in caplog.records) == 1
+
+
 async def test_a_plain_request_has_neither_system_turn_nor_stop(
     server: Server, generator: OpenAIGenerator
 ) -> None:
