@@ -14,17 +14,20 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from pmpo_ray.config.evaluation import EvaluationConfig
+from pmpo_ray.config.import_paths import is_import_path
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.errors import ConfigError, DataError
-from pmpo_ray.evaluation.evaluators import method_for
+from pmpo_ray.evaluation.evaluators import check_choices, method_for
 from pmpo_ray.protocols import ScoreClient
-from pmpo_ray.search.calibration import calibrated
+from pmpo_ray.search.calibration import calibrated, closed_answers
 from pmpo_ray.search.objectives import Objective, check_objective, make_objective, resolve_auto
 from pmpo_ray.search.operators import REWRITE, Proposer, load_proposers
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
-from pmpo_ray.types import Split, Task
+from pmpo_ray.tasks.negatives import with_hard_negatives
+from pmpo_ray.tasks.overview import overview_of
+from pmpo_ray.types import Split, Task, TaskOverview
 
 _MAX_REWRITES = 100_000
 _FEW_ROWS = 10
@@ -43,6 +46,17 @@ class PreparedTask:
     objective: Objective
     search: SearchConfig
     proposers: Mapping[str, Proposer]
+
+    @property
+    def chooses_per_token(self) -> bool:
+        """True if an answer is chosen by its log-likelihood per token: only if the setting says so."""
+        return self.search.per_token is True
+
+    @property
+    def overview(self) -> TaskOverview:
+        """The form in which the task was taken, for the user."""
+        answers = closed_answers(self.task)
+        return overview_of(self.task, self.split, answers, self.objective.description)
 
     def scoring(self, scorer: ScoreClient, calibrate: bool) -> ScoreClient:
         """The scorer of this task: `scorer` itself, or `scorer` with calibrated scores."""
@@ -86,8 +100,6 @@ def prepare_tasks(
             task = python_tasks.get(settings.name) or load_task(settings, config.data_dir, config.seed)
         with _slow_stage(f"task {settings.name}: splitting {len(task.examples):,} rows"):
             split = split_task(task, config.split, config.seed)
-        if config.evaluation.enabled:
-            method_for(task, config.evaluation)
         _report_parts(task, split, config)
         for variant, search in config.searches().items():
             _check_size(task, split, search)
@@ -95,7 +107,10 @@ def prepare_tasks(
             proposers = load_proposers([name for name in search.operators if name != REWRITE])
             # All variants of a task share one split.
             named = replace(task, name=config.search_name(task.name, variant))
-            prepared_tasks.append(PreparedTask(named, split, objective, search, proposers))
+            used = _with_negatives(task, split, objective, config)
+            prepared = PreparedTask(named, used, objective, search, proposers)
+            _check(prepared, config.evaluation)
+            prepared_tasks.append(prepared)
     return prepared_tasks
 
 
@@ -109,7 +124,7 @@ def _report_parts(task: Task, split: Split, config: RunConfig) -> None:
             task.name,
             train,
             rows,
-            config.split.train_fraction,
+            config.split.train_share(1, has_test=False),
         )
     if config.evaluation.enabled and limit is not None and limit < len(split.test):
         _log.info(
@@ -149,10 +164,57 @@ def _check_size(task: Task, split: Split, search: SearchConfig) -> None:
 
 
 def _objective(task: Task, split: Split, search: SearchConfig) -> Objective:
+    """The objective of a search. Without a setting, log-likelihoods count per token where a whole solution or
+    text is trained on, so that long ones do not outweigh short ones."""
     name = resolve_auto(split.train) if search.objective == "auto" else search.objective
-    objective = make_objective(name, beta=search.beta, per_token=search.per_token)
+    per_token = search.per_token
+    if per_token is None:
+        per_token = name == "cross_entropy" and task.kind == "text"
+    return make_objective(name, beta=search.beta, per_token=per_token)
+
+
+def _with_negatives(task: Task, split: Split, objective: Objective, config: RunConfig) -> Split:
+    """The split with negatives for free text, in the parts for which something compares answers."""
+    if task.kind != "text":
+        return split
+    seed = config.seed
+    if objective.needs_negatives or is_import_path(objective.name):
+        split = replace(
+            split,
+            train=with_hard_negatives(task, split.train, seed),
+            validation=with_hard_negatives(task, split.validation, seed),
+        )
+    if config.evaluation.method == "likelihood":
+        measured = with_hard_negatives(task, split.test[: config.evaluation.limit], seed)
+        split = replace(split, test=(*measured, *split.test[len(measured) :]))
+    return split
+
+
+def _check(prepared: PreparedTask, settings: EvaluationConfig) -> None:
+    """Raise DataError or ConfigError for a task that cannot be searched or evaluated as configured."""
+    task, split = prepared.task, prepared.split
     try:
-        check_objective(objective, (*split.train, *split.validation))
+        check_objective(prepared.objective, (*split.train, *split.validation))
     except DataError as error:
         raise DataError(f"task {task.name}: {error}") from None
-    return objective
+    for setting, is_set in (
+        ("search.calibrate", prepared.search.calibrate),
+        ("evaluation.calibrate", settings.calibrate),
+    ):
+        if is_set and not closed_answers(task):
+            raise ConfigError(
+                f"{setting}=true: task {task.name!r} is of kind {task.kind} and has no closed set of "
+                "answers, such as labels or letters, whose bias could be subtracted; set "
+                f"{setting}=false, or leave the task out"
+            )
+    if not settings.enabled:
+        return
+    method = method_for(task, settings)
+    if method == "likelihood" and task.kind == "text":
+        check_choices(task, split.test[: settings.limit])
+    if method != "likelihood" and settings.calibrate:
+        raise ConfigError(
+            f"evaluation.calibrate=true: task {task.name!r} is evaluated by {method}, and only answers that "
+            "are chosen by likelihood are calibrated; set evaluation.calibrate=false or "
+            "evaluation.method=likelihood"
+        )

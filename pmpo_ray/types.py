@@ -6,7 +6,7 @@ handles. Log-likelihoods are in nats, lengths in tokens, times in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -31,13 +31,15 @@ one."""
 @dataclass(frozen=True, slots=True)
 class Example:
     """One row of a task: input x, target y+, negatives y-, and the weight r of the row in the batch loss.
-    `id` is unique and stable within its task."""
+    `id` is unique and stable within its task. `also_right` are other right answers: the targets of examples
+    with the same input."""
 
     id: str
     input: str
     target: str
     negatives: tuple[str, ...] = ()
     weight: float = 1.0
+    also_right: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Task:
     """A named set of examples with the instruction to start from.
 
     `labels` is the closed label set, empty for every kind except "labels". `test_examples` is a test part
-    that the data set itself defines; if it is empty, the test part is split off `examples`.
+    that the data set itself defines; if it is empty, the test part is split off `examples`. `notes` tell the
+    user how odd rows were taken.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Task:
     examples: tuple[Example, ...]
     labels: tuple[str, ...] = ()
     test_examples: tuple[Example, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,19 @@ class Split:
     shots: tuple[Example, ...]
     test: tuple[Example, ...]
     validation: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOverview:
+    """The form in which a task was taken: its kind, the objective, the number of examples of each part, and
+    of each answer in each part if the answers are a closed set; `notes` and `warnings` are for the user."""
+
+    kind: Kind
+    objective: str
+    parts: Mapping[str, int]
+    answers: Mapping[str, Mapping[str, int]]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,117 @@
-"""Prepared tasks: what is said about their parts before a model is loaded."""
+"""Prepared tasks: objective, negatives where they are needed, calibration, and what is said of the parts."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from pmpo_ray.display.task_overview import overview_line, remarks
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
+from pmpo_ray.store.documents import Manifest, decode_manifest, encode_manifest
 from tests.run_folders import simulated_config
+
+
+def _prepared(name: str, data_dir: Path | None = None, **settings: object) -> PreparedTask:
+    folder = None if data_dir is None else str(data_dir)
+    [prepared] = prepare_tasks(simulated_config(tasks=[name], data_dir=folder, **settings))
+    return prepared
+
+
+@pytest.mark.parametrize(
+    ("task", "objective"),
+    [
+        ("tickets", "preference"),
+        ("bbh/navigate", "preference"),
+        ("alpaca_eval", "preference"),
+        ("bbh/word_sorting", "cross_entropy per token"),
+        ("gsm8k", "cross_entropy per token"),
+    ],
+)
+def test_auto_is_cross_entropy_per_token_unless_wrong_answers_are_given_or_closed(
+    task: str, objective: str, data_dir: Path
+) -> None:
+    prepared = _prepared(task, data_dir)
+    assert prepared.overview.objective == objective
+    assert all(bool(example.negatives) == (objective == "preference") for example in prepared.split.train)
+
+
+@pytest.mark.parametrize(
+    ("search", "objective"),
+    [
+        ({"per_token": False}, "cross_entropy"),
+        ({"objective": "preference"}, "preference"),
+        ({"objective": "preference", "per_token": True}, "preference per token"),
+    ],
+)
+def test_a_set_objective_and_a_set_per_token_are_kept(
+    search: dict[str, object], objective: str, data_dir: Path
+) -> None:
+    prepared = _prepared("bbh/object_counting", data_dir, search=search)
+    assert prepared.overview.objective == objective
+    assert prepared.chooses_per_token == search.get("per_token", False)
+
+
+def test_free_text_gets_negatives_only_where_answers_are_compared(data_dir: Path) -> None:
+    def counts(prepared: PreparedTask) -> list[set[int]]:
+        split = prepared.split
+        return [
+            {len(example.negatives) for example in part}
+            for part in (split.train, split.validation, split.test)
+        ]
+
+    name, split = "bbh/object_counting", {"validation": 5}
+    assert counts(_prepared(name, data_dir, split=split)) == [{0}, {0}, {0}]
+    preference = {"objective": "preference"}
+    assert counts(_prepared(name, data_dir, split=split, search=preference)) == [{4}, {4}, {0}]
+    chosen = {"method": "likelihood", "limit": 10}
+    prepared = _prepared(name, data_dir, split=split, evaluation=chosen)
+    assert counts(prepared) == [{0}, {0}, {0, 4}]
+    assert [len(example.negatives) for example in prepared.split.test[:11]] == [4] * 10 + [0]
+
+
+@pytest.mark.parametrize("task", ["tickets", "bbh/navigate", "bbh/movie_recommendation"])
+def test_labels_and_closed_options_are_calibrated(task: str, data_dir: Path) -> None:
+    assert _prepared(task, data_dir, search={"calibrate": True}).search.calibrate
+
+
+@pytest.mark.parametrize("section", ["search", "evaluation"])
+@pytest.mark.parametrize("task", ["bbh/word_sorting", "alpaca_eval"])
+def test_what_has_no_closed_set_is_not_calibrated_in_silence(task: str, section: str, data_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^{section}\.calibrate=true: task '{task}' .* no closed set"):
+        _prepared(task, data_dir, **{section: {"calibrate": True}})
+
+
+def test_generated_answers_are_not_calibrated_in_silence() -> None:
+    with pytest.raises(ConfigError, match=r"^evaluation\.calibrate=true: task 'tickets' is evaluated by gen"):
+        _prepared("tickets", evaluation={"calibrate": True, "method": "generation"})
+
+
+def test_the_overview_counts_each_label_in_each_part() -> None:
+    overview = _prepared("tickets", split={"shots": 6}).overview
+    assert overview.parts == {"train": 50, "shots": 6, "test": 424}
+    assert sum(counts["test"] for counts in overview.answers.values()) == 424
+    assert overview_line(overview).startswith(
+        "kind labels: 50 train, 6 shots, 424 test; objective preference; 6 labels (train/shots/test): "
+    )
+    assert "billing " in overview_line(overview)
+    assert remarks(overview) == ()
+
+
+def test_labels_with_few_training_examples_are_a_warning() -> None:
+    overview = _prepared("tickets", split={"train_max": 7}).overview
+    [warning] = remarks(overview)
+    assert warning.startswith("6 of 6 labels have fewer than 3 training examples: ")
+
+
+def test_a_manifest_keeps_the_overview() -> None:
+    overview = _prepared("tickets").overview
+    manifest = Manifest({}, None, None, {}, 0, None, "2026-01-01T00:00:00+00:00", tasks={"tickets": overview})
+    assert decode_manifest(encode_manifest(manifest)) == manifest
+    assert asdict(overview)["kind"] == "labels"
 
 
 def prepared(folder: Path, rows: int, **settings: object) -> PreparedTask:

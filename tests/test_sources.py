@@ -90,7 +90,7 @@ def test_negatives_weights_and_labels_are_columns_as_in_files(kind: str) -> None
     assert task.kind == "pairs"
     assert [example.negatives for example in task.examples] == [("bad", "evil")] * 8
     assert [example.weight for example in task.examples] == [float(n) for n in range(1, 9)]
-    plain = rows_as(kind, [{"input": f"ask {n}", "target": "yes"} for n in range(5)])
+    plain = rows_as(kind, [{"input": f"ask {n}", "target": ("yes", "no")[n % 2]} for n in range(5)])
     _, given = requested_by(plain, labels=["no", "yes"])
     assert given["mine"].labels == ("no", "yes")
     assert given["mine"].examples[0].negatives == ("no",)

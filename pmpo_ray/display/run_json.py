@@ -47,11 +47,13 @@ def task_json(history: RunHistory, task: TaskHistory) -> Document:
     part, result = analysed(task), task.result
     held = held_out_results(history, task.task).get(task.task, NOTHING)
     summary = task_summary(history, task.task)
+    overview = history.overview(task.task)
     return {
         **_run(history),
         **_figures(history, task, held),
         "task": task.task,
         "stopped": result.stopped if result is not None else None,
+        "overview": None if overview is None else asdict(overview),
         "start": task.start.candidate.text,
         "diff": [asdict(piece) for piece in word_diff(task.start.candidate.text, task.best.candidate.text)],
         "lineage": [

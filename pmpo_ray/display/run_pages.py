@@ -34,6 +34,7 @@ from pmpo_ray.display.numbers import (
     spark,
 )
 from pmpo_ray.display.run_json import HARD_EXAMPLES
+from pmpo_ray.display.task_overview import overview_line, remarks
 from pmpo_ray.evaluation.conditions import BEST
 from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results, task_summary
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
@@ -128,6 +129,7 @@ def show_task(history: RunHistory, task: TaskHistory, console: Console) -> None:
     """Print a task's page."""
     console.print(Rule(Text(in_line(task.task), style="bold"), align="left"))
     console.print(Text(_state(history, task)), soft_wrap=True)
+    _show_overview(history, task, console)
     for part in (_instruction(task), _facts(history, task), _steps(task), _importance(task), _hard(task)):
         console.print(Text())
         console.print(part)
@@ -136,6 +138,15 @@ def show_task(history: RunHistory, task: TaskHistory, console: Console) -> None:
     console.print(Text())
     console.print(Text(_cost(task)))
     _show_run(history, console)
+
+
+def _show_overview(history: RunHistory, task: TaskHistory, console: Console) -> None:
+    """Print how the task was taken, and what was odd about its data."""
+    overview = history.overview(task.task)
+    if overview is not None:
+        console.print(Text(overview_line(overview)), soft_wrap=True)
+        for remark in remarks(overview):
+            console.print(Text(remark, style="yellow"), soft_wrap=True)
 
 
 def _show_held_out(history: RunHistory, task: TaskHistory, console: Console) -> None:

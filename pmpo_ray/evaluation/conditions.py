@@ -28,19 +28,24 @@ def condition_key(
     start: str,
     objective: str,
     calibrate: bool,
+    per_token: bool = False,
     seed: int,
 ) -> str:
     """A hash of everything that the outcomes depend on: 32 hexadecimal digits. `layout` is that of the
     scorer, in which a generator writes too; `start` is the instruction whose answers are a judge's
-    references."""
+    references; `per_token`: answers are chosen by log-likelihood per token."""
     inputs: dict[str, object] = {
         "engine": [info.engine, info.model, info.revision, info.layout, info.dtype, info.encoding],
         "instruction": condition.instruction,
         "examples": [[e.id, e.input, e.target, *e.negatives] for e in examples],
         "shots": [[e.input, e.target] for e in shots],
     }
+    if also_right := {e.id: e.also_right for e in examples if e.also_right}:
+        inputs["also_right"] = also_right
     if condition.method == "likelihood":
         inputs |= {"objective": objective, "calibrate": calibrate}
+        if per_token:  # outcomes that were measured before this setting existed keep their keys
+            inputs["per_token"] = True
     else:
         reward, judge = settings.process_reward, settings.judge
         inputs |= {

@@ -1,8 +1,8 @@
 """Evaluation of an instruction on held-out examples of a task.
 
-Invariants: every example gets exactly one outcome, in order; an outcome is right only if the example's target
-wins, and ties are wrong; a reply without a readable answer is distinguished from a wrong answer, and an
-example that does not fit into the model's context from both.
+Invariants: every example gets exactly one outcome, in order; an outcome is right only if a right answer wins,
+and ties are wrong; a reply without a readable answer is distinguished from a wrong answer, and an example
+that does not fit into the model's context from both.
 
 By likelihood, the model chooses between the target and the negatives of an example, without decoding. By
 generation, it writes a reply, reasoning first if the instruction says so; if no answer can be read from the
@@ -21,9 +21,11 @@ from pmpo_ray.errors import ConfigError, EngineError, PromptTooLongError
 from pmpo_ray.evaluation.apart import scored_apart
 from pmpo_ray.evaluation.grading import Grader
 from pmpo_ray.protocols import GenerateClient, ScoreClient
-from pmpo_ray.search.objectives import Objective
+from pmpo_ray.search.objectives import Objective, log_likelihood
 from pmpo_ray.search.seeds import seed_of
+from pmpo_ray.text import excerpt
 from pmpo_ray.types import (
+    AnswerScore,
     Example,
     ExampleScore,
     GenerateRequest,
@@ -66,20 +68,31 @@ def method_for(task: Task, settings: EvaluationConfig) -> Method:
             "a generated answer is neither; name a judge in evaluation.judge.model, or set the method to "
             "auto or likelihood"
         )
-    if method == "likelihood" and not all(example.negatives for example in task.examples):
-        raise ConfigError(
-            f"evaluation.method=likelihood: some examples of task {task.name!r} have no negatives to choose "
-            "from; set the method to auto or generation"
-        )
+    if method == "likelihood" and task.kind != "text":
+        check_choices(task, (*task.examples, *task.test_examples))
     return method
+
+
+def check_choices(task: Task, examples: Sequence[Example]) -> None:
+    """Raise ConfigError if an example has no negative, so that there is nothing to choose from."""
+    lacking = [example for example in examples if not example.negatives]
+    if lacking:
+        remedy = "" if task.kind == "pairs" else ", or set evaluation.method=generation"
+        raise ConfigError(
+            f"task {task.name!r}: {len(lacking)} of {len(examples)} examples have no negatives, and by "
+            f"likelihood an answer is chosen among target and negatives (first: "
+            f"{excerpt(lacking[0].input, 60)!r}); give every example negatives{remedy}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class LikelihoodEvaluator:
-    """Evaluates by likelihood. `objective` computes the losses."""
+    """Evaluates by likelihood. `objective` computes the losses; `per_token`: the answer with the highest mean
+    log-likelihood per token is chosen, not the one with the highest sum."""
 
     scorer: ScoreClient
     objective: Objective
+    per_token: bool = False
 
     async def evaluate(
         self,
@@ -92,18 +105,33 @@ class LikelihoodEvaluator:
         scored."""
         if not examples:
             return ()
-        scores = await scored_apart(self.scorer, ScoreRequest(instruction, tuple(examples), tuple(shots)))
+        # Other right answers are scored in the place of further negatives.
+        scored = tuple(
+            replace(example, negatives=(*example.negatives, *example.also_right))
+            if example.also_right
+            else example
+            for example in examples
+        )
+        scores = await scored_apart(self.scorer, ScoreRequest(instruction, scored, tuple(shots)))
         return tuple(self._outcome(example, score) for example, score in zip(examples, scores, strict=True))
 
     def _outcome(self, example: Example, score: ExampleScore | None) -> Outcome:
         if score is None:
             return Outcome(example.id, False, None, fits=False)
-        answers = (example.target, *example.negatives)
-        values = [answer.logprob for answer in (score.target, *score.negatives)]
-        right = all(values[0] > value for value in values[1:])
-        # In a tie the target is not chosen.
-        chosen = 0 if right else max(range(1, len(values)), key=values.__getitem__)
-        return Outcome(example.id, right, answers[chosen], loss=self.objective(score))
+        wrong = len(example.negatives)
+        negatives, also_right = score.negatives[:wrong], score.negatives[wrong:]
+        right = self._likeliest((example.target, *example.also_right), (score.target, *also_right))
+        best = self._likeliest(example.negatives, negatives)
+        # In a tie no right answer is chosen.
+        is_right = right[0] > best[0]
+        answer = right[1] if is_right else best[1]
+        loss = self.objective(replace(score, negatives=negatives))
+        return Outcome(example.id, is_right, answer, loss=loss)
+
+    def _likeliest(self, answers: Sequence[str], scores: Sequence[AnswerScore]) -> tuple[float, str]:
+        """The first answer with the highest log-likelihood, and that log-likelihood."""
+        values = [log_likelihood(score, self.per_token) for score in scores]
+        return max(zip(values, answers, strict=True), key=lambda pair: pair[0])
 
 
 @dataclass(frozen=True, slots=True)

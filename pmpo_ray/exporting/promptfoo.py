@@ -74,7 +74,7 @@ def _shown(prompt: ExportedPrompt) -> list[Example]:
     ordinary = [
         example
         for example in prompt.history.examples
-        if not _SPECIAL.search(example.input) and not _SPECIAL.search(example.target)
+        if not any(map(_SPECIAL.search, (example.input, example.target, *example.also_right)))
     ]
     return ordinary[:_EXAMPLES]
 
@@ -86,5 +86,13 @@ def _test(number: int, example: Example) -> Value:
         "metadata": {"part": "training"},
     }
     if "\n" not in example.target and len(example.target) <= _LONGEST_ANSWER:
-        test["assert"] = [{"type": "equals", "value": example.target}]
+        test["assert"] = [_assertion((example.target, *example.also_right))]
     return test
+
+
+def _assertion(right: tuple[str, ...]) -> Value:
+    """The assertion that an output equals one of the right answers."""
+    equal: list[Value] = [{"type": "equals", "value": answer} for answer in right]
+    return (
+        equal[0] if len(equal) == 1 else {"type": "assert-set", "threshold": 1 / len(equal), "assert": equal}
+    )

@@ -26,7 +26,7 @@ from pmpo_ray.evaluation.statistics import LEVEL, holm, mean_interval
 from pmpo_ray.evaluation.summary import outcome_value
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import Cost, TaskState, cost_of, state_of
-from pmpo_ray.search.objectives import resolve_auto
+from pmpo_ray.search.objectives import PER_TOKEN, resolve_auto
 from pmpo_ray.types import ConditionResult, Interval
 
 HIDDEN = "(not shown)"
@@ -221,10 +221,15 @@ def _same_split(a: RunHistory, b: RunHistory, one: TaskHistory, other: TaskHisto
 
 
 def _objective(run: RunHistory, task: TaskHistory) -> tuple[str, float, bool]:
+    """The name of a task's objective with its settings. A run of an earlier version does not hold the name
+    that "auto" stood for."""
     search = run.config.named_searches()[task.task]
+    if (overview := run.overview(task.task)) is not None:
+        name = overview.objective
+        return name.removesuffix(PER_TOKEN), search.beta, name.endswith(PER_TOKEN)
     automatic = search.objective == "auto" and task.examples
     name = resolve_auto(task.examples) if automatic else search.objective
-    return name, search.beta, search.per_token
+    return name, search.beta, bool(search.per_token)
 
 
 def _value(run: RunHistory, key: str, redact: Callable[[str], str]) -> str:

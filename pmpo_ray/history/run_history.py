@@ -24,6 +24,7 @@ from pmpo_ray.types import (
     RoundRecord,
     ScoredCandidate,
     SegmentImportance,
+    TaskOverview,
     TaskResult,
 )
 
@@ -110,6 +111,10 @@ class RunHistory:
     def has_many_tasks(self) -> bool:
         """True if the run has more than one task, whether or not they have begun."""
         return len(self.config.named_searches()) > 1
+
+    def overview(self, task: str) -> TaskOverview | None:
+        """The form in which a task was taken; None in a folder of an earlier version."""
+        return self.manifest.tasks.get(task) if self.manifest is not None else None
 
     def task(self, name: str | None = None) -> TaskHistory:
         """The task called `name`; without a name, the only one.

@@ -19,6 +19,7 @@ from statistics import fmean
 from pmpo_ray.config.loading import dump_config
 from pmpo_ray.display.accuracies import interval_words
 from pmpo_ray.display.numbers import amount, p_value_text
+from pmpo_ray.display.task_overview import overview_line, remarks
 from pmpo_ray.history.held_out import NOTHING, EvaluatedTask, HeldOut, evaluated_tasks, held_out_results
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import (
@@ -73,11 +74,14 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """The section of one task."""
+    """The section of one task. `overview` tells how it was taken, `remarks` what was odd about its data; both
+    are empty for a run of an earlier version."""
 
     anchor: str
     name: str
     state: TaskState
+    overview: str
+    remarks: tuple[str, ...]
     stopped: str
     rounds: int
     scored: int
@@ -255,12 +259,15 @@ def _task_view(
     analysed_one, segments = _segments(task)
     cost = cost_of(task)
     rows = evaluated.rows if evaluated is not None else ()
+    overview = history.overview(task.task)
     main = [row for row in rows if (row.model, row.shots) == (rows[0].model, rows[0].shots)]
     bars = [charts.Bar(visible(row.name), row.accuracy, row.name == "best") for row in main]
     return TaskView(
         anchor=f"task-{number}",
         name=visible(task.task),
         state=state_of(history, task),
+        overview=visible(overview_line(overview)) if overview is not None else "",
+        remarks=remarks(overview) if overview is not None else (),
         stopped=visible(task.result.stopped) if task.result else "",
         rounds=len(task.records) - 1,
         scored=len(task.candidates),

@@ -35,6 +35,7 @@ from pmpo_ray.runs.event_loop import run_to_end
 from pmpo_ray.runs.placement import Replica, place_roles
 from pmpo_ray.runs.run_folder import naming_folder, run_location
 from pmpo_ray.runs.run_manifest import start_day
+from pmpo_ray.runs.task_log import log_tasks
 from pmpo_ray.store import Lease, RunStore, hold, task_folder
 from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.thoughts import without_thoughts
@@ -92,6 +93,7 @@ def _evaluate_in(location: str, config: RunConfig, observer: Observer, *, is_run
     from pmpo_ray.actors.cluster import LOCAL, connected, connected_cluster
 
     prepared_tasks = prepare_tasks(config, tasks_from_python(config, location, {}))
+    log_tasks(prepared_tasks)
     with hold(location) as lease:
         store = _store(config, location, lease)
         plans = _plans(config, prepared_tasks, store, is_run=is_run)

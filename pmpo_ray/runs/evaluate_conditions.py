@@ -192,8 +192,9 @@ class Evaluation:
             config.evaluation,
             layout=config.scorer.layout,
             start=plan.instructions[0].instruction,
-            objective=f"{prepared.objective.name}/{prepared.search.beta}/{prepared.search.per_token}",
+            objective=f"{prepared.objective.name}/{prepared.search.beta}/{prepared.objective.per_token}",
             calibrate=prepared.calibrates(config.evaluation),
+            per_token=prepared.chooses_per_token,
             seed=config.seed,
         )
         async with loaded.slots, self._locks.setdefault(key, asyncio.Lock()):

@@ -24,6 +24,7 @@ from pmpo_ray.evaluation.instructions import (
     run_instructions,
 )
 from pmpo_ray.prepared_task import PreparedTask
+from pmpo_ray.runs.run_folder import check_training
 from pmpo_ray.store import RunStore, data_hash
 from pmpo_ray.tasks.corruptions import shuffled
 from pmpo_ray.types import Condition, Example, Method
@@ -68,6 +69,7 @@ def plan_run(config: RunConfig, prepared: PreparedTask, store: RunStore) -> Task
             f"task {task.name}: its data are not those that the run in {store.location} was made with, so "
             "its test part may contain training examples; restore them"
         )
+    check_training(prepared, store)
     result = store.read_task_result(task.name)
     if result is not None and result.rounds != len(records) - 1:
         # The search has gone on since, or its last round is damaged.

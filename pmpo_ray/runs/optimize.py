@@ -54,6 +54,7 @@ from pmpo_ray.runs.run_manifest import (
     start_day,
 )
 from pmpo_ray.runs.score_memory import SCORES_KEPT, RememberingScorer, ScoreMemory, saving
+from pmpo_ray.runs.task_log import log_tasks
 from pmpo_ray.store import ClusterInfo, RunStore, hold
 from pmpo_ray.types import Progress, Task, TaskFailure, TaskResult
 
@@ -95,6 +96,7 @@ def _run_in(
     """The result of the run in the folder `location`."""
     python_tasks = tasks_from_python(config, location, python_data)
     prepared_tasks = prepare_tasks(config, python_tasks)
+    log_tasks(prepared_tasks)
     all_callbacks = (*trackers(config.tracking, location), *callbacks)
     with hold(location) as lease:
         store = open_store(config, location, lease)

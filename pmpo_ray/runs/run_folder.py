@@ -118,9 +118,21 @@ def keep_function_tasks(config: RunConfig, store: RunStore, prepared_tasks: Sequ
             store.write_task(task)
 
 
+def check_training(prepared: PreparedTask, store: RunStore) -> None:
+    """Raise RunFolderError if the training part is not that of the stored rounds: then their losses would be
+    of other examples, and the test part could contain training examples."""
+    name = prepared.task.name
+    kept = store.read_training(name) if store.count_rounds(name) else None
+    if kept is not None and [one.id for one in kept] != [one.id for one in prepared.split.train]:
+        raise RunFolderError(
+            f"task {name}: the training examples are not those of the run in {store.location}, which another "
+            "version of pmpo may have drawn; use that version, or give another --run-dir"
+        )
+
+
 def changed_data(task: str, location: str) -> RunFolderError:
     """The error for a task whose data are no longer those of its stored rounds."""
     return RunFolderError(
-        f"task {task}: its data are not those that the run in {location} started with; restore them, or "
-        "give another --run-dir"
+        f"task {task}: its data, or the wrong answers made of them, are not those that the run in {location} "
+        "started with; restore the data (or the version of pmpo), or give another --run-dir"
     )

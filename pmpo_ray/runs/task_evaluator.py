@@ -31,7 +31,9 @@ def task_evaluator(
         if scorer is None:
             return None
         return LikelihoodEvaluator(
-            prepared.scoring(scorer, prepared.calibrates(settings)), prepared.objective
+            prepared.scoring(scorer, prepared.calibrates(settings)),
+            prepared.objective,
+            per_token=prepared.chooses_per_token,
         )
     if generator is None:
         return None

@@ -1,14 +1,16 @@
-"""Contextual calibration: scores of labels less the scores of the same labels after inputs without content.
+"""Contextual calibration: scores of answers less those of the same answers after inputs without content.
 
-A model may be biased towards one label whatever the input. An instruction that only shifts this bias changes
-the loss without telling the labels apart any better. After the bias is subtracted from every score (Zhao et
-al., 2021, arXiv 2102.09690), the loss measures what the input contributes.
+A model may be biased towards one label or one letter whatever the input. An instruction that only shifts this
+bias changes the loss without telling the answers apart any better. After the bias is subtracted from every
+score (Zhao et al., 2021, arXiv 2102.09690), the loss measures what the input contributes.
 
-Invariants: an answer that is no label keeps its log-likelihood; equal scores give equal calibrated scores.
+Invariants: only answers of a closed set have a bias, and any other answer keeps its log-likelihood; equal
+scores give equal calibrated scores.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -20,14 +22,33 @@ CONTENT_FREE = ("N/A", "...", "-")
 """Inputs without content: the answer of a model to them is its bias."""
 
 
+_MOST = 0.9
+"""The minimum share of examples whose options are all of the closed set."""
+_MAX_ANSWERS = 30
+"""The maximum size of a closed set of options."""
+
+
+def closed_answers(task: Task) -> tuple[str, ...]:
+    """The closed set of a task's answers: its labels, or the options, such as letters or "yes" and "no", that
+    stand for choice in nearly every input. Empty if the answers differ from input to input."""
+    if task.kind != "options":
+        return task.labels
+    listed = [{example.target, *example.negatives} for example in (*task.examples, *task.test_examples)]
+    counts = Counter(answer for answers in listed for answer in answers)
+    closed = {answer for answer, count in counts.items() if count > 1}
+    covered = sum(answers <= closed for answers in listed)
+    return tuple(sorted(closed)) if covered >= _MOST * len(listed) and len(closed) <= _MAX_ANSWERS else ()
+
+
 def calibrated(scorer: ScoreClient, task: Task) -> ScoreClient:
-    """`scorer` without the bias for a task with labels, unchanged for any other task."""
-    return CalibratedScorer(scorer, task.labels) if task.kind == "labels" else scorer
+    """`scorer` without the bias for a task with a closed set of answers, unchanged for any other task."""
+    answers = closed_answers(task)
+    return CalibratedScorer(scorer, answers) if answers else scorer
 
 
 class CalibratedScorer:
-    """A client that subtracts from each log-likelihood of `inner` the mean one of the same label after inputs
-    without content, under the same instruction and shots. So its log-likelihoods may be above 0.
+    """A client that subtracts from each log-likelihood of `inner` the mean one of the same answer after
+    inputs without content, under the same instruction and shots. So its log-likelihoods may be above 0.
 
     The inputs without content are scored in the same call; their tokens count towards the context of the
     first example.

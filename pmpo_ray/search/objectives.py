@@ -16,19 +16,29 @@ from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.text import excerpt
 from pmpo_ray.types import AnswerScore, Example, ExampleScore
 
+PER_TOKEN = " per token"
+"""The end of the description of an objective that is normalised by length."""
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:
     """The loss of one example, in nats, or in nats per token if it is normalised by length.
 
     `needs_negatives`: every example must have at least one negative. `signed`: the loss remains meaningful
-    with a weight r < 0, which turns it into a penalty on the target.
+    with a weight r < 0, which turns it into a penalty on the target. `per_token`: log-likelihoods count per
+    token.
     """
 
     name: str
     loss: Callable[[ExampleScore], float]
     needs_negatives: bool = False
     signed: bool = False
+    per_token: bool = False
+
+    @property
+    def description(self) -> str:
+        """The objective in words."""
+        return f"{self.name}{PER_TOKEN}" if self.per_token else self.name
 
     def __call__(self, score: ExampleScore) -> float:
         return self.loss(score)
@@ -64,13 +74,15 @@ def _custom_objective(path: str) -> Objective:
 
 
 def resolve_auto(examples: Sequence[Example]) -> str:
-    """The objective that "auto" chooses: "preference" if every example has negatives."""
+    """The objective that "auto" chooses: "preference" if every example has negatives, which are given, or the
+    rest of a closed set; "cross_entropy" for worked solutions and other free text (paper, section 3)."""
     if examples and all(example.negatives for example in examples):
         return "preference"
     return "cross_entropy"
 
 
-def _logprob(answer: AnswerScore, per_token: bool) -> float:
+def log_likelihood(answer: AnswerScore, per_token: bool) -> float:
+    """The log-likelihood of an answer in nats, or its mean over the answer's tokens."""
     return answer.logprob / max(answer.tokens, 1) if per_token else answer.logprob
 
 
@@ -81,18 +93,25 @@ def _softplus(x: float) -> float:
 
 def cross_entropy(*, beta: float, per_token: bool) -> Objective:  # noqa: ARG001 (every factory takes it)
     """Eq. 3: -sum_i log p(y_i) over the target's tokens; per token: the mean. Ignores `beta`."""
-    return Objective("cross_entropy", lambda score: -_logprob(score.target, per_token), signed=True)
+    return Objective(
+        "cross_entropy",
+        lambda score: -log_likelihood(score.target, per_token),
+        signed=True,
+        per_token=per_token,
+    )
 
 
 def preference(*, beta: float, per_token: bool) -> Objective:
     """Eq. 5: -log sigmoid(beta * (log p(y+) - log p(y-))), averaged over the negatives."""
 
     def loss(score: ExampleScore) -> float:
-        target = _logprob(score.target, per_token)
-        pairs = [_softplus(-beta * (target - _logprob(answer, per_token))) for answer in score.negatives]
+        target = log_likelihood(score.target, per_token)
+        pairs = [
+            _softplus(-beta * (target - log_likelihood(answer, per_token))) for answer in score.negatives
+        ]
         return sum(pairs) / len(pairs)
 
-    return Objective("preference", loss, needs_negatives=True)
+    return Objective("preference", loss, needs_negatives=True, per_token=per_token)
 
 
 def listwise(*, beta: float, per_token: bool) -> Objective:
@@ -102,12 +121,12 @@ def listwise(*, beta: float, per_token: bool) -> Objective:
     """
 
     def loss(score: ExampleScore) -> float:
-        target = beta * _logprob(score.target, per_token)
-        logits = [target, *(beta * _logprob(answer, per_token) for answer in score.negatives)]
+        target = beta * log_likelihood(score.target, per_token)
+        logits = [target, *(beta * log_likelihood(answer, per_token) for answer in score.negatives)]
         top = max(logits)
         return top - target + math.log(math.fsum(math.exp(logit - top) for logit in logits))
 
-    return Objective("listwise", loss, needs_negatives=True)
+    return Objective("listwise", loss, needs_negatives=True, per_token=per_token)
 
 
 OBJECTIVES: dict[str, ObjectiveFactory] = {

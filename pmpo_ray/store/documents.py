@@ -30,6 +30,7 @@ from pmpo_ray.types import (
     LabelAccuracy,
     RoundRecord,
     ScoredCandidate,
+    TaskOverview,
     TaskResult,
 )
 
@@ -65,6 +66,7 @@ class Manifest:
     """The circumstances and totals of a run. `versions` maps distributions to versions, `data` maps tasks to
     their `data_hash`; `started` and `ended` are ISO 8601 times, `ended` None while the run is not finished;
     tokens and seconds are totals over all tasks. `scorer`, `rewriter` and `cluster` are None until known.
+    `tasks` maps tasks to the form in which they were taken, empty in a folder of an earlier version.
     `pools` maps roles to the use of their replicas by the driver that finished the run. `id` stays the same
     if the folder is moved; it is empty in a folder of an earlier version."""
 
@@ -81,6 +83,7 @@ class Manifest:
     seconds: float = 0.0
     pools: Mapping[str, PoolUse] = field(default_factory=dict)
     id: str = ""
+    tasks: Mapping[str, TaskOverview] = field(default_factory=dict)
 
 
 def installed_versions() -> dict[str, str]:
@@ -95,10 +98,20 @@ def installed_versions() -> dict[str, str]:
 
 
 def data_hash(examples: Sequence[Example]) -> str:
-    """SHA-256 (hex) of all fields of the examples, in their order, which the split depends on."""
+    """SHA-256 (hex) of all fields of the examples, in their order, which the split depends on. Fields that
+    earlier versions did not have count only if they are set."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps(asdict(example), sort_keys=True).encode() + b"\n")
+        fields: dict[str, object] = {
+            "id": example.id,
+            "input": example.input,
+            "negatives": example.negatives,
+            "target": example.target,
+            "weight": example.weight,
+        }
+        if example.also_right:
+            fields["also_right"] = example.also_right
+        digest.update(json.dumps(fields, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -42,7 +42,7 @@ def from_parquet(
     """The table in a file, or only some of its columns. Files of earlier versions lack the columns `added`,
     which are then null.
 
-    Raises ValueError, OSError or pa.ArrowException if the file is damaged or its columns are not `schema`'s.
+    Raises ValueError, OSError or pa.ArrowException if the file is damaged or its columns are others.
     """
     # Without Arrow's threads: the files are small, and a thread that still runs when a short command ends
     # makes the process abort.

@@ -11,7 +11,7 @@ import json
 import pyarrow as pa
 
 from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
-from pmpo_ray.store.train_examples import TRAINING_SCHEMA, example_of, row_of
+from pmpo_ray.store.train_examples import ADDED, TRAINING_SCHEMA, example_of, row_of
 from pmpo_ray.types import Task
 
 METADATA_KEY = b"pmpo_ray.task"
@@ -28,6 +28,7 @@ def encode_task(task: Task) -> bytes:
         "description": escape(task.description),
         "instruction": escape(task.instruction),
         "labels": [escape(label) for label in task.labels],
+        "notes": [escape(note) for note in task.notes],
     }
     schema = TASK_SCHEMA.with_metadata({METADATA_KEY: json.dumps(header).encode()})
     return to_parquet(pa.Table.from_pylist(rows, schema=schema))
@@ -36,7 +37,7 @@ def encode_task(task: Task) -> bytes:
 def decode_task(content: bytes) -> Task:
     """Raises ValueError, KeyError, OSError or pa.ArrowException if the file is damaged or of another
     version."""
-    table = from_parquet(content, TASK_SCHEMA)
+    table = from_parquet(content, TASK_SCHEMA, added=ADDED)
     header = json.loads((table.schema.metadata or {})[METADATA_KEY])
     rows = table.to_pylist()
     return Task(
@@ -47,4 +48,5 @@ def decode_task(content: bytes) -> Task:
         examples=tuple(example_of(row) for row in rows if not row["test"]),
         labels=tuple(map(unescape, header["labels"])),
         test_examples=tuple(example_of(row) for row in rows if row["test"]),
+        notes=tuple(map(unescape, header.get("notes", ()))),
     )

@@ -20,8 +20,11 @@ TRAINING_SCHEMA = pa.schema(
         pa.field("target", pa.string(), nullable=False),
         pa.field("negatives", pa.list_(pa.string()), nullable=False),
         pa.field("weight", pa.float64(), nullable=False),
+        pa.field("also_right", pa.list_(pa.string())),
     ]
 )
+ADDED = ("also_right",)
+"""Columns that files of earlier versions lack."""
 
 
 def encode_training(examples: Sequence[Example]) -> bytes:
@@ -30,7 +33,7 @@ def encode_training(examples: Sequence[Example]) -> bytes:
 
 def decode_training(content: bytes) -> tuple[Example, ...]:
     """Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version."""
-    return tuple(map(example_of, from_parquet(content, TRAINING_SCHEMA).to_pylist()))
+    return tuple(map(example_of, from_parquet(content, TRAINING_SCHEMA, added=ADDED).to_pylist()))
 
 
 def stored_form(examples: Sequence[Example]) -> tuple[Example, ...]:
@@ -46,6 +49,7 @@ def row_of(example: Example) -> dict[str, Any]:
         "target": escape(example.target),
         "negatives": [escape(negative) for negative in example.negatives],
         "weight": example.weight,
+        "also_right": [escape(text) for text in example.also_right],
     }
 
 
@@ -57,4 +61,5 @@ def example_of(row: Mapping[str, Any]) -> Example:
         target=unescape(row["target"]),
         negatives=tuple(unescape(negative) for negative in row["negatives"]),
         weight=row["weight"],
+        also_right=tuple(unescape(text) for text in row["also_right"] or ()),
     )

@@ -7,11 +7,10 @@ number as a suffix, so no two examples of a task share an id.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from hashlib import sha256
-from random import Random
+from dataclasses import dataclass, replace
 
-from pmpo_ray.tasks.negatives import TaskAnswers, negatives_of, task_answers
+from pmpo_ray.tasks.example_ids import content_id
+from pmpo_ray.tasks.negatives import TaskAnswers, negatives_of, task_answers, with_hard_negatives
 from pmpo_ray.tasks.rows import Row
 from pmpo_ray.types import Example, Kind, Task
 
@@ -27,34 +26,43 @@ class Draft:
     rows: tuple[Row, ...]
     test_rows: tuple[Row, ...] = ()
     labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def assemble(draft: Draft, seed: int) -> Task:
-    """Give every row its id and its negatives; those of free text are sampled with `seed`.
+    """Give every row its id and its negatives. Free text gets its negatives later (`with_hard_negatives`);
+    where an input lists no options, they are sampled with `seed`.
 
     Raises DataError for a pair without a usable negative, and for a target outside the label set.
     """
-    answers = task_answers(draft.rows, draft.labels)
+    answers = task_answers((row.target for row in draft.rows), draft.labels)
     copies: Counter[str] = Counter()
-    return Task(
+    task = Task(
         name=draft.name,
         kind=draft.kind,
         description=draft.description,
         instruction=draft.instruction,
-        examples=tuple(_example(row, draft, answers, seed, copies) for row in draft.rows),
+        examples=tuple(_example(row, draft.kind, answers, copies) for row in draft.rows),
         labels=draft.labels if draft.kind == "labels" else (),
-        test_examples=tuple(_example(row, draft, answers, seed, copies) for row in draft.test_rows),
+        test_examples=tuple(_example(row, draft.kind, answers, copies) for row in draft.test_rows),
+        notes=draft.notes,
     )
+    if task.kind == "options":
+        task = replace(
+            task,
+            examples=with_hard_negatives(task, task.examples, seed),
+            test_examples=with_hard_negatives(task, task.test_examples, seed),
+        )
+    return task
 
 
-def _example(row: Row, draft: Draft, answers: TaskAnswers, seed: int, copies: Counter[str]) -> Example:
-    content = sha256(f"{row.input}\0{row.target}".encode()).hexdigest()[:12]
+def _example(row: Row, kind: Kind, answers: TaskAnswers, copies: Counter[str]) -> Example:
+    content = content_id(row.input, row.target)
     copies[content] += 1
-    rng = Random(f"negatives:{seed}:{draft.name}:{content}")
     return Example(
         id=content if copies[content] == 1 else f"{content}-{copies[content]}",
         input=row.input,
         target=row.target,
-        negatives=negatives_of(row, draft.kind, answers, rng),
+        negatives=negatives_of(row, kind, answers),
         weight=row.weight,
     )

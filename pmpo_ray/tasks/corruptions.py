@@ -1,7 +1,8 @@
 """Small changes that turn a right answer into a wrong one.
 
 Invariants: a changed answer has the form of the original (a number stays a number, a bracket sequence a
-bracket sequence); all randomness comes from the generator that the caller passes.
+bracket sequence); words change places only where their order is the answer; all randomness comes from the
+generator that the caller passes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ _BRACKETS = "()[]{}<>"
 _FINAL_NUMBER = re.compile(r"####\s*(\S+)\s*\Z")
 _FINAL_LETTER = re.compile(r"\(([A-Z])\)(?=\W*\Z)")
 _STEPS = (1, 2, 3, 10)
+_WORD = re.compile(r"[^\W_]+")
+_CONNECTIVES = frozenset({"and", "or"})
+_SEPARATORS = re.compile(r"[\s,;]+")
+_ASKS_FOR_ORDER = re.compile(
+    r"\b(?:sort|order|re-?order|arrang|alphabetic|chronologic|ascending|descending|rank|revers)",
+    re.IGNORECASE,
+)
 _OPPOSITES = (("true", "false"), ("yes", "no"), ("valid", "invalid"))
 
 
@@ -52,6 +60,29 @@ def answer_key(text: str) -> str:
     return f"{currency}{value}{percent}"
 
 
+def meaning_key(text: str) -> str:
+    """A key that is equal for two texts that may mean the same, such as "dogs and cats" and "cats, dogs": the
+    same words in any order, apart from "and" and "or". A text without words has its `answer_key`."""
+    words = [word for word in _WORD.findall(text.casefold()) if word not in _CONNECTIVES]
+    return answer_key(text) if form_of(text) != "text" or not words else " ".join(sorted(words))
+
+
+def is_ordering(text: str, target: str) -> bool:
+    """True if the order of the target's words is the answer: they are those after the last colon of an input
+    that asks for an order."""
+    words = _words(target)
+    return (
+        len(words) > 1
+        and not _CONNECTIVES.intersection(words)
+        and _ASKS_FOR_ORDER.search(text) is not None
+        and sorted(words) == sorted(_words(text.rpartition(":")[2]))
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in _SEPARATORS.split(text.casefold()) if word]
+
+
 def final_answer(text: str) -> str | None:
     """The final answer of a worked solution, from its "#### N" or its last "(X)"; None for other texts."""
     if number := _FINAL_NUMBER.search(text):
@@ -60,8 +91,9 @@ def final_answer(text: str) -> str | None:
     return letter.group(1) if letter else None
 
 
-def corrupted(target: str, letters: Sequence[str], rng: Random) -> Iterator[str]:
-    """Wrong answers made from a right one, in random order; `letters` are those of the input's options.
+def corrupted(target: str, letters: Sequence[str], rng: Random, *, ordering: bool) -> Iterator[str]:
+    """Wrong answers made from a right one, in random order; `letters` are those of the input's options, and
+    with `ordering` the order of the words is the answer.
 
     They may be equal to the target or to each other: the caller takes as many distinct ones as it needs.
     """
@@ -78,7 +110,7 @@ def corrupted(target: str, letters: Sequence[str], rng: Random) -> Iterator[str]
             yield target[: final.start(1)] + letter + target[final.end(1) :]
     else:
         yield from _renumbered(target, rng)
-        if final_answer(target) is None:
+        if ordering:
             yield from _swapped_words(target, rng)
 
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast, get_args
 from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.tasks.hub import data_set_records
+from pmpo_ray.tasks.label_sets import checked_labels
 from pmpo_ray.tasks.records import Record, require_distinct
+from pmpo_ray.tasks.right_answers import with_right_answers
 from pmpo_ray.tasks.rows import check_weight
 from pmpo_ray.tasks.tables import shortest
 from pmpo_ray.tasks.user_data import task_of_records
@@ -94,7 +96,8 @@ def records_of(name: str, rows: Rows) -> tuple[Record, ...]:
 
 
 def checked(task: Task) -> Task:
-    """Return `task` if it can be used. Raises DataError if it breaks an invariant of loaded tasks."""
+    """Return `task` with the right answers of equal inputs together. Raises DataError if it breaks an
+    invariant of loaded tasks, ConfigError for labels that cannot be told apart."""
     where = f"task {task.name!r}"
     if not task.name or not task.examples or not task.instruction.strip():
         raise DataError(f"{where}: has no name, no examples or no instruction; set all three")
@@ -105,17 +108,19 @@ def checked(task: Task) -> Task:
             f"{where}: its kind is {task.kind!r}, but a task has labels if and only if its kind is 'labels'; "
             "correct one of them"
         )
+    if task.labels:
+        checked_labels(task.name, task.labels)
     seen: set[str] = set()
     for example in (*task.examples, *task.test_examples):
         _check(example, task, f"{where}: example {example.id!r}")
         if example.id in seen:
             raise DataError(f"{where}: two examples have the id {example.id!r}; use unique ids")
         seen.add(example.id)
-    return task
+    return with_right_answers(task)
 
 
 def _check(example: Example, task: Task, where: str) -> None:
-    texts = (example.id, example.input, example.target, *example.negatives)
+    texts = (example.id, example.input, example.target, *example.negatives, *example.also_right)
     if not all(isinstance(text, str) and text.strip() for text in texts):
         raise DataError(f"{where}: its id, input, target and negatives must be non-empty strings; fix them")
     try:

@@ -21,6 +21,7 @@ from pmpo_ray.tasks.assembly import Draft, assemble
 from pmpo_ray.tasks.bbh import BBH
 from pmpo_ray.tasks.benchmarks import BENCHMARKS, Benchmark
 from pmpo_ray.tasks.python_data import task_of_function
+from pmpo_ray.tasks.right_answers import with_contradictions_noted
 from pmpo_ray.tasks.rows import Row
 from pmpo_ray.tasks.user_data import load_user_data
 from pmpo_ray.types import Kind, Task
@@ -94,7 +95,7 @@ def load_task(config: TaskConfig, data_dir: str | None, seed: int) -> Task:
         raise ConfigError(_unknown(config.name))
     _refuse_data_settings(config)
     draft = _tickets(config) if benchmark is None else _draft(benchmark, config, data_dir)
-    return assemble(draft, seed)
+    return with_contradictions_noted(assemble(draft, seed))
 
 
 def needs_hub(config: TaskConfig, data_dir: str | None) -> bool:

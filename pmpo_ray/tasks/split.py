@@ -15,6 +15,7 @@ from random import Random
 from pmpo_ray.config.tasks import SplitConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.tasks.corruptions import shuffled
+from pmpo_ray.tasks.keys import input_key
 from pmpo_ray.types import Example, Split, Task
 
 MIN_TRAIN = 3
@@ -29,18 +30,19 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
     """Draw the shots, then min(train_max, train_fraction * n) training examples, but at least 3, then the
     validation part. The rest is the test part, unless the data set defines one (paper, section 4.1).
 
-    With a closed set of targets, every drawn part has each target in proportion. Examples whose input is in
-    a test part that the data set defines are left out; n counts the others. If several examples share an
-    input and do not all fit into a part, the remaining ones are left out too.
+    With labels, or few different options as targets, every drawn part has each target in proportion.
+    Examples whose input is in a test part that the data set defines are left out; n counts the others. If
+    several examples share an input and do not all fit into a part, the remaining ones are left out too.
 
-    Raises DataError if fewer than 3 examples are left for training, or too few for validation.
+    Raises DataError if fewer than 3 examples are left for training, too few for validation, or, with
+    train_fraction=1, none for the test part.
     """
     rng = Random(f"split:{seed}:{task.name}")
-    held_out = {_content(example) for example in task.test_examples}
-    usable = [example for example in task.examples if _content(example) not in held_out]
-    train_size = _train_size(task.name, len(usable), config)
+    held_out = {input_key(example.input) for example in task.test_examples}
+    usable = [example for example in task.examples if input_key(example.input) not in held_out]
+    train_size = _train_size(task, len(usable), config)
     groups = shuffled(_groups(usable), rng)
-    stratified = task.kind in ("labels", "options") and _is_closed(usable)
+    stratified = task.kind == "labels" or (task.kind == "options" and _is_closed(usable))
     shots, groups = _draw(groups, config.shots, stratified)
     train, groups = _draw(groups, train_size, stratified)
     if len(train) < MIN_TRAIN:
@@ -58,6 +60,11 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
         test = tuple(shuffled(sorted(task.test_examples, key=_by_id), rng))
     else:
         test = tuple(example for group in groups for example in group)
+    if not test and config.train_fraction == 1:
+        raise DataError(
+            f"task {task.name!r}: split.train_fraction=1 leaves none of {len(usable)} examples to evaluate "
+            "on; name a test file with test_path, or lower split.train_fraction or split.train_max"
+        )
     split = Split(train=train, shots=shots, test=test, validation=validation)
     _check_disjoint(task.name, split)
     return split
@@ -66,30 +73,25 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
 def _check_disjoint(name: str, split: Split) -> None:
     """Check what the validity of every result depends on. Raises DataError if a test input is in another
     part."""
-    seen = {_content(example) for example in (*split.train, *split.shots, *split.validation)}
+    seen = {input_key(example.input) for example in (*split.train, *split.shots, *split.validation)}
     for example in split.test:
-        if _content(example) in seen:
+        if input_key(example.input) in seen:
             raise DataError(
                 f"task {name!r}: the input of test example {example.id} ({example.input[:40]!r}...) is also "
                 "in another part; remove one of the two examples"
             )
 
 
-def _train_size(name: str, examples: int, config: SplitConfig) -> int:
+def _train_size(task: Task, examples: int, config: SplitConfig) -> int:
     # The small term corrects products such as 0.29 * 100 = 28.999999999999996.
-    share = math.floor(config.train_fraction * examples + 1e-9)
+    share = math.floor(config.train_share(examples, has_test=bool(task.test_examples)) + 1e-9)
     size = min(config.train_max, max(MIN_TRAIN, share))
     if size < MIN_TRAIN:
         raise DataError(
-            f"task {name!r}: split.train_max allows {size} of {examples} examples for training and "
+            f"task {task.name!r}: split.train_max allows {size} of {examples} examples for training and "
             f"at least {MIN_TRAIN} are needed; raise split.train_max"
         )
     return size
-
-
-def _content(example: Example) -> str:
-    """The input in a form that is equal for two inputs that a reader would call the same."""
-    return " ".join(example.input.split()).casefold()
 
 
 def _by_id(example: Example) -> str:
@@ -100,7 +102,7 @@ def _groups(examples: Iterable[Example]) -> list[Group]:
     """The examples grouped by input, in an order that depends only on their ids."""
     by_input: dict[str, list[Example]] = defaultdict(list)
     for example in sorted(examples, key=_by_id):
-        by_input[_content(example)].append(example)
+        by_input[input_key(example.input)].append(example)
     return sorted((tuple(group) for group in by_input.values()), key=lambda group: group[0].id)
 
 

@@ -6,28 +6,24 @@ row's place.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from pmpo_ray.config.tasks import TaskConfig
-from pmpo_ray.errors import ConfigError
+from pmpo_ray.tasks import label_sets
 from pmpo_ray.tasks.assembly import Draft, assemble
 from pmpo_ray.tasks.files import read_records
 from pmpo_ray.tasks.hub import HubSource, read_hub
-from pmpo_ray.tasks.options import condensed, parse_options
+from pmpo_ray.tasks.options import parse_options
 from pmpo_ray.tasks.records import Record
+from pmpo_ray.tasks.right_answers import with_right_answers
 from pmpo_ray.tasks.rows import Row, rows_of
 from pmpo_ray.types import Kind, Task
 
-_MAX_LABELS = 20
-"""The maximum number of inferred labels."""
-_MAX_LABEL_CHARS = 40
-"""The maximum length of an inferred label."""
-_MIN_COUNT = 3
-"""The minimum number of rows with each inferred label."""
-_MEAN_COUNT = 5
-"""The minimum number of rows per inferred label, on average."""
+_MAX_LISTED = 2000
+"""The maximum length of a list of labels in a made instruction, which has to leave room for more."""
+_EXAMPLES = 10
+"""The number of labels in a list that is too long."""
 
 
 def load_user_data(config: TaskConfig, seed: int) -> Task:
@@ -42,9 +38,16 @@ def task_of_records(
 ) -> Task:
     """Make a task of records. Raises the errors of `load_user_data`."""
     rows, test_rows = rows_of((records, test_records), config.columns)
-    all_rows = (*rows, *test_rows)
-    kind = _kind_of(config, all_rows)
-    labels = _labels(config, all_rows) if kind == "labels" else ()
+    kind = _kind_of(config, (*rows, *test_rows))
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    if kind == "labels":
+        found = (
+            label_sets.inferred(rows, test_rows)
+            if config.labels is None
+            else label_sets.given(config.name, config.labels, rows, test_rows)
+        )
+        rows, test_rows, labels, notes = found.rows, found.test_rows, found.labels, found.notes
     draft = Draft(
         name=config.name,
         kind=kind,
@@ -53,8 +56,9 @@ def task_of_records(
         rows=rows,
         test_rows=test_rows,
         labels=labels,
+        notes=notes,
     )
-    return assemble(draft, seed)
+    return with_right_answers(assemble(draft, seed))
 
 
 def _kind_of(config: TaskConfig, rows: Sequence[Row]) -> Kind:
@@ -73,17 +77,7 @@ def _kind_of(config: TaskConfig, rows: Sequence[Row]) -> Kind:
     )
     if 2 * listed > len(rows):
         return "options"
-    return "labels" if _is_closed_set([row.target for row in rows]) else "text"
-
-
-def _is_closed_set(targets: Sequence[str]) -> bool:
-    counts = Counter(targets)
-    return (
-        2 <= len(counts) <= _MAX_LABELS
-        and min(counts.values()) >= _MIN_COUNT
-        and len(targets) >= _MEAN_COUNT * len(counts)
-        and max(map(len, counts)) <= _MAX_LABEL_CHARS
-    )
+    return "labels" if label_sets.is_closed_set(row.target for row in rows) else "text"
 
 
 def _records(config: TaskConfig) -> tuple[Record, ...]:
@@ -93,21 +87,9 @@ def _records(config: TaskConfig) -> tuple[Record, ...]:
     return read_hub(source, "check the name and the network, or set path to a local file")
 
 
-def _labels(config: TaskConfig, rows: Sequence[Row]) -> tuple[str, ...]:
-    """The configured labels, or the sorted targets."""
-    if config.labels is None:
-        return tuple(sorted({row.target for row in rows}))
-    labels = tuple(label.strip() for label in config.labels)
-    if len({condensed(label) for label in labels} - {""}) < max(2, len(labels)):
-        raise ConfigError(
-            f"task {config.name!r}: labels must be two or more different, non-empty texts; correct labels"
-        )
-    return labels
-
-
 def _instruction(kind: Kind, labels: Sequence[str]) -> str:
     if kind == "labels":
-        return f"Read the input and answer with exactly one of these labels: {', '.join(labels)}."
+        return f"Read the input and answer with exactly one of {_listed(labels)}."
     if kind == "options":
         return "Read the question and its options, and answer with the right option alone."
     if kind == "pairs":
@@ -115,10 +97,16 @@ def _instruction(kind: Kind, labels: Sequence[str]) -> str:
     return "Read the input and give the right output for it."
 
 
+def _listed(labels: Sequence[str]) -> str:
+    every = ", ".join(labels)
+    if len(every) <= _MAX_LISTED:
+        return f"these labels: {every}"
+    return f"{len(labels)} labels, such as {', '.join(labels[:_EXAMPLES])}"
+
+
 def _description(kind: Kind, labels: Sequence[str]) -> str:
     if kind == "labels":
-        known = ", ".join(labels)
-        return f"Each input is a text to be sorted into a class. The output is one of these labels: {known}."
+        return f"Each input is a text to be sorted into a class. The output is one of {_listed(labels)}."
     if kind == "options":
         return (
             "Each input is a question with a list of options. The output is the right option, "

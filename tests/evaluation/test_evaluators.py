@@ -120,6 +120,30 @@ async def test_calibration_takes_away_what_a_label_scores_behind_nothing() -> No
     assert all(outcome.right for outcome in fair)
 
 
+async def test_every_right_answer_counts_and_none_is_a_choice_against_another() -> None:
+    def table(text: str, answer: str) -> float:
+        return {"Lyon": -1.0, "Rome": -2.0, "Paris": -3.0}[answer]
+
+    example = Example("1", "a city", "Paris", ("Rome",), also_right=("Lyon",))
+    [found] = await choosing(table).evaluate("", (example,), ())
+    assert (found.right, found.answer) == (True, "Lyon")
+    [alone] = await choosing(table).evaluate("", (replace(example, also_right=()),), ())
+    assert (alone.right, alone.answer) == (False, "Rome")
+    assert found.loss == alone.loss
+
+
+@pytest.mark.parametrize(("per_token", "chosen"), [(False, "short"), (True, "a long one")])
+async def test_per_token_reaches_the_choice_among_answers(per_token: bool, chosen: str) -> None:
+    class Lengths(Scores):
+        async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+            return (ExampleScore(AnswerScore(-6.0, 6), (AnswerScore(-2.0, 1),), 5),)
+
+    objective = make_objective("preference", beta=1.0, per_token=per_token)
+    evaluator = LikelihoodEvaluator(Lengths(lambda *_: 0.0), objective, per_token=per_token)
+    [found] = await evaluator.evaluate("", (Example("1", "x", "a long one", ("short",)),), ())
+    assert found.answer == chosen
+
+
 # --- by generation ------------------------------------------------------------------------------------------
 
 
@@ -129,6 +153,14 @@ async def test_replies_are_read_and_compared() -> None:
     assert (outcome.right, outcome.answer, outcome.tokens) == (True, "4", 3)
     [request] = client.seen
     assert (request.system, request.prompt, request.temperature) == ("Add.", "2 + 2", 0.0)
+
+
+@pytest.mark.parametrize(("reply", "right"), [("Lyon", True), ("paris.", True), ("Rome", False)])
+async def test_every_right_answer_counts_in_a_reply(reply: str, right: bool) -> None:
+    task = Task("c", "text", "Name a city.", "Name one.", ())
+    example = Example("1", "a city", "Paris", also_right=("Lyon",))
+    [outcome] = await answering(task, Replies(lambda _: reply)).evaluate("Name one.", (example,), ())
+    assert outcome.right is right
 
 
 async def test_a_reply_without_an_answer_is_asked_again_and_told_apart() -> None:

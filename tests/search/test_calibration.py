@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.in_process import InProcessScorer
 from pmpo_ray import evaluate, optimize
-from pmpo_ray.search.calibration import CONTENT_FREE, calibrated
+from pmpo_ray.search.calibration import CONTENT_FREE, calibrated, closed_answers
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Example, Progress, ScoreRequest, Task
@@ -74,6 +74,19 @@ async def test_answers_that_are_no_labels_keep_their_scores_and_other_tasks_thei
     assert score.negatives == plain.negatives
     assert score.target.logprob == pytest.approx(plain.target.logprob + 1)
     assert calibrated(inner, Task("free", "text", "", "", ())) is inner
+
+
+def test_options_are_a_closed_set_if_the_same_ones_stand_for_choice_in_nearly_every_input() -> None:
+    def options(*answers: tuple[str, ...]) -> Task:
+        examples = (Example(str(n), f"i{n}", own[0], own[1:]) for n, own in enumerate(answers))
+        return Task("t", "options", "", "", tuple(examples))
+
+    letters = [("(A)", "(B)", "(C)"), ("(B)", "(A)", "(C)"), ("(B)", "(A)")] * 4
+    assert closed_answers(options(*letters)) == ("(A)", "(B)", "(C)")
+    assert closed_answers(options(*letters, ("Up", "Down"))) == ("(A)", "(B)", "(C)")
+    assert closed_answers(options(*((f"film {n}", f"film {n + 50}") for n in range(20)))) == ()
+    assert closed_answers(TASK) == LABELS
+    assert closed_answers(Task("t", "text", "", "", EXAMPLES)) == ()
 
 
 async def test_the_simulated_engine_is_calibrated_alike_in_every_part() -> None:

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,8 @@ from pmpo_ray.store.documents import (
 from pmpo_ray.store.rounds import METADATA_KEY, decode_round, decode_segments, encode_round, encode_segments
 from pmpo_ray.store.scores import decode_scores, encode_scores, pack, unpack
 from pmpo_ray.store.tables import from_parquet, to_parquet
+from pmpo_ray.store.task_data import decode_task, encode_task
+from pmpo_ray.store.train_examples import decode_training, encode_training
 from pmpo_ray.types import (
     AnswerScore,
     ByLabel,
@@ -298,6 +301,7 @@ def test_the_data_hash_depends_on_every_field_and_on_the_order() -> None:
         [replace(first, target="o"), second],
         [replace(first, negatives=("n", "o")), second],
         [replace(first, weight=0.5), second],
+        [replace(first, also_right=("too",)), second],
     ]
     hashes = [data_hash(examples) for examples in variants]
     assert len(set(hashes)) == len(variants)
@@ -636,6 +640,7 @@ def test_hostile_task_names_stay_in_the_run_folder(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pmpo_ray.store import RunStore
 from tests.store.test_run_store import LARGE, TASK, large_round
@@ -943,3 +948,14 @@ def test_a_missing_bucket_is_named(s3: str) -> None:
     assert is_one_line(error)
     with pytest.raises(RunFolderError, match="is not a run folder"):
         RunStore.open(f"s3://absent/run?{s3}")
+
+
+def test_examples_of_earlier_versions_are_read() -> None:
+    task = Task("t", "text", "d", "i", (Example("1", "in", "out", ("no",)),), test_examples=(Example("2", "a", "b"),))
+    decoders: list[tuple[bytes, Callable[[bytes], object], object]] = [
+        (encode_task(task), decode_task, task),
+        (encode_training(task.examples), decode_training, task.examples),
+    ]
+    for content, decode, expected in decoders:
+        table = pq.read_table(pa.BufferReader(content))
+        assert decode(to_parquet(table.drop_columns(["also_right"]))) == expected

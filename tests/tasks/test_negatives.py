@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -15,10 +16,23 @@ from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.errors import DataError
 from pmpo_ray.tasks import load_task
 from pmpo_ray.tasks.bbh import DESCRIPTIONS
-from pmpo_ray.tasks.corruptions import answer_key, changed_brackets, changed_numbers, final_answer, form_of
-from pmpo_ray.tasks.negatives import HARD_NEGATIVES, negatives_of, task_answers
+from pmpo_ray.tasks.corruptions import (
+    answer_key,
+    changed_brackets,
+    changed_numbers,
+    final_answer,
+    form_of,
+    meaning_key,
+)
+from pmpo_ray.tasks.negatives import (
+    HARD_NEGATIVES,
+    hard_negatives,
+    negatives_of,
+    task_answers,
+    with_hard_negatives,
+)
 from pmpo_ray.tasks.rows import Row
-from pmpo_ray.types import Example
+from pmpo_ray.types import Example, Task
 
 _CLOSERS = {"(": ")", "[": "]", "{": "}", "<": ">"}
 
@@ -32,6 +46,22 @@ def _closes(opening: str, rest: str) -> bool:
         elif not open_brackets or open_brackets.pop() != bracket:
             return False
     return not open_brackets
+
+
+def _loaded(name: str, folder: Path, seed: int = 0) -> Task:
+    """A task with hard negatives for all examples that are free text."""
+    task = load_task(TaskConfig(name=name), str(folder), seed)
+    return replace(
+        task,
+        examples=with_hard_negatives(task, task.examples, seed),
+        test_examples=with_hard_negatives(task, task.test_examples, seed),
+    )
+
+
+def _hard(target: str, *others: str, text: str = "x") -> tuple[str, ...]:
+    """The hard negatives of a target in a task that has these other targets."""
+    answers = task_answers([target, *others])
+    return hard_negatives(Example("1", text, target), answers, Random(0))
 
 
 def _is_right(subtask: str, example: Example, answer: str) -> bool:
@@ -69,7 +99,7 @@ def _has_form(subtask: str, example: Example, answer: str) -> bool:
 
 @pytest.mark.parametrize("subtask", sorted(DESCRIPTIONS))
 def test_every_bbh_row_has_sound_negatives(subtask: str, data_dir: Path) -> None:
-    task = load_task(TaskConfig(name=f"bbh/{subtask}"), str(data_dir), seed=0)
+    task = _loaded(f"bbh/{subtask}", data_dir)
     assert len(task.examples) in (146, 178, 187, 250)
     for example in task.examples:
         assert example.negatives, example
@@ -85,12 +115,12 @@ def test_every_bbh_row_has_sound_negatives(subtask: str, data_dir: Path) -> None
 
 def test_free_text_gets_four_negatives_on_every_bbh_row(data_dir: Path) -> None:
     for subtask in ("dyck_languages", "multistep_arithmetic_two", "object_counting", "word_sorting"):
-        task = load_task(TaskConfig(name=f"bbh/{subtask}"), str(data_dir), seed=3)
+        task = _loaded(f"bbh/{subtask}", data_dir, seed=3)
         assert {len(example.negatives) for example in task.examples} == {HARD_NEGATIVES}
 
 
 def test_a_sorting_negative_is_often_the_same_words_in_a_wrong_order(data_dir: Path) -> None:
-    task = load_task(TaskConfig(name="bbh/word_sorting"), str(data_dir), seed=0)
+    task = _loaded("bbh/word_sorting", data_dir)
     for example in task.examples:
         words = sorted(example.target.split())
         assert any(sorted(negative.split()) == words for negative in example.negatives), example
@@ -118,7 +148,7 @@ def test_the_bbh_rows_whose_options_were_cut_at_commas_get_whole_titles(data_dir
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gsm8k", "aqua"])
 def test_no_negative_of_a_worked_solution_comes_to_the_right_result(name: str, data_dir: Path) -> None:
-    task = load_task(TaskConfig(name=name), str(data_dir), seed=0)
+    task = _loaded(name, data_dir)
     for example in (*task.examples, *task.test_examples):
         right = final_answer(example.target)
         assert right is not None
@@ -133,7 +163,9 @@ def test_negatives_depend_on_the_seed_but_not_on_the_order_of_the_rows(tmp_path:
 
     def negatives(file: str, seed: int) -> dict[str, tuple[str, ...]]:
         task = load_task(TaskConfig(name="own", path=str(tmp_path / file)), None, seed)
-        return {example.id: example.negatives for example in task.examples}
+        examples = with_hard_negatives(task, task.examples, seed)
+        assert examples[3:5] == with_hard_negatives(task, task.examples[3:5], seed)
+        return {example.id: example.negatives for example in examples}
 
     assert negatives("ahead.jsonl", 1) == negatives("back.jsonl", 1)
     assert negatives("ahead.jsonl", 1) != negatives("ahead.jsonl", 2)
@@ -146,12 +178,13 @@ def test_negatives_depend_on_the_seed_but_not_on_the_order_of_the_rows(tmp_path:
     seed=st.integers(min_value=0, max_value=99),
 )
 def test_hard_negatives_are_distinct_answers_for_any_texts(targets: list[str], seed: int) -> None:
-    rows = [Row(input=str(n), target=target, where="here") for n, target in enumerate(targets)]
-    answers = task_answers(rows, ())
-    for row in rows:
-        found = negatives_of(row, "text", answers, Random(seed))
-        assert found == negatives_of(row, "text", answers, Random(seed))
-        keys = [answer_key(text) for text in (row.target, *found)]
+    answers = task_answers(targets)
+    for target in targets:
+        example = Example("1", "x", target, also_right=("a1", "b"))
+        found = hard_negatives(example, answers, Random(seed))
+        assert found == hard_negatives(example, answers, Random(seed))
+        assert not {answer_key("a1"), answer_key("b")} & {answer_key(text) for text in found}
+        keys = [answer_key(text) for text in (target, *found)]
         assert len(found) <= HARD_NEGATIVES
         assert len(set(keys)) == len(keys)
         assert all(text.strip() for text in found)
@@ -202,20 +235,56 @@ def test_answers_are_compared_as_numbers_and_without_spaces_and_case() -> None:
     ("target", "other"), [("True", "False"), ("no", "yes"), ("Valid", "Invalid"), ("NO", "YES")]
 )
 def test_a_truth_value_on_its_own_gets_its_opposite_in_the_same_case(target: str, other: str) -> None:
-    row = Row(input="x", target=target, where="here")
-    assert negatives_of(row, "text", task_answers([row], ()), Random(0)) == (other,)
+    assert _hard(target) == (other,)
 
 
 def test_labels_get_the_other_labels_in_the_order_of_the_set() -> None:
     answers = task_answers([], ("low", "mid", "high"))
-    assert negatives_of(Row("x", "mid", "here"), "labels", answers, Random(0)) == ("low", "high")
+    assert negatives_of(Row("x", "mid", "here"), "labels", answers) == ("low", "high")
     with pytest.raises(DataError, match=r"^here: target 'top' is none of the labels low, mid, high;"):
-        negatives_of(Row("x", "top", "here"), "labels", answers, Random(0))
+        negatives_of(Row("x", "top", "here"), "labels", answers)
 
 
 def test_a_pair_keeps_its_own_negatives_and_needs_one() -> None:
-    answers = task_answers([], ())
+    answers = task_answers([])
     row = Row("x", "good", "here", negatives=("bad", "Good ", "bad", "worse"))
-    assert negatives_of(row, "pairs", answers, Random(0)) == ("bad", "worse")
+    assert negatives_of(row, "pairs", answers) == ("bad", "worse")
     with pytest.raises(DataError, match=r"^data line 7: no negative that differs"):
-        negatives_of(Row("x", "good", "data line 7", negatives=("GOOD",)), "pairs", answers, Random(0))
+        negatives_of(Row("x", "good", "data line 7", negatives=("GOOD",)), "pairs", answers)
+
+
+@pytest.mark.parametrize(
+    ("target", "same"),
+    [
+        ("dogs and cats", "cats and dogs"),
+        ("red, green, blue", "blue, red and green"),
+        ("tea or coffee", "coffee or tea"),
+        ("3 + 4", "4 + 3"),
+        ("the sum is 1,000", "the sum is 1,000"),
+        ("0.5", "0.50"),
+    ],
+)
+def test_an_answer_that_may_mean_the_same_is_no_negative(target: str, same: str) -> None:
+    found = _hard(target, same, "a bird in a tree", "12")
+    assert same not in found
+    assert meaning_key(target) not in map(meaning_key, found)
+
+
+def test_words_change_places_only_where_their_order_is_the_answer() -> None:
+    target = "ant bee cow"
+    asked = _hard(target, text="Sort the words: List: cow ant bee")
+    assert asked
+    assert all(sorted(other.split()) == target.split() for other in asked)
+    assert _hard(target, text="What is in the picture: cow ant bee") == ()
+    assert _hard("the answer is plain") == ()
+
+
+def test_other_right_answers_are_no_negatives() -> None:
+    example = Example("1", "x", "Paris", also_right=("Lyon",))
+    found = hard_negatives(example, task_answers(["Paris", "Lyon", "lyon ", "Rome", "Oslo"]), Random(0))
+    assert sorted(found) == ["Oslo", "Rome"]
+
+
+def test_examples_with_negatives_keep_them() -> None:
+    task = Task("t", "text", "", "x", (Example("1", "a", "b", ("c",)), Example("2", "d", "e")))
+    assert [example.negatives for example in with_hard_negatives(task, task.examples, 0)] == [("c",), ("b",)]

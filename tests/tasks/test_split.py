@@ -136,6 +136,31 @@ def test_rows_that_the_test_part_holds_too_are_not_trained_on() -> None:
     assert _inputs(split.test) == {"3", "5", "new"}
 
 
+def test_with_a_test_part_of_its_own_all_examples_are_for_training() -> None:
+    task = _task([(str(n), "a") for n in range(20)], "text", test=("new", "newer"))
+    assert len(split_task(task, SplitConfig(), seed=0).train) == 20
+    assert len(split_task(task, SplitConfig(train_fraction=1), seed=0).train) == 20
+    assert len(split_task(task, SplitConfig(train_fraction=0.5), seed=0).train) == 10
+    split = split_task(task, SplitConfig(shots=2, validation=5), seed=0)
+    assert (len(split.shots), len(split.train), len(split.validation)) == (2, 13, 5)
+    assert len(split_task(task, SplitConfig(train_max=6), seed=0).train) == 6
+
+
+def test_all_examples_for_training_and_no_test_part_is_an_error() -> None:
+    task = _task([(str(n), "a") for n in range(20)], "text")
+    with pytest.raises(
+        DataError, match=r"^task 'made': split\.train_fraction=1 leaves none of 20 .*test_path"
+    ):
+        split_task(task, SplitConfig(train_fraction=1), seed=0)
+    assert len(split_task(task, SplitConfig(train_fraction=1, train_max=6), seed=0).test) == 14
+
+
+def test_many_labels_are_drawn_in_proportion_too() -> None:
+    task = _task([(str(n), f"label {n % 25}") for n in range(250)])
+    train = split_task(task, SplitConfig(), seed=0).train
+    assert set(Counter(example.target for example in train).values()) == {2}
+
+
 def test_a_small_task_still_trains_on_three() -> None:
     split = split_task(_task([(str(n), "a") for n in range(5)]), SplitConfig(), seed=0)
     assert (len(split.train), len(split.test)) == (3, 2)
