@@ -35,7 +35,9 @@ def assemble(draft: Draft, seed: int) -> Task:
 
     Raises DataError for a pair without a usable negative, and for a target outside the label set.
     """
-    answers = task_answers((row.target for row in draft.rows), draft.labels)
+    # Only options need the targets here: finding the forms of many texts takes a while.
+    targets = [row.target for row in draft.rows] if draft.kind == "options" else []
+    answers = task_answers(targets, draft.labels)
     copies: Counter[str] = Counter()
     task = Task(
         name=draft.name,

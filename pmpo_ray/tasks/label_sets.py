@@ -26,6 +26,8 @@ _MEAN_COUNT_OF_NUMBERS = 5
 """The same for numbers, which also repeat where they are results."""
 _MAX_ODD = 0.1
 """The maximum share of rows whose target occurs once."""
+_MANY = 1000
+"""The number of rows from which mostly different targets are taken for free text at once."""
 _NAMED = 5
 """The maximum number of rows, labels or spellings that a note names."""
 
@@ -43,8 +45,11 @@ class LabelledRows:
 def is_closed_set(targets: Iterable[str]) -> bool:
     """True if the targets are labels: short texts of which nearly every one occurs again, on average at least
     3 times, and not more than 200 different ones. Numbers have to repeat more: they may be results."""
-    counts = _counts(targets)
-    total = counts.total()
+    spelled = Counter(targets)
+    total = spelled.total()
+    if total >= _MANY and len(spelled) > total / 2:
+        return False  # without the keys of many texts, which take a while
+    counts = _counts(spelled)
     repeated = {text: count for text, count in counts.items() if count > 1}
     covered, odd = sum(repeated.values()), len(counts) - len(repeated)
     if not 1 <= len(repeated) <= _MAX_LABELS or odd > _MAX_ODD * total:
@@ -62,9 +67,9 @@ def is_closed_set(targets: Iterable[str]) -> bool:
     return forms != {"brackets"} and covered >= _MEAN_COUNT * len(repeated)
 
 
-def _counts(targets: Iterable[str]) -> Counter[str]:
+def _counts(spelled: Mapping[str, int]) -> Counter[str]:
     """The number of targets of each label, under its commonest spelling."""
-    spellings = _spellings(Counter(targets))
+    spellings = _spellings(spelled)
     return Counter({own[0][0]: sum(count for _, count in own) for own in spellings.values()})
 
 

@@ -85,11 +85,18 @@ def _check_classes(task: Task) -> None:
 def _targets_by_input(examples: Iterable[Example], key: Callable[[str], str]) -> dict[str, dict[str, str]]:
     """The distinct targets of each input, by their keys. A target with a weight of 0 or less does not count
     as right."""
-    found: dict[str, dict[str, str]] = {}
-    for example in sorted(examples, key=lambda example: example.target):
+    found: dict[str, set[str]] = {}
+    for example in examples:
         if example.weight > 0:
-            found.setdefault(input_key(example.input), {}).setdefault(key(example.target), example.target)
-    return found
+            found.setdefault(input_key(example.input), set()).add(example.target)
+    # Of equal answers the first one by its text, so that the order of the rows does not count. A single
+    # target needs no key, and of many inputs nearly all have a single one.
+    return {
+        text: {key(target): target for target in sorted(own, reverse=True)}
+        if len(own) > 1
+        else dict(zip(own, own, strict=True))
+        for text, own in found.items()
+    }
 
 
 def _settled(
@@ -114,7 +121,7 @@ def _several_note(task: Task, rights: Mapping[str, Mapping[str, str]], consequen
     what = {"labels": "labels", "options": "right options"}.get(task.kind, "right answers")
     text, targets = next(iter(several.items()))
     first = next(e for e in (*task.examples, *task.test_examples) if input_key(e.input) == text)
-    shown = ", ".join(repr(excerpt(target, 40)) for target in list(targets.values())[:3])
+    shown = ", ".join(repr(excerpt(target, 40)) for target in sorted(targets.values())[:3])
     return (
         f"{len(several)} of {len(rights)} inputs stand with several {what} (such as "
         f"{excerpt(first.input, _SHOWN)!r} with {shown}): {consequence}"

@@ -120,6 +120,8 @@ def _draw(groups: Sequence[Group], size: int, stratified: bool) -> tuple[tuple[E
     def take(whole: bool, within_quota: bool) -> None:
         nonlocal left
         for index, group in enumerate(groups):
+            if left == 0:
+                return
             target = group[0].target
             room = min(left, quotas.get(target, 0)) if within_quota else left
             if index in taken or room == 0 or (whole and len(group) > room):
