@@ -24,10 +24,10 @@ from pmpo_ray.search.calibration import calibrated, closed_answers
 from pmpo_ray.search.objectives import Objective, check_objective, make_objective, resolve_auto
 from pmpo_ray.search.operators import REWRITE, Proposer, load_proposers
 from pmpo_ray.store import RunStore
+from pmpo_ray.store.task_overview import TaskOverview, overview_of
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.tasks.negatives import with_hard_negatives
-from pmpo_ray.tasks.overview import overview_of
-from pmpo_ray.types import Split, Task, TaskOverview
+from pmpo_ray.types import Split, Task
 
 _MAX_REWRITES = 100_000
 _FEW_ROWS = 10

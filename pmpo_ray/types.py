@@ -6,7 +6,7 @@ handles. Log-likelihoods are in nats, lengths in tokens, times in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -71,19 +71,6 @@ class Split:
     shots: tuple[Example, ...]
     test: tuple[Example, ...]
     validation: tuple[Example, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOverview:
-    """The form in which a task was taken: its kind, the objective, the number of examples of each part, and
-    of each answer in each part if the answers are a closed set; `notes` and `warnings` are for the user."""
-
-    kind: Kind
-    objective: str
-    parts: Mapping[str, int]
-    answers: Mapping[str, Mapping[str, int]]
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

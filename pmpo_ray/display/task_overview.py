@@ -5,8 +5,8 @@ Invariant: texts from data are shown on one line, with hidden characters escaped
 
 from __future__ import annotations
 
+from pmpo_ray.store.task_overview import TaskOverview
 from pmpo_ray.text import excerpt, in_line
-from pmpo_ray.types import TaskOverview
 
 _MOST = 12
 """The number of answers that one line names."""

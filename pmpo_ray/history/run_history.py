@@ -16,6 +16,7 @@ from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.store import Manifest, RunStore
 from pmpo_ray.store.kept_config import config_in
+from pmpo_ray.store.task_overview import TaskOverview
 from pmpo_ray.types import (
     ConditionResult,
     Example,
@@ -24,7 +25,6 @@ from pmpo_ray.types import (
     RoundRecord,
     ScoredCandidate,
     SegmentImportance,
-    TaskOverview,
     TaskResult,
 )
 

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
+from pmpo_ray.store.task_overview import TaskOverview
 from pmpo_ray.store.typed import typed
 from pmpo_ray.types import (
     ByLabel,
@@ -30,7 +31,6 @@ from pmpo_ray.types import (
     LabelAccuracy,
     RoundRecord,
     ScoredCandidate,
-    TaskOverview,
     TaskResult,
 )
 

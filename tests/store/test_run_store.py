@@ -62,6 +62,7 @@ from pmpo_ray.types import (
     ScoredCandidate,
     Segment,
     SegmentImportance,
+    Task,
     TaskResult,
 )
 
@@ -951,7 +952,9 @@ def test_a_missing_bucket_is_named(s3: str) -> None:
 
 
 def test_examples_of_earlier_versions_are_read() -> None:
-    task = Task("t", "text", "d", "i", (Example("1", "in", "out", ("no",)),), test_examples=(Example("2", "a", "b"),))
+    task = Task(
+        "t", "text", "d", "i", (Example("1", "in", "out", ("no",)),), test_examples=(Example("2", "a", "b"),)
+    )
     decoders: list[tuple[bytes, Callable[[bytes], object], object]] = [
         (encode_task(task), decode_task, task),
         (encode_training(task.examples), decode_training, task.examples),

@@ -1,4 +1,4 @@
-"""The form in which a task was taken, as counts for the user.
+"""The form in which a task was taken, as counts for the user, as the manifest of a run keeps it.
 
 Invariant: everything here follows from the task and its split, not from a search.
 """
@@ -6,14 +6,28 @@ Invariant: everything here follows from the task and its split, not from a searc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from pmpo_ray.text import excerpt
-from pmpo_ray.types import Split, Task, TaskOverview
+from pmpo_ray.types import Kind, Split, Task
 
 _FEW = 3
 """The number of training examples of a label below which the user is warned."""
 _NAMED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOverview:
+    """The form in which a task was taken: its kind, the objective, the number of examples of each part, and
+    of each answer in each part if the answers are a closed set; `notes` and `warnings` are for the user."""
+
+    kind: Kind
+    objective: str
+    parts: Mapping[str, int]
+    answers: Mapping[str, Mapping[str, int]]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def overview_of(task: Task, split: Split, answers: Sequence[str], objective: str) -> TaskOverview:
