@@ -6,6 +6,8 @@ target is spelled as in the set; each decision about rows is told in a note.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +28,8 @@ _MEAN_COUNT_OF_NUMBERS = 5
 """The same for numbers, which also repeat where they are results."""
 _MAX_ODD = 0.1
 """The maximum share of rows whose target occurs once."""
+_NUMERIC = re.compile(r"\W*\d")
+"""The beginning of a number, in whatever notation and with whatever unit."""
 _MANY = 1000
 """The number of rows from which mostly different targets are taken for free text at once."""
 _NAMED = 5
@@ -59,7 +63,7 @@ def is_closed_set(targets: Iterable[str]) -> bool:
     if any(len(text) > _MAX_LABEL_CHARS or "\n" in text for text in repeated):
         return False
     forms = {form_of(text) for text in repeated}
-    if forms == {"number"}:
+    if 2 * sum(_NUMERIC.match(text) is not None for text in repeated) > len(repeated):
         # A result such as 15 may well occur once. Beside digits that each have many rows it is a slip.
         return covered >= _MEAN_COUNT_OF_NUMBERS * len(repeated) and (
             not odd or min(repeated.values()) >= _MEAN_COUNT_OF_NUMBERS
@@ -76,9 +80,15 @@ def _counts(spelled: Mapping[str, int]) -> Counter[str]:
 def _spellings(counts: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:
     """The spellings of each label with their counts, by the label's key, the commonest first."""
     by_key: dict[str, list[tuple[str, int]]] = {}
-    for text, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+    for text, count in sorted(counts.items(), key=_commonest_first):
         by_key.setdefault(label_key(text), []).append((text, count))
     return by_key
+
+
+def _commonest_first(spelling: tuple[str, int]) -> tuple[int, bool, str]:
+    """The order of spellings: by their counts, then composed and visible ones first."""
+    text, count = spelling
+    return -count, not (text.isprintable() and unicodedata.is_normalized("NFC", text)), text
 
 
 def inferred(rows: Sequence[Row], test_rows: Sequence[Row]) -> LabelledRows:

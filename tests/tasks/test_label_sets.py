@@ -58,6 +58,7 @@ def test_targets_that_repeat_are_labels(counts: Mapping[str, int]) -> None:
         {**{f"answer {n}": 1 for n in range(9)}, "unknown": 200},
         {f"label {n}": 3 for n in range(250)},
         {**{str(n): 20 - n for n in range(19)}, "23": 1},  # results of sums
+        {"18 dollars": 4, "$18": 4, "1,234.50": 4, "１２": 4, "−5": 4, "3/4": 4},
         {"} ] )": 20, "] )": 30, ") >": 10},
         {"x" * 200: 20, "y": 20},
         {"two\nlines": 20, "y": 20},
@@ -74,6 +75,12 @@ def test_an_odd_row_is_left_out_and_named(tmp_path: Path) -> None:
     [note] = task.notes
     assert note.startswith("1 of 61 rows left out, whose target occurs once beside labels that repeat: ")
     assert "own.csv line 62 'biling'; correct the target" in note
+
+
+def test_of_equally_common_spellings_the_composed_and_visible_one_is_taken(tmp_path: Path) -> None:
+    nfd = unicodedata.normalize("NFD", "réponse")
+    task = _load(tmp_path, _targets({nfd: 5, "réponse": 5, "\u200bham": 5, "ham": 5}))
+    assert task.labels == ("ham", "réponse")
 
 
 def test_a_rare_label_is_kept(tmp_path: Path) -> None:
