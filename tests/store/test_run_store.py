@@ -502,7 +502,7 @@ def test_a_folder_that_is_no_run_folder_is_not_opened(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(
-        RunFolderError, match=r"cannot write '.*/file/run/config\.yaml': Not a directory"
+        RunFolderError, match=r"cannot create the run folder '.*/file/run': '.*/file' is a file; choose"
     ) as error:
         RunStore.create(str(tmp_path / "file" / "run"), CONFIG)
     assert is_one_line(error)
