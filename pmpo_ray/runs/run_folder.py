@@ -119,11 +119,11 @@ def keep_function_tasks(config: RunConfig, store: RunStore, prepared_tasks: Sequ
 
 
 def check_training(prepared: PreparedTask, store: RunStore) -> None:
-    """Raise RunFolderError if the training part is not that of the stored rounds: then their losses would be
-    of other examples, and the test part could contain training examples."""
+    """Raise RunFolderError if the stored rounds were trained on other examples than the training part: then
+    the test part could contain training examples. A search leaves out examples that are too long."""
     name = prepared.task.name
     kept = store.read_training(name) if store.count_rounds(name) else None
-    if kept is not None and [one.id for one in kept] != [one.id for one in prepared.split.train]:
+    if kept is not None and not {one.id for one in kept} <= {one.id for one in prepared.split.train}:
         raise RunFolderError(
             f"task {name}: the training examples are not those of the run in {store.location}, which another "
             "version of pmpo may have drawn; use that version, or give another --run-dir"

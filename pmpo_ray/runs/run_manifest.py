@@ -16,7 +16,7 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.result import RunResult
-from pmpo_ray.runs.run_folder import changed_data, check_training
+from pmpo_ray.runs.run_folder import changed_data
 from pmpo_ray.store import Manifest, PoolUse, RunStore, data_hash, installed_versions
 from pmpo_ray.types import EngineInfo
 
@@ -26,14 +26,12 @@ if TYPE_CHECKING:
 
 def new_manifest(config: RunConfig, prepared_tasks: Sequence[PreparedTask], store: RunStore) -> Manifest:
     """The manifest of a run that starts or continues, before its models are loaded. Raises RunFolderError if
-    the data or the training part of a task with stored rounds have changed."""
+    the data of a task with stored rounds have changed."""
     earlier = store.read_manifest()
     data = {prepared.task.name: data_hash(prepared.task.examples) for prepared in prepared_tasks}
     for name, kept in (earlier.data if earlier else {}).items():
         if data.get(name, kept) != kept and store.count_rounds(name):
             raise changed_data(name, store.location)
-    for prepared in prepared_tasks:
-        check_training(prepared, store)
     return Manifest(
         versions=installed_versions(),
         scorer=None,
