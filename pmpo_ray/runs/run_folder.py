@@ -133,6 +133,6 @@ def check_training(prepared: PreparedTask, store: RunStore) -> None:
 def changed_data(task: str, location: str) -> RunFolderError:
     """The error for a task whose data are no longer those of its stored rounds."""
     return RunFolderError(
-        f"task {task}: its data, or the wrong answers made of them, are not those that the run in {location} "
-        "started with; restore the data (or the version of pmpo), or give another --run-dir"
+        f"task {task}: its data are not those that the run in {location} started with, or this version "
+        "of pmpo makes other wrong answers of them; restore them, or give another --run-dir"
     )
