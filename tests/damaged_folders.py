@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pmpo_ray.cli.main import main
+from pmpo_ray.cli import main as cli
 
 WAYS: Mapping[str, Callable[[bytes], bytes | None]] = {
     "empty": lambda _: b"",
@@ -38,8 +38,11 @@ class Done:
 def pmpo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Done:
     """Run a command. An exception that leaves it is a failed test."""
     monkeypatch.setattr(sys, "argv", ["pmpo", *arguments])
+    # What a command changes for good before it ends would outlast it here.
+    monkeypatch.setattr(cli, "open_standard_streams", lambda: None)
+    monkeypatch.setattr(cli, "ignore_signals", lambda: None)
     with pytest.raises(SystemExit) as ended:
-        main()
+        cli.main()
     out, err = capsys.readouterr()
     code = ended.value.code or 0
     assert isinstance(code, int)
