@@ -23,7 +23,7 @@ from pmpo_ray.types import Progress, ScoreRequest
 
 pytestmark = [pytest.mark.usefixtures("running_ray"), pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
-SIMULATED = {"engine": "simulated", "model": "simulated"}
+SIMULATED = {"engine": "simulated", "model": "simulated", "role": "both"}
 
 
 def quiet(progress: Progress) -> None:
@@ -34,7 +34,6 @@ def simulated(**settings: object) -> RunConfig:
     base = {
         "tasks": ["tickets"],
         "scorer": SIMULATED,
-        "rewriter": SIMULATED,
         "search": {"rounds": 2},
         "evaluation": {"enabled": False, "limit": 40},
     }
@@ -123,7 +122,6 @@ def test_a_configuration_is_evaluated_without_a_run(tmp_path: Path, data_dir: Pa
                 "tasks": ["bbh/navigate", "gsm8k"],
                 "data_dir": str(data_dir),
                 "scorer": SIMULATED,
-                "rewriter": SIMULATED,
                 "evaluation": {"limit": 8, "baselines": ["step_by_step", "answer_only"]},
             }
         ),
@@ -170,9 +168,7 @@ def test_tasks_and_split_are_the_runs(run: Path) -> None:
 
 def test_the_folder_of_another_run_is_not_taken(run: Path, tmp_path: Path) -> None:
     config = tmp_path / "other.yaml"
-    config.write_text(
-        json.dumps({"scorer": SIMULATED, "rewriter": SIMULATED, "split": {"train_max": 7}}), encoding="utf-8"
-    )
+    config.write_text(json.dumps({"scorer": SIMULATED, "split": {"train_max": 7}}), encoding="utf-8")
     with pytest.raises(RunFolderError, match=r"with another split\.train_max; give another --run-dir"):
         evaluate(str(config), run_dir=str(run), observer=quiet)
 

@@ -24,14 +24,13 @@ from pmpo_ray.store import RunStore
 from pmpo_ray.types import Progress
 
 pytestmark = [pytest.mark.usefixtures("running_ray"), pytest.mark.slow]
-SIMULATED = {"engine": "simulated", "model": "simulated"}
+SIMULATED = {"engine": "simulated", "model": "simulated", "role": "both"}
 
 
 def simulated(**settings: object) -> RunConfig:
     base = {
         "tasks": ["tickets"],
         "scorer": SIMULATED,
-        "rewriter": SIMULATED,
         "search": {"rounds": 2},
         "evaluation": {"limit": 20},
     }
@@ -64,7 +63,7 @@ def test_many_tasks_run_at_once_over_the_same_replicas(tmp_path: Path, data_dir:
     first_done = next(i for i, p in enumerate(seen) if p.state == "done")
     assert {p.task for p in seen[:first_done] if p.state != "waiting"} == set(names)
     store = RunStore.open(str(tmp_path / "run"))
-    assert store.read_summary() == result.tasks
+    assert tuple(map(store.read_task_result, names)) == result.tasks
 
 
 def test_an_interrupted_run_goes_on_from_its_last_round(tmp_path: Path) -> None:
@@ -199,12 +198,12 @@ def test_a_cluster_that_refuses_may_want_a_token(tmp_path: Path, monkeypatch: py
 
 
 def test_data_that_do_not_fit_the_objective_are_refused_before_ray_starts(tmp_path: Path) -> None:
-    rows = [{"input": f"question {n}", "target": "same"} for n in range(30)]
+    rows = [{"input": f"question {n}", "target": f"answer {n}", "r": -1} for n in range(30)]
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    own = {"name": "own", "path": str(data)}
+    own = {"name": "own", "path": str(data), "columns": {"weight": "r"}}
     config = simulated(tasks=[own], search={"objective": "preference"})
-    with pytest.raises(DataError, match=r"task own: .*no negatives"):
+    with pytest.raises(DataError, match=r"task own: .* takes none below 0"):
         optimize(config, run_dir=str(tmp_path / "run"), observer=quiet)
     assert not (tmp_path / "run").exists()
 
@@ -258,7 +257,7 @@ def test_a_task_that_cannot_be_scored_fails_alone(tmp_path: Path) -> None:
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     seen: list[Progress] = []
     config = simulated(
-        scorer={"engine": "simulated", "model": "simulated:context=400"},
+        scorer={**SIMULATED, "model": "simulated:context=400"},
         tasks=["tickets", {"name": "own", "path": str(data)}],
         search={"rounds": 1},
         split={"train_fraction": 0.9},
@@ -271,7 +270,7 @@ def test_a_task_that_cannot_be_scored_fails_alone(tmp_path: Path) -> None:
     assert "context of 400 tokens" in failure.reason
     assert [(p.state, p.note) for p in seen if p.task == "own"][-1] == ("failed", failure.reason)
     store = RunStore.open(str(tmp_path / "run"))
-    assert store.read_summary() == result.tasks
+    assert (store.read_task_result("tickets"),) == result.tasks
     manifest = store.read_manifest()
     assert manifest is not None
     assert manifest.ended is None
