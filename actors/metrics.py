@@ -21,7 +21,7 @@ from typing import Protocol, get_args
 
 from ray.util.metrics import Counter, Gauge
 
-from pmpo_ray.types import Progress, State
+from pmpo_ray.outcomes import Progress, State
 
 TAG_CHARS = 120
 """The maximum length of a tag's value, in characters."""

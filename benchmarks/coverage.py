@@ -28,7 +28,7 @@ import numpy.typing as npt
 from pmpo_ray.evaluation.paired_tests import compare
 from pmpo_ray.evaluation.searches import over_searches
 from pmpo_ray.evaluation.statistics import bootstrap_interval, label_interval, stratified_interval
-from pmpo_ray.types import Interval
+from pmpo_ray.outcomes import Interval
 
 _RESAMPLES = 300
 _CHANGED = 0.3

@@ -28,24 +28,13 @@ from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.config.loading import config_from_mapping, dump_config
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.engines.simulated.engine import ADDITIONS, HELPFUL, SimulatedScorer
+from pmpo_ray.outcomes import Condition, ConditionResult, Outcome, ReplicaCount, TaskResult
 from pmpo_ray.report import write_report
 from pmpo_ray.search.loop import search_task
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.store import Manifest, PoolUse, RunStore, installed_versions
-from pmpo_ray.types import (
-    Condition,
-    ConditionResult,
-    GenerateRequest,
-    GenerateResult,
-    Generation,
-    Outcome,
-    ReplicaCount,
-    RoundRecord,
-    Split,
-    Task,
-    TaskResult,
-)
+from pmpo_ray.types import GenerateRequest, GenerateResult, Generation, RoundRecord, Split, Task
 
 TRAIN, TEST = 50, 200
 SENTENCES = 5

@@ -22,9 +22,9 @@ from statistics import median
 
 from benchmarks.report import write_run
 from benchmarks.scheduling.work import SHAPES
+from pmpo_ray.outcomes import Condition, ConditionResult, Outcome
 from pmpo_ray.store import RunStore
 from pmpo_ray.store.kept_config import kept_config
-from pmpo_ray.types import Condition, ConditionResult, Outcome
 
 INSTRUCTIONS = ("start", "best", "answer_only", "step_by_step", "rephrase", "step_back", "description")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pmpo_ray.config.run import RunConfig
     from pmpo_ray.errors import PmpoError
     from pmpo_ray.evaluation.alpaca_rows import preference_rows
+    from pmpo_ray.outcomes import Progress, TaskFailure, TaskResult
     from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, GenerateClient, Generator, Observer, Scorer
     from pmpo_ray.result import RunResult
     from pmpo_ray.runs.evaluate import EvaluationResult
@@ -31,13 +32,10 @@ if TYPE_CHECKING:
         GenerateRequest,
         GenerateResult,
         Generation,
-        Progress,
         RoundRecord,
         ScoreRequest,
         ScoreResult,
         Task,
-        TaskFailure,
-        TaskResult,
     )
 
 __all__ = [
@@ -96,7 +94,7 @@ _MODULES = {
     "Objective": "pmpo_ray.search.objectives",
     "Observer": "pmpo_ray.protocols",
     "PmpoError": "pmpo_ray.errors",
-    "Progress": "pmpo_ray.types",
+    "Progress": "pmpo_ray.outcomes",
     "ProposalContext": "pmpo_ray.search.operators",
     "Proposer": "pmpo_ray.search.operators",
     "RewriterConfig": "pmpo_ray.config.engines",
@@ -109,8 +107,8 @@ _MODULES = {
     "Scorer": "pmpo_ray.protocols",
     "ScorerConfig": "pmpo_ray.config.engines",
     "Task": "pmpo_ray.types",
-    "TaskFailure": "pmpo_ray.types",
-    "TaskResult": "pmpo_ray.types",
+    "TaskFailure": "pmpo_ray.outcomes",
+    "TaskResult": "pmpo_ray.outcomes",
     "evaluate": "pmpo_ray.api",
     "load_run": "pmpo_ray.api",
     "optimize": "pmpo_ray.api",

@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Protocol, runtime_checkable
 
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.types import (
     EngineInfo,
     ExampleScore,
     GenerateRequest,
     GenerateResult,
-    Progress,
     PromptLength,
     ScoreRequest,
     ScoreResult,

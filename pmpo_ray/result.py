@@ -11,7 +11,8 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pmpo_ray.types import ScoredCandidate, TaskFailure, TaskResult
+from pmpo_ray.outcomes import TaskFailure, TaskResult
+from pmpo_ray.types import ScoredCandidate
 
 if TYPE_CHECKING:
     import pandas as pd

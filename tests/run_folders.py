@@ -13,18 +13,12 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.evaluation.labels import labels_of
 from pmpo_ray.evaluation.statistics import wilson_interval
+from pmpo_ray.outcomes import Condition, ConditionResult, Outcome, ReplicaCount, TaskResult
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
 from pmpo_ray.search.loop import search_task
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.store import ClusterInfo, Manifest, PoolUse, RunStore, data_hash, installed_versions
-from pmpo_ray.types import (
-    Condition,
-    ConditionResult,
-    Outcome,
-    ReplicaCount,
-    RoundRecord,
-    TaskResult,
-)
+from pmpo_ray.types import RoundRecord
 
 STARTED = 1_790_000_000.0
 ENGINE = {"engine": "simulated", "model": "simulated"}

@@ -22,6 +22,7 @@ from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.engines.factory import open_generator, open_scorer
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import ConfigError, DataError, EngineError, RunFolderError
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.search.objectives import Objective, make_objective
 from pmpo_ray.search.operators import ProposalContext, load_proposers
 from pmpo_ray.sources import TaskKeywords, requested
@@ -35,7 +36,6 @@ from pmpo_ray.types import (
     ExampleScore,
     GenerateRequest,
     GenerateResult,
-    Progress,
     ScoreRequest,
     ScoreResult,
 )

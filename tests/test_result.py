@@ -19,8 +19,8 @@ from pmpo_ray.display.notebook import NotebookTable
 from pmpo_ray.display.progress import progress_display
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.summary import summarise
+from pmpo_ray.outcomes import Progress, TaskFailure
 from pmpo_ray.runs.evaluate import EvaluationResult
-from pmpo_ray.types import Progress, TaskFailure
 from tests.run_folders import write_run
 
 TWO = {"grid": {"short": {"rounds": 1}, "long": {"rounds": 3}}}

@@ -20,12 +20,12 @@ from pmpo_ray.config.loading import dump_config, load_config
 from pmpo_ray.config.overrides import parse_overrides
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.errors import ConfigError, DataError, RunFolderError
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.prepared_task import prepare_tasks, tasks_from_python
 from pmpo_ray.sources import TaskKeywords, requested
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task
 from pmpo_ray.tasks.python_data import task_of_rows
-from pmpo_ray.types import Progress
 from tests.run_folders import ENGINE
 
 ROWS = [{"question": f"what is {n} and {n}?", "answer": f"together they make {2 * n}"} for n in range(20)]

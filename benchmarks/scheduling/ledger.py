@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pmpo_ray.actors.pool import Pool
-from pmpo_ray.types import GenerateResult, Progress, ScoreResult
+from pmpo_ray.outcomes import Progress
+from pmpo_ray.types import GenerateResult, ScoreResult
 
 T = TypeVar("T")
 

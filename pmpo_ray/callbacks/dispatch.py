@@ -19,7 +19,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from pmpo_ray.config.run import RunConfig
-from pmpo_ray.types import EngineInfo, RoundRecord, TaskFailure, TaskResult
+from pmpo_ray.outcomes import TaskFailure, TaskResult
+from pmpo_ray.types import EngineInfo, RoundRecord
 
 if TYPE_CHECKING:
     from pmpo_ray.result import RunResult

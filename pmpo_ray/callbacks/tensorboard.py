@@ -19,8 +19,9 @@ from pmpo_ray.callbacks.values import (
     round_values,
     sendable,
 )
+from pmpo_ray.outcomes import TaskFailure, TaskResult
 from pmpo_ray.store import task_folder
-from pmpo_ray.types import RoundRecord, TaskFailure, TaskResult
+from pmpo_ray.types import RoundRecord
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

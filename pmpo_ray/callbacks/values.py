@@ -18,9 +18,10 @@ from pmpo_ray.callbacks.dispatch import RunStart
 from pmpo_ray.config.messages import KeyPath, dotted, secretive
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tracking import TrackingConfig
+from pmpo_ray.outcomes import TaskResult
 from pmpo_ray.redaction import Redaction
 from pmpo_ray.store import installed_versions
-from pmpo_ray.types import RoundRecord, TaskResult
+from pmpo_ray.types import RoundRecord
 
 
 def round_values(record: RoundRecord) -> dict[str, float]:

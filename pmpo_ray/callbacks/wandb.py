@@ -20,8 +20,9 @@ from pmpo_ray.callbacks.values import (
     sendable,
 )
 from pmpo_ray.config.tracking import WandbConfig
+from pmpo_ray.outcomes import TaskFailure, TaskResult
 from pmpo_ray.store import task_folder
-from pmpo_ray.types import RoundRecord, TaskFailure, TaskResult
+from pmpo_ray.types import RoundRecord
 
 if TYPE_CHECKING:
     import wandb

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pmpo_ray.cli.log_lines import LogFormat
 from pmpo_ray.display.progress import progress_display
 from pmpo_ray.display.watch import Watch, beating
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.protocols import Observer
-from pmpo_ray.types import Progress
 
 
 class JsonProgress:

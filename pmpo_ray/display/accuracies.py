@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from pmpo_ray.display.numbers import accuracy_text
+from pmpo_ray.outcomes import ByLabel, Interval, IntervalMethod
 from pmpo_ray.text import excerpt, in_line
-from pmpo_ray.types import ByLabel, Interval, IntervalMethod
 
 _METHODS: Mapping[IntervalMethod, str] = {
     "Wilson": "Wilson",

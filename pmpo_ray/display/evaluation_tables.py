@@ -20,8 +20,8 @@ from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.labels import UNEVEN
 from pmpo_ray.evaluation.paired_tests import Comparison
 from pmpo_ray.evaluation.summary import Against, Gain, Overall, Row, Summary
+from pmpo_ray.outcomes import Interval, Method
 from pmpo_ray.text import in_line
-from pmpo_ray.types import Interval, Method
 
 _MANNER: Mapping[Method, str] = {
     "likelihood": "chosen by likelihood",

@@ -25,8 +25,8 @@ from pmpo_ray.display.accuracies import (
 from pmpo_ray.display.numbers import accuracy_text, amount, count_text, loss_text, p_value_text, percent_text
 from pmpo_ray.evaluation.statistics import LEVEL, holm
 from pmpo_ray.history.held_out import extent_text
+from pmpo_ray.outcomes import Interval, TaskResult
 from pmpo_ray.text import excerpt, in_line, shortened_name, visible
-from pmpo_ray.types import Interval, TaskResult
 
 _EXCERPT = 240
 """Characters of an instruction in the table of several tasks."""

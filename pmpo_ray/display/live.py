@@ -20,8 +20,8 @@ from rich.text import Text
 
 from pmpo_ray.display.numbers import TREND_WIDTH, amount, loss_text, spark
 from pmpo_ray.display.watch import Beat, Watch
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.text import in_line, shortened_name
-from pmpo_ray.types import Progress
 
 _STYLES = {"waiting": "dim", "done": "green", "failed": "red"}
 _NUMBERS = 56

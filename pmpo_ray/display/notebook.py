@@ -17,8 +17,8 @@ from rich.console import Console
 
 from pmpo_ray.display.live import progress_table
 from pmpo_ray.display.numbers import accuracy_text
+from pmpo_ray.outcomes import Progress, TaskFailure, TaskResult
 from pmpo_ray.text import visible
-from pmpo_ray.types import Progress, TaskFailure, TaskResult
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle

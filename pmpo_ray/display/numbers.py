@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pmpo_ray.types import Interval
+from pmpo_ray.outcomes import Interval
 
 _BARS = "▁▂▃▄▅▆▇█"
 TREND_WIDTH = 10

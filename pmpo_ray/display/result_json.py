@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from pmpo_ray.display.numbers import json_number
-from pmpo_ray.types import TaskFailure, TaskResult
+from pmpo_ray.outcomes import TaskFailure, TaskResult
 
 
 def result_json(

@@ -22,7 +22,7 @@ from pmpo_ray.history.task_facts import (
     steps,
     word_diff,
 )
-from pmpo_ray.types import Interval
+from pmpo_ray.outcomes import Interval
 
 HARD_EXAMPLES = 3
 """Number of the hardest training examples, before and after each."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pmpo_ray.types import Progress
+from pmpo_ray.outcomes import Progress
 
 SILENCE_SECONDS = 30.0
 """The longest silence of a log while a run is at work."""

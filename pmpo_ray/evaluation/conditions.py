@@ -11,7 +11,8 @@ import json
 from collections.abc import Sequence
 
 from pmpo_ray.config.evaluation import EvaluationConfig
-from pmpo_ray.types import Condition, EngineInfo, Example, LayoutSetting
+from pmpo_ray.outcomes import Condition
+from pmpo_ray.types import EngineInfo, Example, LayoutSetting
 
 START, BEST = "start", "best"
 """The names of a run's first and best instruction."""

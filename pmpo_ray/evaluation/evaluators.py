@@ -20,6 +20,7 @@ from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.errors import ConfigError, EngineError, PromptTooLongError
 from pmpo_ray.evaluation.apart import scored_apart
 from pmpo_ray.evaluation.grading import Grader
+from pmpo_ray.outcomes import Method, Outcome
 from pmpo_ray.protocols import GenerateClient, ScoreClient
 from pmpo_ray.search.objectives import Objective, log_likelihood
 from pmpo_ray.search.seeds import seed_of
@@ -31,8 +32,6 @@ from pmpo_ray.types import (
     GenerateRequest,
     GenerateResult,
     LayoutSetting,
-    Method,
-    Outcome,
     ScoreRequest,
     Task,
 )

@@ -16,9 +16,10 @@ from pmpo_ray.errors import DataError
 from pmpo_ray.evaluation.alpaca import win_rates
 from pmpo_ray.evaluation.alpaca_rows import outputs_document
 from pmpo_ray.evaluation.evaluators import GenerationEvaluator
+from pmpo_ray.outcomes import Outcome
 from pmpo_ray.text import shortened
 from pmpo_ray.thoughts import without_thoughts
-from pmpo_ray.types import Example, Outcome
+from pmpo_ray.types import Example
 
 TIE = 0.5
 

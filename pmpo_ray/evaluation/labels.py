@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pmpo_ray.evaluation.statistics import label_interval, mean_interval
-from pmpo_ray.types import ByLabel, Example, LabelAccuracy, Task
+from pmpo_ray.outcomes import ByLabel, LabelAccuracy
+from pmpo_ray.types import Example, Task
 
 UNEVEN = "the most frequent label has over 1.5 times its even share of the examples, or the rarest under half"
 """The rule by which labels are uneven, in words."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pmpo_ray.evaluation.statistics import LEVEL, REPEATED, RESAMPLES, SEED, Floats, Z, are_shares, batches
-from pmpo_ray.types import Interval
+from pmpo_ray.outcomes import Interval
 
 _EXACT_SIGNS = 14
 """Up to this number of differing pairs, the permutation test enumerates all signs."""

@@ -11,7 +11,7 @@ import numpy as np
 from pmpo_ray.evaluation.distributions import t_p_value, t_quantile
 from pmpo_ray.evaluation.paired_tests import Comparison
 from pmpo_ray.evaluation.statistics import LEVEL, Floats
-from pmpo_ray.types import Interval
+from pmpo_ray.outcomes import Interval
 
 
 def over_searches(gains: Sequence[Mapping[str, float]]) -> Comparison:

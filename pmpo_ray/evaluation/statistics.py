@@ -28,7 +28,7 @@ from statistics import NormalDist, fmean
 import numpy as np
 import numpy.typing as npt
 
-from pmpo_ray.types import Interval
+from pmpo_ray.outcomes import Interval
 
 LEVEL = 0.05
 """A p-value below this level is significant."""

@@ -25,7 +25,7 @@ from pmpo_ray.evaluation.statistics import (
     rank_correlation,
     stratified_interval,
 )
-from pmpo_ray.types import ByLabel, ConditionResult, Interval, Method, Outcome
+from pmpo_ray.outcomes import ByLabel, ConditionResult, Interval, Method, Outcome
 
 Against = Literal["start", "free"]
 

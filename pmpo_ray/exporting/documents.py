@@ -11,7 +11,7 @@ import math
 from pmpo_ray.exporting.prompts import ExportedPrompt
 from pmpo_ray.exporting.quoting import Value, json_document, yaml_document
 from pmpo_ray.history.run_history import RunHistory
-from pmpo_ray.types import Interval
+from pmpo_ray.outcomes import Interval
 
 
 def as_json(history: RunHistory, prompts: tuple[ExportedPrompt, ...]) -> dict[str, str]:

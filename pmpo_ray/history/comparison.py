@@ -26,8 +26,8 @@ from pmpo_ray.evaluation.statistics import LEVEL, holm, mean_interval
 from pmpo_ray.evaluation.summary import outcome_value
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import Cost, TaskState, cost_of, state_of
+from pmpo_ray.outcomes import ConditionResult, Interval
 from pmpo_ray.search.objectives import PER_TOKEN, resolve_auto
-from pmpo_ray.types import ConditionResult, Interval
 
 HIDDEN = "(not shown)"
 ABSENT = "(not there)"

@@ -19,7 +19,7 @@ from pmpo_ray.evaluation.paired_tests import compare, paired_p_value
 from pmpo_ray.evaluation.statistics import LEVEL, holm, mean_interval
 from pmpo_ray.evaluation.summary import Row, Summary, grouped, row_of, strongest, summarise, values_of
 from pmpo_ray.history.run_history import RunHistory
-from pmpo_ray.types import ByLabel, ConditionResult, Interval
+from pmpo_ray.outcomes import ByLabel, ConditionResult, Interval
 
 FREE = frozenset({START, *get_args(Baseline)})
 """Names of the instructions that nothing was optimised for."""

@@ -14,19 +14,11 @@ from functools import cached_property
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.conditions import BEST, START
+from pmpo_ray.outcomes import ConditionResult, ReplicaCount, TaskResult
 from pmpo_ray.store import Manifest, RunStore
 from pmpo_ray.store.kept_config import config_in
 from pmpo_ray.store.task_overview import TaskOverview
-from pmpo_ray.types import (
-    ConditionResult,
-    Example,
-    Refusal,
-    ReplicaCount,
-    RoundRecord,
-    ScoredCandidate,
-    SegmentImportance,
-    TaskResult,
-)
+from pmpo_ray.types import Example, Refusal, RoundRecord, ScoredCandidate, SegmentImportance
 
 
 @dataclass(frozen=True)

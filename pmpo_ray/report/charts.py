@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pmpo_ray.outcomes import Interval, ReplicaCount
 from pmpo_ray.report.svg import svg
-from pmpo_ray.types import Interval, ReplicaCount
 
 _GOLDEN = 0.6180339887498949
 _SPREAD = 0.68

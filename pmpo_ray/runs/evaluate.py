@@ -26,6 +26,7 @@ from pmpo_ray.errors import ConfigError, RunFolderError
 from pmpo_ray.evaluation.alpaca_rows import outputs_document
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.evaluation.summary import Summary, summarise
+from pmpo_ray.outcomes import ConditionResult
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_python
 from pmpo_ray.protocols import Observer
 from pmpo_ray.runs.announcements import announce
@@ -39,7 +40,6 @@ from pmpo_ray.runs.task_log import log_tasks
 from pmpo_ray.store import Lease, RunStore, hold, task_folder
 from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.thoughts import without_thoughts
-from pmpo_ray.types import ConditionResult
 
 if TYPE_CHECKING:
     from pmpo_ray.actors.resources import ReplicaPlan

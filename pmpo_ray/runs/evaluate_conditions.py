@@ -23,13 +23,14 @@ from pmpo_ray.evaluation.conditions import condition_key
 from pmpo_ray.evaluation.evaluators import Evaluator
 from pmpo_ray.evaluation.grading import Grader, ModelGrader, RuleGrader
 from pmpo_ray.evaluation.labels import labels_of
+from pmpo_ray.outcomes import Condition, ConditionResult, Outcome, Progress
 from pmpo_ray.protocols import GenerateClient, Observer
 from pmpo_ray.runs.evaluation_plan import TaskPlan, conditions_of, engines_for, models_of, shots_of
 from pmpo_ray.runs.fitting import Ruler, fitting_examples, on_shared_examples
 from pmpo_ray.runs.placement import Replica
 from pmpo_ray.runs.task_evaluator import task_evaluator
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import Condition, ConditionResult, EngineInfo, Example, Outcome, Progress, ScoreRequest
+from pmpo_ray.types import EngineInfo, Example, ScoreRequest
 
 if TYPE_CHECKING:
     from pmpo_ray.actors.evaluation_pools import EvaluatedModel, RewardPool

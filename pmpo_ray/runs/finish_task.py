@@ -20,6 +20,7 @@ from pmpo_ray.evaluation.grading import RuleGrader
 from pmpo_ray.evaluation.labels import by_label, labels_of
 from pmpo_ray.evaluation.paired_tests import paired_p_value
 from pmpo_ray.evaluation.statistics import mean_interval
+from pmpo_ray.outcomes import Method, Outcome, Progress, TaskResult
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.runs.fitting import Fitted
@@ -27,7 +28,7 @@ from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.task_evaluator import task_evaluator
 from pmpo_ray.search.loop import SearchOutcome
 from pmpo_ray.search.objectives import batch_loss
-from pmpo_ray.types import Example, Method, Outcome, Progress, ScoredCandidate, ScoreRequest, Task, TaskResult
+from pmpo_ray.types import Example, ScoredCandidate, ScoreRequest, Task
 
 
 async def finish_task(run: RunContext, fitted: Fitted, outcome: SearchOutcome) -> TaskResult:

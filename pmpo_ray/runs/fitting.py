@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.errors import DataError, PromptTooLongError
+from pmpo_ray.outcomes import ConditionResult, Method
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.tasks.split import MIN_TRAIN
 from pmpo_ray.text import excerpt
-from pmpo_ray.types import ConditionResult, Example, ExampleScore, Method, PromptLength, ScoreRequest
+from pmpo_ray.types import Example, ExampleScore, PromptLength, ScoreRequest
 
 _log = logging.getLogger(__name__)
 

@@ -29,6 +29,7 @@ from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.counting import counting
 from pmpo_ray.errors import DataError, EngineError
+from pmpo_ray.outcomes import Progress, TaskFailure, TaskResult
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_python
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
@@ -56,7 +57,7 @@ from pmpo_ray.runs.run_manifest import (
 from pmpo_ray.runs.score_memory import SCORES_KEPT, RememberingScorer, ScoreMemory, saving
 from pmpo_ray.runs.task_log import log_tasks
 from pmpo_ray.store import ClusterInfo, RunStore, hold
-from pmpo_ray.types import Progress, Task, TaskFailure, TaskResult
+from pmpo_ray.types import Task
 
 if TYPE_CHECKING:
     from pmpo_ray.actors.clients import RewriterPool, ScorerPool

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from pmpo_ray.outcomes import TaskResult
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.runs.finish_task import evaluated_by, finish_task
 from pmpo_ray.runs.fitting import fit_task
@@ -19,7 +20,7 @@ from pmpo_ray.search.meta_prompts import choose_style
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.store import RunStore
 from pmpo_ray.store.train_examples import stored_form
-from pmpo_ray.types import Example, RoundRecord, TaskResult
+from pmpo_ray.types import Example, RoundRecord
 
 
 async def optimize_task(

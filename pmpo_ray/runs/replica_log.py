@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.types import ReplicaCount
+from pmpo_ray.outcomes import ReplicaCount
 
 READ_SECONDS = 2.0
 WRITE_SECONDS = 60.0

@@ -6,9 +6,9 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.evaluation.evaluators import Evaluator, GenerationEvaluator, LikelihoodEvaluator
 from pmpo_ray.evaluation.grading import Grader
 from pmpo_ray.evaluation.judge import JudgeEvaluator
+from pmpo_ray.outcomes import Method
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.protocols import GenerateClient, ScoreClient
-from pmpo_ray.types import Method
 
 
 def task_evaluator(

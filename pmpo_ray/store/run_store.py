@@ -29,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from pmpo_ray.errors import RunFolderError
+from pmpo_ray.outcomes import ConditionResult, Outcome, ReplicaCount, TaskResult
 from pmpo_ray.store import documents, evaluations, replicas, rounds, scores, task_data, train_examples
 from pmpo_ray.store.damage import DECODING_ERRORS, DamagedFileError, DamagedFiles, decoding
 from pmpo_ray.store.documents import Manifest
@@ -47,16 +48,7 @@ from pmpo_ray.store.names import (
     training_name,
 )
 from pmpo_ray.store.task_folder import task_folder
-from pmpo_ray.types import (
-    ConditionResult,
-    Example,
-    Outcome,
-    ReplicaCount,
-    RoundRecord,
-    SegmentImportance,
-    Task,
-    TaskResult,
-)
+from pmpo_ray.types import Example, RoundRecord, SegmentImportance, Task
 
 _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"

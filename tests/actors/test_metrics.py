@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmpo_ray.actors.metrics import TAG_CHARS, Metrics, pool_change, publish, tag_value, tasks_by_state
-from pmpo_ray.types import Progress
+from pmpo_ray.outcomes import Progress
 
 
 @dataclass(frozen=True, slots=True)

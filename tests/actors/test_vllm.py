@@ -13,8 +13,9 @@ import pytest
 from pmpo_ray import RunResult, optimize
 from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.engines.hf.scorer import TransformersScorer
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import Progress, ScoreRequest
+from pmpo_ray.types import ScoreRequest
 from tests.engines.comparing import TOLERANCE, difference
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make install VLLM=1")

@@ -21,6 +21,7 @@ from benchmarks.faults.campaign import QUICK, Row, simulated
 from benchmarks.faults.comparison import Outcome, RoundWatch, compare, read_outcome
 from benchmarks.faults.faults import DECK, DRIVER, EFFECT_SECONDS, START, Fault, Injector, plan
 from benchmarks.faults.lives import Driver, Lines, Loss, Replica, process, units
+from pmpo_ray.outcomes import TaskResult
 from pmpo_ray.store import RunStore
 from pmpo_ray.store.scores import pack
 from pmpo_ray.types import (
@@ -32,7 +33,6 @@ from pmpo_ray.types import (
     ScoredCandidate,
     Segment,
     SegmentImportance,
-    TaskResult,
 )
 
 pytestmark = pytest.mark.slow

@@ -16,8 +16,8 @@ from benchmarks.scheduling.modes import Load, on_ray, virtual
 from benchmarks.scheduling.virtual import run_virtual
 from benchmarks.scheduling.work import CANDIDATES, SHAPES, bbh_shaped
 from pmpo_ray.config.tasks import TaskConfig
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.tasks import load_task
-from pmpo_ray.types import Progress
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,10 @@ import pytest
 from pmpo_ray import optimize
 from pmpo_ray.callbacks.dispatch import Callback, RunStart, dispatching
 from pmpo_ray.config.run import RunConfig
+from pmpo_ray.outcomes import Progress, TaskFailure, TaskResult
 from pmpo_ray.runs.optimize import RunResult
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import EngineInfo, Progress, RoundRecord, TaskFailure, TaskResult
+from pmpo_ray.types import EngineInfo, RoundRecord
 from tests.run_folders import simulated_config, write_run
 
 ENGINE = EngineInfo("simulated", "simulated", "", 0, 8192, "system", "float32", "cpu")

@@ -24,8 +24,9 @@ from pmpo_ray.config.loading import config_from_mapping
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tracking import MlflowConfig, TensorboardConfig, TrackingConfig, WandbConfig
 from pmpo_ray.errors import ConfigError
+from pmpo_ray.outcomes import TaskFailure, TaskResult
 from pmpo_ray.runs.optimize import RunResult
-from pmpo_ray.types import EngineInfo, RoundRecord, TaskFailure, TaskResult
+from pmpo_ray.types import EngineInfo, RoundRecord
 from tests.run_folders import simulated_config, write_run
 
 ENGINE = EngineInfo("simulated", "tiny", "abc123", 7, 8192, "system", "float32", "cpu")

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from pmpo_ray.cli.log_lines import LIMIT, json_line, one_line, text_line
 from pmpo_ray.cli.progress_log import JsonProgress
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.redaction import Redaction
-from pmpo_ray.types import Progress
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "no\nroom\x1b[2J\u2028\u202e\x00 sur\udc80"

@@ -20,8 +20,9 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from pmpo_ray import optimize
+from pmpo_ray.outcomes import Progress, TaskResult
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import Progress, RoundRecord, TaskResult
+from pmpo_ray.types import RoundRecord
 
 pytestmark = pytest.mark.slow
 

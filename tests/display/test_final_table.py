@@ -18,8 +18,8 @@ from pmpo_ray.display.live import LiveTable, PlainLog
 from pmpo_ray.display.numbers import amount, spark
 from pmpo_ray.display.result_json import result_json
 from pmpo_ray.evaluation.labels import by_label
+from pmpo_ray.outcomes import ByLabel, Interval, Progress, State, TaskResult
 from pmpo_ray.text import shortened, visible
-from pmpo_ray.types import ByLabel, Interval, Progress, State, TaskResult
 
 HOSTILE = (
     "[bold red]Read[/bold red] [link=http://x]this[/link] :smile: \x1b[2J\x1b]0;title\x07\r\u202eabc\x9b31m"

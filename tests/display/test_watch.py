@@ -13,7 +13,7 @@ import pytest
 from pmpo_ray.cli.progress_log import JsonProgress
 from pmpo_ray.display.live import PlainLog
 from pmpo_ray.display.watch import Watch, beating
-from pmpo_ray.types import Progress
+from pmpo_ray.outcomes import Progress
 
 NEWS = Progress("news", "scoring", 1, 3)
 

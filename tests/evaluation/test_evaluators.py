@@ -16,6 +16,7 @@ from pmpo_ray.evaluation.conditions import condition_key
 from pmpo_ray.evaluation.evaluators import FOLLOW_UP, GenerationEvaluator, LikelihoodEvaluator, method_for
 from pmpo_ray.evaluation.grading import Grade, ModelGrader, RuleGrader
 from pmpo_ray.evaluation.instructions import baselines, configured_instructions, run_instructions
+from pmpo_ray.outcomes import Condition
 from pmpo_ray.prepared_task import prepare_tasks
 from pmpo_ray.runs.evaluation_plan import conditions_of, engines_for, plan_file, shots_of
 from pmpo_ray.search.calibration import calibrated
@@ -24,7 +25,6 @@ from pmpo_ray.tasks import load_task
 from pmpo_ray.types import (
     AnswerScore,
     Candidate,
-    Condition,
     EngineInfo,
     Example,
     ExampleScore,

@@ -15,6 +15,7 @@ from pmpo_ray.display.summary_json import summary_json
 from pmpo_ray.evaluation.paired_tests import compare
 from pmpo_ray.evaluation.statistics import holm, wilson_interval
 from pmpo_ray.evaluation.summary import Summary, summarise
+from pmpo_ray.outcomes import Condition, ConditionResult, Outcome
 from pmpo_ray.store.evaluations import (
     EVALUATION_SCHEMA,
     decode_evaluation,
@@ -23,7 +24,6 @@ from pmpo_ray.store.evaluations import (
     encode_outcomes,
 )
 from pmpo_ray.store.tables import from_parquet, to_parquet
-from pmpo_ray.types import Condition, ConditionResult, Outcome
 
 FREE = {"start", "description"}
 

@@ -21,8 +21,8 @@ from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.statistics import holm
 from pmpo_ray.history.comparison import HIDDEN, RunComparison, compare_runs
 from pmpo_ray.history.run_history import RunHistory, TaskHistory, load_history
+from pmpo_ray.outcomes import Condition, ConditionResult, Outcome
 from pmpo_ray.redaction import Redaction
-from pmpo_ray.types import Condition, ConditionResult, Outcome
 from tests.run_folders import ENGINE, write_run
 
 ROOT = Path(__file__).parents[2]

@@ -11,13 +11,13 @@ import pytest
 from benchmarks.in_process import InProcessGenerator, InProcessScorer
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.errors import RunFolderError
+from pmpo_ray.outcomes import TaskResult
 from pmpo_ray.prepared_task import prepare_tasks
 from pmpo_ray.runs.optimize_task import optimize_task
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.run_folder import open_store
 from pmpo_ray.runs.run_manifest import new_manifest
 from pmpo_ray.store import RunStore, hold
-from pmpo_ray.types import TaskResult
 from tests.damaged_folders import WAYS
 from tests.run_folders import simulated_config
 

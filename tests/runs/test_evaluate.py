@@ -16,10 +16,11 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.display.summary_json import summary_json
 from pmpo_ray.errors import ConfigError, RunFolderError
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
-from pmpo_ray.types import Progress, ScoreRequest
+from pmpo_ray.types import ScoreRequest
 
 pytestmark = [pytest.mark.usefixtures("running_ray"), pytest.mark.slow]
 ROOT = Path(__file__).parents[2]

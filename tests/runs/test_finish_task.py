@@ -15,6 +15,7 @@ from pmpo_ray.errors import EngineError
 from pmpo_ray.evaluation.evaluators import GenerationEvaluator, LikelihoodEvaluator
 from pmpo_ray.evaluation.grading import RuleGrader
 from pmpo_ray.evaluation.judge import JudgeEvaluator
+from pmpo_ray.outcomes import Method, Progress
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
 from pmpo_ray.runs.finish_task import finish_task
 from pmpo_ray.runs.fitting import Fitted
@@ -23,7 +24,7 @@ from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.task_evaluator import task_evaluator
 from pmpo_ray.search.loop import SearchOutcome
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import Example, ExampleScore, Method, Progress, RoundRecord, ScoreRequest
+from pmpo_ray.types import Example, ExampleScore, RoundRecord, ScoreRequest
 from tests.run_folders import simulated_config
 
 

@@ -15,20 +15,13 @@ from pmpo_ray.config.loading import dump_config
 from pmpo_ray.display.final_table import FinalTable
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.errors import DataError, EngineError, PromptTooLongError
+from pmpo_ray.outcomes import Condition, ConditionResult, Outcome
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
 from pmpo_ray.runs.fitting import Fitted, Ruler, fit_task, on_shared_examples
 from pmpo_ray.runs.optimize_task import optimize_task
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import (
-    Condition,
-    ConditionResult,
-    Example,
-    ExampleScore,
-    Outcome,
-    PromptLength,
-    ScoreRequest,
-)
+from pmpo_ray.types import Example, ExampleScore, PromptLength, ScoreRequest
 from tests.run_folders import simulated_config
 
 CONTEXT = 200

@@ -20,8 +20,8 @@ from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.engines.weights.loading import load_tokenizer
 from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import DataError, ResourceError, RunFolderError
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import Progress
 
 pytestmark = [pytest.mark.usefixtures("running_ray"), pytest.mark.slow]
 SIMULATED = {"engine": "simulated", "model": "simulated", "role": "both"}

@@ -12,8 +12,8 @@ import pytest
 
 from pmpo_ray import RunResult, evaluate, optimize
 from pmpo_ray.display.summary_json import summary_json
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import Progress
 
 pytestmark = [pytest.mark.usefixtures("running_ray"), pytest.mark.slow]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from pmpo_ray.errors import RunFolderError
+from pmpo_ray.outcomes import ReplicaCount
 from pmpo_ray.runs.replica_log import ReplicaLog, logging_replicas
-from pmpo_ray.types import ReplicaCount
 
 
 @dataclass(frozen=True)

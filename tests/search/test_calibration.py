@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from benchmarks.in_process import InProcessScorer
 from pmpo_ray import evaluate, optimize
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.search.calibration import CONTENT_FREE, calibrated, closed_answers
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import Example, Progress, ScoreRequest, Task
+from pmpo_ray.types import Example, ScoreRequest, Task
 from tests.evaluation.test_evaluators import Scores
 from tests.run_folders import simulated_config
 

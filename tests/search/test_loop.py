@@ -13,20 +13,13 @@ from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import EngineError
+from pmpo_ray.outcomes import Progress
 from pmpo_ray.search.gate import normalise
 from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.tasks import load_task, split_task
-from pmpo_ray.types import (
-    Example,
-    ExampleScore,
-    GenerateRequest,
-    GenerateResult,
-    Progress,
-    RoundRecord,
-    ScoreRequest,
-)
+from pmpo_ray.types import Example, ExampleScore, GenerateRequest, GenerateResult, RoundRecord, ScoreRequest
 
 
 @dataclass

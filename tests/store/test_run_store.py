@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from pmpo_ray.errors import RunFolderError
+from pmpo_ray.outcomes import ByLabel, Interval, LabelAccuracy, TaskResult
 from pmpo_ray.store import (
     ClusterInfo,
     Manifest,
@@ -49,13 +50,10 @@ from pmpo_ray.store.task_data import decode_task, encode_task
 from pmpo_ray.store.train_examples import decode_training, encode_training
 from pmpo_ray.types import (
     AnswerScore,
-    ByLabel,
     Candidate,
     EngineInfo,
     Example,
     ExampleScore,
-    Interval,
-    LabelAccuracy,
     Operator,
     Refusal,
     RoundRecord,
@@ -63,7 +61,6 @@ from pmpo_ray.types import (
     Segment,
     SegmentImportance,
     Task,
-    TaskResult,
 )
 
 CONFIG = "seed: 0\n"

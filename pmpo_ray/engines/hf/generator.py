@@ -25,14 +25,7 @@ from pmpo_ray.engines.hf.devices import context_length
 from pmpo_ray.engines.hf.loading import LoadedModel, load_replica
 from pmpo_ray.engines.items import ItemBuilder
 from pmpo_ray.engines.placement import Placement
-from pmpo_ray.types import (
-    EngineInfo,
-    GenerateRequest,
-    GenerateResult,
-    Generation,
-    PromptLength,
-    ScoreRequest,
-)
+from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation, PromptLength, ScoreRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,14 +11,7 @@ import time
 from pmpo_ray.engines.generation_prompt import RequestEncoder
 from pmpo_ray.engines.items import ItemBuilder
 from pmpo_ray.engines.vllm.engine import VllmEngine
-from pmpo_ray.types import (
-    EngineInfo,
-    GenerateRequest,
-    GenerateResult,
-    Generation,
-    PromptLength,
-    ScoreRequest,
-)
+from pmpo_ray.types import EngineInfo, GenerateRequest, GenerateResult, Generation, PromptLength, ScoreRequest
 
 
 class VllmGenerator:
