@@ -167,8 +167,7 @@ def evaluate(
     }
     with standard_error(log_format, os.environ):
         try:
-            texts = parse_overrides(override or ())
-            overrides = [*_chosen(options), *texts, *run_dir_override(run_dir)]
+            overrides = [*_chosen(options), *parse_overrides(override or ()), *run_dir_override(run_dir)]
             result = _evaluated(source, overrides, log_format)
         except PmpoError as error:
             raise typer.Exit(fail(str(error), log_format)) from error
