@@ -17,6 +17,7 @@ from pmpo_ray.engines.answer_tree import Item
 from pmpo_ray.engines.prompt_encoder import LayoutSetting, PromptEncoder
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.tasks import load_task
+from pmpo_ray.tasks.negatives import with_hard_negatives
 from pmpo_ray.types import Example, ScoreRequest, Task
 
 Request = tuple[Item, ...]
@@ -106,11 +107,11 @@ def workload_texts(name: str, data_dir: Path) -> Texts:
             examples = tuple(_with_more_options(example) for example in examples)
         return Texts(DEFAULT_MODEL, (PARENT,) if name == "small" else INSTRUCTIONS, examples)
     if name == "round":
-        parts = [_task(task, data_dir).examples[:count] for task, count in _ROUND]
+        parts = [_with_negatives(_task(task, data_dir), count) for task, count in _ROUND]
         return Texts(DEFAULT_MODEL, INSTRUCTIONS, tuple(example for part in parts for example in part))
     if name == "solutions":
         task = _task("gsm8k", data_dir)
-        return Texts(DEFAULT_MODEL, (task.instruction,), task.examples[:40])
+        return Texts(DEFAULT_MODEL, (task.instruction,), _with_negatives(task, 40))
     if name == "labels":
         task = _task("sst2", data_dir)
         return Texts(DEFAULT_MODEL, (task.instruction,), task.examples[:200], closed=False)
@@ -135,6 +136,11 @@ def encode(name: str, texts: Texts, encoder: PromptEncoder) -> Workload:
 
 def _with_more_options(example: Example) -> Example:
     return replace(example, negatives=(*example.negatives, *_FURTHER_OPTIONS))
+
+
+def _with_negatives(task: Task, count: int) -> tuple[Example, ...]:
+    """The first `count` examples of a task; free text has negatives only where they are asked for."""
+    return with_hard_negatives(task, task.examples[:count], 0)
 
 
 def _task(name: str, data_dir: Path) -> Task:

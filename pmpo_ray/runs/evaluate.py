@@ -93,10 +93,10 @@ def _evaluate_in(location: str, config: RunConfig, observer: Observer, *, is_run
     from pmpo_ray.actors.cluster import LOCAL, connected, connected_cluster
 
     prepared_tasks = prepare_tasks(config, tasks_from_python(config, location, {}))
-    log_tasks(prepared_tasks)
     with hold(location) as lease:
         store = _store(config, location, lease)
         plans = _plans(config, prepared_tasks, store, is_run=is_run)
+        log_tasks(prepared_tasks)
         manifest = store.read_manifest()
         day = datetime.now(UTC).date() if manifest is None else start_day(manifest)
         with connected(config.ray) as address:

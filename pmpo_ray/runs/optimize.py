@@ -97,12 +97,12 @@ def _run_in(
     """The result of the run in the folder `location`."""
     python_tasks = tasks_from_python(config, location, python_data)
     prepared_tasks = prepare_tasks(config, python_tasks)
-    log_tasks(prepared_tasks)
     all_callbacks = (*trackers(config.tracking, location), *callbacks)
     with hold(location) as lease:
         store = open_store(config, location, lease)
         keep_python_tasks(config, store, python_tasks)
         keep_function_tasks(config, store, prepared_tasks)
+        log_tasks(prepared_tasks)
         memory = ScoreMemory(store.join_scores(SCORES_KEPT))
         for prepared in prepared_tasks:
             observer(Progress(prepared.task.name, "waiting", 0, prepared.search.rounds))

@@ -29,7 +29,7 @@ from pmpo_ray.config.engines import RewriterConfig, ScorerConfig
 from pmpo_ray.config.run import RayConfig
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.engines.threaded import ThreadedGenerator
-from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, ResourceError
+from pmpo_ray.errors import DataError, EngineError, ModelError, PmpoError, PromptTooLongError, ResourceError
 from pmpo_ray.types import EngineInfo, Example, GenerateRequest, GenerateResult, ScoreRequest
 
 pytestmark = pytest.mark.slow
@@ -217,7 +217,7 @@ async def test_a_scorers_error_arrives_as_it_was_raised_and_cancels_its_siblings
         await pool.score(ScoreRequest("Think.", examples))
     with pytest.raises(EngineError) as direct:
         SimulatedScorer("m").score(ScoreRequest("Think.", examples[:1]))
-    assert type(from_pool.value) is EngineError
+    assert type(from_pool.value) is type(direct.value) is PromptTooLongError
     assert str(from_pool.value) == str(direct.value)
     await until(pool.stats, lambda stats: stats.queued == 0 and stats.in_flight == 0)
     stats = pool.stats()

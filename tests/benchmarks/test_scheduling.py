@@ -18,6 +18,7 @@ from benchmarks.scheduling.work import CANDIDATES, SHAPES, bbh_shaped
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.outcomes import Progress
 from pmpo_ray.tasks import load_task
+from pmpo_ray.tasks.negatives import with_hard_negatives
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +85,8 @@ def test_tasks_have_the_shapes_of_the_real_files(data_dir: Path) -> None:
     for name, words, _, negatives in SHAPES:
         task = load_task(TaskConfig(name=f"bbh/{name}"), str(data_dir), 0)
         assert round(fmean(len(example.input.split()) for example in task.examples)) == words
-        assert round(fmean(len(example.negatives) for example in task.examples)) == negatives
+        examples = with_hard_negatives(task, task.examples, 0)
+        assert round(fmean(len(example.negatives) for example in examples)) == negatives
     assert len({task.name for task in bbh_shaped(54)}) == 54
 
 
