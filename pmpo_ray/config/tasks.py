@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pmpo_ray.config.base import Changeable, NonNegative, Positive, Section
 from pmpo_ray.config.import_paths import is_import_path
@@ -38,6 +38,13 @@ class TaskConfig(Section):
     labels: tuple[str, ...] | None = None
     instruction: str | None = None
     description: str | None = None
+
+    @field_validator("instruction")
+    @classmethod
+    def _not_blank(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("should hold words; leave it out for the task's own instruction")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -46,9 +46,10 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
     shots, groups = _draw(groups, config.shots, stratified)
     train, groups = _draw(groups, train_size, stratified)
     if len(train) < MIN_TRAIN:
+        reasons = f" ({'; '.join(task.notes)})" if task.notes else ""
         raise DataError(
             f"task {task.name!r}: {len(train)} of {len(usable)} examples are left for training and at least "
-            f"{MIN_TRAIN} are needed; add rows, or lower split.shots"
+            f"{MIN_TRAIN} are needed{reasons}; add rows, or lower split.shots"
         )
     validation, groups = _draw(groups, config.validation, stratified)
     if len(validation) < config.validation:

@@ -165,6 +165,10 @@ def test_later_overrides_win_and_leave_other_keys_alone(tmp_path: Path) -> None:
         ("tasks:\n- path: x\n", "run.yaml:2: tasks.0.name: missing: this key is required"),
         ("tasks: [a, a]\n", "run.yaml: task 'a' is named more than once; give each task its own name"),
         ("seed: 1\nseed: 2\n", "run.yaml:2: seed: given twice (first on line 1): keep one"),
+        (
+            "tasks:\n- {name: a, instruction: ' '}\n",
+            "run.yaml:2: tasks.0.instruction: should hold words; leave it out for the task's own instruction",
+        ),
         ("- seed\n", "run.yaml: a configuration must be a mapping of keys to values, not a list"),
         ("1: x\n", "run.yaml:1: a key must be text: write it in quotes"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,11 @@ def test_a_small_task_still_trains_on_three() -> None:
 def test_too_few_rows_are_an_error_that_says_how_many() -> None:
     with pytest.raises(DataError, match=r"^task 'made': 2 of 2 examples are left for training.*add rows"):
         split_task(_task([("x", "a"), ("y", "b")]), SplitConfig(), seed=0)
+    noted = replace(
+        _task([("x", "a"), ("y", "b")]), notes=("38 examples left out, for which no answer is wrong",)
+    )
+    with pytest.raises(DataError, match=r"at least 3 are needed \(38 examples left out, for which"):
+        split_task(noted, SplitConfig(), seed=0)
     with pytest.raises(DataError, match=r"split\.train_max allows 2 .*raise split\.train_max"):
         split_task(_task([(str(n), "a") for n in range(9)]), SplitConfig(train_max=2), seed=0)
 
