@@ -242,7 +242,7 @@ def yielded() -> Iterator[dict[str, str]]:
 
 
 def whole() -> Task:
-    return Task("theirs", "text", "Say it.", "Go.", (Example("a", "x", "y"), Example("b", "z", "y")))
+    return Task("theirs", "text", "Say it.", "Go.", (Example("a", "x", "y"), Example("b", "z", "w")))
 
 
 def unusable() -> Task:

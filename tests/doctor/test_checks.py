@@ -185,7 +185,7 @@ def test_storage_on_a_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert inspect_storage(str(tmp_path / "a" / "b")) == ""
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("x")
-    assert "cannot write" in inspect_storage(str(tmp_path / "file"))
+    assert "is a file; choose another" in inspect_storage(str(tmp_path / "file"))
 
 
 class _Refusing(http.server.BaseHTTPRequestHandler):

@@ -169,7 +169,7 @@ def records(draw: st.DrawFn) -> RoundRecord:
         task=draw(any_text),
         round=number,
         candidates=candidates,
-        survivors=tuple(draw(st.permutations(ids)))[: draw(st.integers(0, len(ids)))],
+        survivors=tuple(draw(st.permutations(ids)))[: draw(st.integers(1, len(ids)))],
         refusals=tuple(draw(st.lists(refusals, max_size=2))),
         segments=tuple(draw(st.lists(segments, max_size=2))),
         tokens_scored=draw(st.integers(0, 2**60)),

@@ -94,7 +94,10 @@ def _pattern(text: str, verbatim: bool) -> str:
             gap = text[piece.end() : after.start()]
             digits = piece.group()[-1].isdigit() and after.group()[0].isdigit()
             pattern += re.escape(gap) if digits else rf"[\W_]{{0,{max(len(gap), _GAP)}}}"
-    return _bounded(pattern, text[pieces[0].start() : pieces[-1].end()] if not sign else "-")
+    bounded = _bounded(pattern, text[pieces[0].start() : pieces[-1].end()] if not sign else "-")
+    # A choice that is itself a question is not asked about by its own mark.
+    asked = re.search("[?？]", text[pieces[-1].end() :])
+    return bounded + r"(?:\s?[?？])?" if asked else bounded
 
 
 def _bounded(pattern: str, text: str) -> str:
