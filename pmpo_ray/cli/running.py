@@ -10,9 +10,9 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -26,11 +26,14 @@ from pmpo_ray.signals import Interrupted, ignore_signals, number_of
 if TYPE_CHECKING:
     from pmpo_ray.config.overrides import Override
     from pmpo_ray.config.run import RunConfig
+    from pmpo_ray.protocols import Observer
     from pmpo_ray.result import RunResult
     from pmpo_ray.runs.evaluate import EvaluationResult
 
+T = TypeVar("T")
 TableFormat = Literal["text", "markdown", "latex", "json"]
 
+_NOTHING_KEPT = "nothing new was kept; start again with the same command"
 _BASELINE = (
     "Baseline to compare with: answer_only, step_by_step, rephrase, step_back or description. Repeatable."
 )
@@ -76,21 +79,27 @@ def optimize(
 
 
 def _optimized(config: RunConfig, log_format: LogFormat) -> RunResult:
-    """The result of a run with its progress on standard error. Exits after Ctrl-C."""
+    def run(observer: Observer) -> RunResult:
+        from pmpo_ray.runs.optimize import run_optimization
+
+        return run_optimization(config, observer=observer)
+
+    return _observed(run, lambda folder: f"continue with: pmpo optimize --run-dir {folder}", log_format)
+
+
+def _observed(work: Callable[[Observer], T], advice: Callable[[str], str], log_format: LogFormat) -> T:
+    """The result of `work` with its progress on standard error. Exits after a signal; `advice` says how to
+    continue in a run folder, quoted for a shell."""
     from pmpo_ray.cli.progress_log import progress_log
 
     try:
         with contextlib.redirect_stdout(sys.stderr), progress_log(log_format) as observer:
-            from pmpo_ray.runs.optimize import run_optimization
-
-            return run_optimization(config, observer=observer)
+            return work(observer)
     except KeyboardInterrupt as interrupt:
         ignore_signals()
         folder = interrupt.run_dir if isinstance(interrupt, Interrupted) else ""
-        advice = "nothing new was kept; start again with the same command"
-        if folder:
-            advice = f"continue with: pmpo optimize --run-dir {shlex.quote(folder)}"
-        raise typer.Exit(interrupted(number_of(interrupt), advice, log_format)) from interrupt
+        line = advice(shlex.quote(folder)) if folder else _NOTHING_KEPT
+        raise typer.Exit(interrupted(number_of(interrupt), line, log_format)) from interrupt
 
 
 @contextlib.contextmanager
@@ -188,21 +197,16 @@ def _chosen(options: Mapping[str, tuple[str, object]]) -> list[Override]:
 
 
 def _evaluated(source: str, overrides: list[Override], log_format: LogFormat) -> EvaluationResult:
-    """The result of an evaluation with its progress on standard error. Exits after Ctrl-C."""
-    from pmpo_ray.cli.progress_log import progress_log
+    def run(observer: Observer) -> EvaluationResult:
+        from pmpo_ray.runs.evaluate import run_evaluation
 
-    try:
-        with contextlib.redirect_stdout(sys.stderr), progress_log(log_format) as observer:
-            from pmpo_ray.runs.evaluate import run_evaluation
+        return run_evaluation(source, overrides, observer=observer)
 
-            return run_evaluation(source, overrides, observer=observer)
-    except KeyboardInterrupt as interrupt:
-        ignore_signals()
-        folder = interrupt.run_dir if isinstance(interrupt, Interrupted) else ""
-        advice = "nothing new was kept; start again with the same command"
-        if folder:
-            advice = f"finished measurements are kept in {folder}; continue with the same command"
-        raise typer.Exit(interrupted(number_of(interrupt), advice, log_format)) from interrupt
+    return _observed(
+        run,
+        lambda folder: f"finished measurements are kept in {folder}; continue with the same command",
+        log_format,
+    )
 
 
 def _show_evaluation(result: EvaluationResult, form: TableFormat) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.test_ray_jobs import wait_for
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -61,16 +63,6 @@ def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
         running.kill()
 
 
-def read_until(running: subprocess.Popen[str], words: str) -> None:
-    assert running.stderr is not None
-    lines = []
-    for line in running.stderr:
-        lines.append(line)
-        if words in line:
-            return
-    raise AssertionError("".join(lines))
-
-
 def members(session: int) -> list[tuple[int, str]]:
     """The live processes of a session: the command, Ray and its workers."""
     found = []
@@ -99,7 +91,7 @@ def last_line(stderr: str) -> str:
 
 def test_sigterm_thrice_while_ray_starts(tmp_path: Path) -> None:
     with started(words(tmp_path / "run", 10**9)) as running:
-        read_until(running, "waiting")
+        wait_for(running, "waiting")
         while "gcs_server" not in [name for _, name in members(running.pid)]:
             time.sleep(0.05)
             assert running.poll() is None
@@ -131,7 +123,7 @@ def test_a_terminal_that_closes_ends_the_run_without_a_trace(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_a_ray_that_dies_ends_the_run_with_one_line(name: str, tmp_path: Path) -> None:
     with started(words(tmp_path / "run", 20_000)) as running:
-        read_until(running, "scoring")
+        wait_for(running, "scoring")
         [victim] = [process for process, its_name in members(running.pid) if its_name == name]
         os.kill(victim, signal.SIGKILL)
         stdout, stderr = running.communicate(timeout=120)
