@@ -260,7 +260,7 @@ texts = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
 @settings(deadline=None)
 @given(
     model=texts,
-    instruction=texts | st.none(),
+    instruction=texts.filter(str.strip) | st.none(),
     labels=st.none() | st.lists(texts, max_size=3).map(tuple),
     beta=st.floats(min_value=0, max_value=1e6, exclude_min=True),
     target=st.none() | st.floats(allow_nan=False, allow_infinity=False),

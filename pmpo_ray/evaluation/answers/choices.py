@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pmpo_ray.evaluation.answers.marks import UNREADABLE, Mark, beginnings, first_line, first_sentence, plain
 from pmpo_ray.evaluation.answers.negation import Negation, asks, negation
-from pmpo_ray.evaluation.answers.numerals import BORDER, END, UNSPACED, standard
+from pmpo_ray.evaluation.answers.numerals import SPACED, UNSPACED, standard
 from pmpo_ray.tasks.options import condensed
 
 PIECE = re.compile(r"[^\W_]+")
@@ -50,18 +51,36 @@ class Choices:
             for index in order
             if plains[index]
         ]
-        self._pattern = re.compile("|".join(patterns) or r"(?!)", re.IGNORECASE)
+        self._alternatives = "|".join(patterns) or r"(?!)"
+
+    # Compiling the ranges of scripts without blanks takes most of a reader's time, and few texts hold them.
+    @cached_property
+    def _of_spaced_texts(self) -> re.Pattern[str]:
+        return self._compiled(r"[^\W_]")
+
+    @cached_property
+    def _of_all_texts(self) -> re.Pattern[str]:
+        return self._compiled(SPACED)
+
+    def _compiled(self, letter: str) -> re.Pattern[str]:
+        """The pattern of all choices. No choice begins or ends within a word of these letters."""
+        begin, end = f"(?:(?<!{letter})|(?!{letter}))", f"(?:(?!{letter})|(?<!{letter}))"
+        return re.compile(f"{begin}(?:{self._alternatives}){end}", re.IGNORECASE)
+
+    def _pattern(self, text: str) -> re.Pattern[str]:
+        return self._of_all_texts if UNSPACED.search(text) else self._of_spaced_texts
 
     def occurrences(self, text: str) -> Iterator[Occurrence]:
         """All occurrences of choices in a text, without overlaps."""
-        for match in self._pattern.finditer(text):
+        for match in self._pattern(text).finditer(text):
             if not _is_determiner(match):
                 yield Occurrence(_index(match), match.start(), match.end(), negation(text, *match.span()))
 
     def leading(self, line: str) -> tuple[int, str] | None:
         """The choice at the beginning of a line, after fillers, and the rest of the line."""
         for beginning in beginnings(line):
-            match = self._pattern.match(beginning.lstrip("('["))
+            beginning = beginning.lstrip("('[")
+            match = self._pattern(beginning).match(beginning)
             if match is not None and not _is_determiner(match):
                 return (
                     None if asks(match.string, match.end()) else (_index(match), match.string[match.end() :])
@@ -101,13 +120,11 @@ def _pattern(text: str, verbatim: bool) -> str:
 
 
 def _bounded(pattern: str, text: str) -> str:
-    """The pattern of a text, restricted to whole words and numbers."""
-    if text[0].isalnum() and not UNSPACED.match(text):
-        pattern = BORDER + pattern
+    """The pattern of a text, restricted to whole numbers."""
     if text[0].isdigit():
         pattern = r"(?<![0-9][.,/:])(?<![-−])" + pattern
     if text[-1].isalnum() and not UNSPACED.match(text[-1]):
-        pattern += END + r"(?![.,/:][0-9])"
+        pattern += r"(?![.,/:][0-9])"
     return pattern
 
 

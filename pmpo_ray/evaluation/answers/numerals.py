@@ -23,10 +23,12 @@ from pmpo_ray.evaluation.answers.marks import unwrapped
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 """Letters of Thai, Lao, Burmese, Khmer, Japanese, Chinese and Korean."""
 UNSPACED = re.compile(f"[{_UNSPACED}]")
-# Without regard to case, compiling these ranges would take a millisecond for every border.
-BORDER = rf"(?-i:(?<![^\W_{_UNSPACED}]))"
-"""A pattern of the place before a word or number that no letter or digit of a script with spaces precedes."""
-END = rf"(?-i:(?![^\W_{_UNSPACED}]))"
+# Without regard to case, compiling these ranges would take a millisecond for each.
+SPACED = rf"(?-i:[^\W_{_UNSPACED}])"
+"""A pattern of one letter or digit of a script that writes blanks between words."""
+BORDER = rf"(?<!{SPACED})"
+"""A pattern of the place before a word or number that no such letter or digit precedes."""
+END = rf"(?!{SPACED})"
 """As `BORDER`, for the place after a word."""
 
 _OTHER = re.compile(r"[^\x00-\x7f]")
