@@ -78,6 +78,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SHORT_REWRITES = """\
+import os
 import pmpo_ray
 
 whole = pmpo_ray.optimize
@@ -86,19 +87,23 @@ def short(*sources, **settings):
     settings["search"] = {"masking": "rules", "variants": 2, **settings.get("search", {})}
     settings["scorer"] = {"role": "both", **settings.get("scorer", {})}
     settings["rewriter"] = {"max_tokens": 32, **settings.get("rewriter", {})}
+    if "SMALLER" in os.environ:
+        settings.setdefault("model", os.environ["SMALLER"])
     return whole(*sources, **settings)
 
 pmpo_ray.optimize = short
 """
-"""Examples are run as they are, with one replica that writes little: its texts are not what they show."""
+"""Examples are run as they are, with one replica that writes little: its texts are not what they show. That
+of the README has the default model, the others have random weights."""
 
 
 @pytest.mark.usefixtures("running_ray")
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
-def test_python_runs(block: Block, desk: Path) -> None:
+def test_python_runs(block: Block, desk: Path, tiny_model: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SHORT_REWRITES + block.text],
         cwd=desk,
+        env=os.environ | ({} if block.page.name == "README.md" else {"SMALLER": tiny_model}),
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,7 @@
-"""The paper's tables in small, with real data. Where answers are read, judged or rated, the model is the real
-small one, and so are the judge and the process-reward model; tables that only arrange the accuracies of
-several conditions have the simulated engine, which starts in a tenth of the time."""
+"""The paper's tables in small, with real data. Where replies are judged or rated, the judge and the
+process-reward model are real, and two layers of random weights write the replies: what becomes of them is
+tested, and a real model writes in tests/runs. Tables that only arrange the accuracies of several conditions
+have the simulated engine, which starts in a tenth of the time."""
 
 from __future__ import annotations
 
@@ -12,7 +13,6 @@ import pytest
 
 from benchmarks.paper import figures
 from benchmarks.paper.__main__ import main
-from pmpo_ray.config.engines import DEFAULT_MODEL
 from tests.engines.hf.test_process_reward import TrlFolder, trl
 from tests.evaluation.test_alpaca import JUDGE, Post, RealJudge, Reply, Server, real_judge, reply_with, server
 
@@ -75,10 +75,10 @@ def test_bbh_and_the_few_shot_table_share_a_run(
     assert rows[1]["paper"] == 79.21
 
 
-def test_mathematics_and_process_rewards_by_a_real_model_share_a_run(
-    tmp_path: Path, data_dir: Path, trl: TrlFolder
+def test_mathematics_and_process_rewards_share_a_run(
+    tmp_path: Path, data_dir: Path, trl: TrlFolder, tiny_model: str
 ) -> None:
-    words = ("--model", DEFAULT_MODEL, "--task", "gsm8k")
+    words = ("--model", tiny_model, "--task", "gsm8k")
     rows = table("math", tmp_path, data_dir, *words)
     assert {"answer_only", "step_by_step", "rephrase", "step_back", "best"} <= names(rows)
     assert {row["name"]: row["paper"] for row in rows}["step_by_step"] == 90.7
@@ -104,7 +104,7 @@ def test_ablations_are_one_run(tmp_path: Path, data_dir: Path) -> None:
 
 
 def test_win_rates_by_a_real_judge(
-    tmp_path: Path, data_dir: Path, server: Server, real_judge: RealJudge
+    tmp_path: Path, data_dir: Path, server: Server, real_judge: RealJudge, tiny_model: str
 ) -> None:
     def weighed(post: Post) -> Reply:
         """The model's own probabilities of the two answers, however unlikely both are to it."""
@@ -113,7 +113,7 @@ def test_win_rates_by_a_real_judge(
 
     server.reply = weighed
     judge = ("--judge", JUDGE, "--judge-url", server.url)
-    rows = table("alpaca", tmp_path, data_dir, "--model", DEFAULT_MODEL, *judge)
+    rows = table("alpaca", tmp_path, data_dir, "--model", tiny_model, *judge)
     ours = {row["name"]: row["ours"] for row in rows}
     # Under the start instruction the answers are the references.
     assert ours["start"] == 50

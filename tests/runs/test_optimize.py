@@ -226,7 +226,9 @@ def test_a_model_that_is_scored_in_a_slower_way_is_named_when_the_run_starts(
     tokenizer.save_pretrained(tmp_path / "model")
     optimize(
         simulated(
-            scorer={"model": str(tmp_path / "model")}, search={"rounds": 0}, evaluation={"enabled": False}
+            scorer={"model": str(tmp_path / "model"), "role": "both"},
+            search={"rounds": 0},
+            evaluation={"enabled": False},
         ),
         run_dir=tmp_path / "run",
         observer=quiet,
@@ -238,13 +240,15 @@ def test_a_model_that_is_scored_in_a_slower_way_is_named_when_the_run_starts(
     assert manifest.scorer.fallback in caplog.text
 
 
-def test_rows_that_are_all_longer_than_the_context_end_the_run(tmp_path: Path) -> None:
+def test_rows_that_are_all_longer_than_the_context_end_the_run(tmp_path: Path, tiny_model: str) -> None:
     rows = [{"input": f"{n} " + "word " * 9000, "target": str(n % 2)} for n in range(20)]
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with pytest.raises(DataError, match=r"'own': 0 of 4 training rows fit into the context of 8192 tokens"):
         optimize(
             tasks=[{"name": "own", "path": str(data)}],
+            model=tiny_model,
+            scorer={"role": "both"},
             evaluation={"enabled": False},
             run_dir=tmp_path / "run",
             observer=quiet,

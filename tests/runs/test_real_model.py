@@ -35,10 +35,10 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> RealRun:
     seen: list[Progress] = []
     result = optimize(
         tasks=["tickets"],
-        search={"rounds": 1, "hard_examples": 1, "variants": 2, "reasks": 0},
-        rewriter={"max_tokens": 48},
-        split={"train_max": 9},
-        evaluation={"limit": 12},
+        search={"rounds": 1, "hard_examples": 1, "variants": 1, "reasks": 0, "max_segments": 2},
+        rewriter={"max_tokens": 32},
+        split={"train_max": 6},
+        evaluation={"limit": 6},
         run_dir=tmp_path_factory.mktemp("real") / "run",
         observer=seen.append,
     )
@@ -49,7 +49,7 @@ def test_the_real_model_optimises_a_real_task_and_leaves_a_whole_run_folder(real
     [task] = real_run.result.tasks
     assert task.loss_after <= task.loss_before
     assert task.accuracy_before is not None
-    assert task.accuracy_before.n == 12
+    assert task.accuracy_before.n == 6
     assert task.tokens_scored > 1000
     assert task.tokens_generated > 0
     assert [p.state for p in real_run.seen if p.task == "tickets"][-1] == "done"
@@ -82,9 +82,7 @@ def evaluated(folder: Path, **settings: object) -> dict[str, Any]:
 def test_a_real_run_is_evaluated_by_likelihood_and_by_generation(real_run: RealRun, tmp_path: Path) -> None:
     mine = tmp_path / "mine.txt"
     mine.write_text("Name the kind of ticket.", encoding="utf-8")
-    found = evaluated(
-        real_run.folder, limit=12, baselines=["step_by_step"], instructions={"mine": f"@{mine}"}
-    )
+    found = evaluated(real_run.folder, limit=6, baselines=["step_by_step"], instructions={"mine": f"@{mine}"})
     assert [row["name"] for row in found["rows"]] == ["start", "best", "step_by_step", "mine"]
     assert {row["method"] for row in found["rows"]} == {"likelihood"}
     result = RunStore.open(str(real_run.folder)).read_task_result("tickets")
@@ -93,7 +91,7 @@ def test_a_real_run_is_evaluated_by_likelihood_and_by_generation(real_run: RealR
     assert found["rows"][0]["accuracy"]["value"] == pytest.approx(result.accuracy_before.value, abs=0.1)
 
     written = evaluated(
-        real_run.folder, limit=4, baselines=["answer_only"], method="generation", max_tokens=16
+        real_run.folder, limit=2, baselines=["answer_only"], method="generation", max_tokens=12
     )
     assert {row["method"] for row in written["rows"]} == {"generation"}
     frame = pd.read_parquet(real_run.folder / "evaluation.parquet")
