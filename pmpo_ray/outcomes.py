@@ -103,11 +103,12 @@ class ByLabel:
 @dataclass(frozen=True, slots=True)
 class TaskResult:
     """The result of a task's optimisation. `stopped` is the reason why it ended, `start` and `best` are
-    instructions. `p_value` is that of the hypothesis that both are equally accurate (a paired test on the
-    test part). It and the accuracies are None if no test part was evaluated. `labels_before` and
-    `labels_after` are the accuracies by label; None if the labels are even, or there are none. `held_out`
-    counts the rows of the test part (0: unknown), `too_long` those that were left out of the evaluation
-    because they do not fit into the model's context."""
+    instructions. The scorer read `tokens_scored`, the rewriter read `tokens_prompted` (0 in a result of an
+    earlier version) and wrote `tokens_generated`; the evaluation does not count. `p_value` is that of the
+    hypothesis that both are equally accurate (a paired test on the test part). It and the accuracies are None
+    if no test part was evaluated. `labels_before` and `labels_after` are the accuracies by label; None if the
+    labels are even, or there are none. `held_out` counts the rows of the test part (0: unknown), `too_long`
+    those that were left out of the evaluation because they do not fit into the model's context."""
 
     task: str
     rounds: int
@@ -121,6 +122,7 @@ class TaskResult:
     tokens_scored: int
     tokens_generated: int
     seconds: float
+    tokens_prompted: int = field(default=0, kw_only=True)
     p_value: float | None = None
     labels_before: ByLabel | None = None
     labels_after: ByLabel | None = None
@@ -152,6 +154,7 @@ class Progress:
     rounds: int
     losses: tuple[float, ...] = ()
     tokens_scored: int = 0
+    tokens_prompted: int = field(default=0, kw_only=True)
     tokens_generated: int = 0
     note: str = field(default="")
     unit: Literal["round", "condition"] = "round"

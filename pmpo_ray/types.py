@@ -263,7 +263,8 @@ class RoundRecord:
     """The complete result of one round of one task, from which the search continues.
 
     `candidates` are all that were scored, parents included; `survivors` are ids, best first. Round 0 scores
-    only the seeds. Tokens and seconds are those of this round.
+    only the seeds. Tokens and seconds are those of this round: the scorer read `tokens_scored`, the rewriter
+    read `tokens_prompted` (0 in a round of an earlier version) and wrote `tokens_generated`.
     """
 
     task: str
@@ -273,6 +274,7 @@ class RoundRecord:
     refusals: tuple[Refusal, ...] = ()
     segments: tuple[SegmentImportance, ...] = ()
     tokens_scored: int = 0
+    tokens_prompted: int = field(default=0, kw_only=True)
     tokens_generated: int = 0
     seconds: float = 0.0
 

@@ -53,6 +53,7 @@ def write_run(folder: Path, *, evaluated: bool = True, **settings: object) -> Ru
             started="2026-09-21T14:13:20+00:00",
             ended="2026-09-21T14:23:20+00:00",
             tokens_scored=sum(result.tokens_scored for result in results),
+            tokens_prompted=sum(result.tokens_prompted for result in results),
             tokens_generated=sum(result.tokens_generated for result in results),
             seconds=600.0,
             pools={
@@ -121,6 +122,7 @@ async def _searched(store: RunStore, config: RunConfig, prepared: PreparedTask) 
         accuracy_before=wilson_interval(60, 200),
         accuracy_after=wilson_interval(75, 200),
         tokens_scored=sum(record.tokens_scored for record in outcome.records),
+        tokens_prompted=sum(record.tokens_prompted for record in outcome.records),
         tokens_generated=sum(record.tokens_generated for record in outcome.records),
         seconds=sum(record.seconds for record in outcome.records),
         p_value=0.012,

@@ -32,6 +32,7 @@ def round_values(record: RoundRecord) -> dict[str, float]:
         "candidates": len(record.candidates),
         "refused": len(record.refusals),
         "tokens_scored": record.tokens_scored,
+        "tokens_prompted": record.tokens_prompted,
         "tokens_generated": record.tokens_generated,
         "seconds": record.seconds,
     }

@@ -32,6 +32,7 @@ class JsonProgress:
             f"{progress.unit}s": progress.rounds,
             "loss": min(progress.losses, default=None),
             "tokens_scored": progress.tokens_scored,
+            "tokens_prompted": progress.tokens_prompted,
             "tokens_generated": progress.tokens_generated,
             **({"note": progress.note} if progress.note else {}),
         }

@@ -111,13 +111,14 @@ def _notes(comparison: RunComparison) -> list[str]:
 
 
 def _costs(comparison: RunComparison, names: int) -> Table:
-    titles = ("rounds A", "B", "scored A", "B", "generated A", "B", "seconds A", "B")
+    titles = ("rounds A", "B", "scored A", "B", "prompted A", "B", "generated A", "B", "seconds A", "B")
     table = _table("task", *titles)
     for task in comparison.tasks:
         table.add_row(
             Text(shortened_name(task.task, names)),
             *(_rounds(side) for side in (task.a, task.b)),
             *(amount(side.cost.tokens_scored) for side in (task.a, task.b)),
+            *(amount(side.cost.tokens_prompted) for side in (task.a, task.b)),
             *(amount(side.cost.tokens_generated) for side in (task.a, task.b)),
             *(f"{side.cost.seconds:.0f}" for side in (task.a, task.b)),
         )

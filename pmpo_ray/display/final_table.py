@@ -22,7 +22,15 @@ from pmpo_ray.display.accuracies import (
     interval_words,
     label_rows,
 )
-from pmpo_ray.display.numbers import accuracy_text, amount, count_text, loss_text, p_value_text, percent_text
+from pmpo_ray.display.numbers import (
+    accuracy_text,
+    amount,
+    count_text,
+    loss_text,
+    p_value_text,
+    percent_text,
+    tokens_words,
+)
 from pmpo_ray.evaluation.statistics import LEVEL, holm
 from pmpo_ray.history.held_out import extent_text
 from pmpo_ray.outcomes import Interval, TaskResult
@@ -59,9 +67,12 @@ def _final(results: Sequence[TaskResult], width: int) -> Iterator[RenderableType
         yield Text()
         yield _many_tasks(results, width)
         yield from map(Text, balanced_lines({t.task: (t.labels_before, t.labels_after) for t in results}))
-        scored = amount(sum(result.tokens_scored for result in results))
-        generated = amount(sum(result.tokens_generated for result in results))
-        yield Text(f"all tasks: {scored} tokens scored, {generated} generated")
+        tokens = tokens_words(
+            sum(result.tokens_scored for result in results),
+            sum(result.tokens_prompted for result in results),
+            sum(result.tokens_generated for result in results),
+        )
+        yield Text(f"all tasks: {tokens}")
 
 
 def _one_task(result: TaskResult) -> RenderableType:
@@ -80,8 +91,8 @@ def _one_task(result: TaskResult) -> RenderableType:
         facts.add_row(Text(title), *map(Text, cells))
     spent = (
         f"{count_text(result.rounds, 'round')} (stopped by: {in_line(result.stopped)}), "
-        f"{result.seconds:.0f} s, {amount(result.tokens_scored)} tokens scored, "
-        f"{amount(result.tokens_generated)} generated"
+        f"{result.seconds:.0f} s, "
+        f"{tokens_words(result.tokens_scored, result.tokens_prompted, result.tokens_generated)}"
     )
     basis = _basis(result)
     return Group(

@@ -38,6 +38,11 @@ def amount(number: int) -> str:
     return str(number)
 
 
+def tokens_words(scored: int, prompted: int, generated: int) -> str:
+    """The tokens of a search in words: read by the scorer, read by the rewriter, written by the rewriter."""
+    return f"{amount(scored)} tokens scored, {amount(prompted)} prompted, {amount(generated)} generated"
+
+
 def loss_text(loss: float) -> str:
     """A loss in a table."""
     return f"{loss:.3f}" if math.isfinite(loss) else "–"

@@ -41,6 +41,7 @@ def _task_json(result: TaskResult) -> dict[str, object]:
         "held_out": result.held_out,
         "too_long": result.too_long,
         "tokens_scored": result.tokens_scored,
+        "tokens_prompted": result.tokens_prompted,
         "tokens_generated": result.tokens_generated,
         "seconds": result.seconds,
         "best": result.best,

@@ -140,6 +140,7 @@ _NOTHING: Document = dict.fromkeys(
         "held_out",
         "too_long",
         "tokens_scored",
+        "tokens_prompted",
         "tokens_generated",
         "seconds",
     )

@@ -26,12 +26,12 @@ from pmpo_ray.display.evaluation_tables import show as show_tables
 from pmpo_ray.display.evaluation_tables import tables
 from pmpo_ray.display.numbers import (
     accuracy_text,
-    amount,
     count_text,
     loss_text,
     p_value_text,
     percent_text,
     spark,
+    tokens_words,
 )
 from pmpo_ray.display.run_json import HARD_EXAMPLES
 from pmpo_ray.display.task_overview import overview_line, remarks
@@ -286,8 +286,8 @@ def _cost(task: TaskHistory) -> str:
 
 def cost_text(cost: Cost) -> str:
     """Tokens and seconds as text."""
-    scored, generated = amount(cost.tokens_scored), amount(cost.tokens_generated)
-    return f"{scored} tokens scored, {generated} generated, {cost.seconds:.0f} s"
+    tokens = tokens_words(cost.tokens_scored, cost.tokens_prompted, cost.tokens_generated)
+    return f"{tokens}, {cost.seconds:.0f} s"
 
 
 def _show_run(history: RunHistory, console: Console) -> None:
@@ -301,7 +301,9 @@ def _spent(manifest: Manifest) -> Iterator[str]:
     if manifest.ended is None:
         yield f"the run began {in_line(manifest.started)} and has not ended"
     else:
-        spent = Cost(manifest.tokens_scored, manifest.tokens_generated, manifest.seconds)
+        spent = Cost(
+            manifest.tokens_scored, manifest.tokens_prompted, manifest.tokens_generated, manifest.seconds
+        )
         yield f"the run: {cost_text(spent)}"
     for role, use in manifest.pools.items():
         yield f"{in_line(role)}: replicas lost {use.lost}, calls retried {use.retries}"

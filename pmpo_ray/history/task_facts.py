@@ -74,9 +74,11 @@ class OperatorCount:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of a task so far. Scored and generated tokens, and seconds."""
+    """The cost of a task so far: tokens that the scorer read, that the rewriter read and that it wrote, and
+    seconds."""
 
     tokens_scored: int
+    tokens_prompted: int
     tokens_generated: int
     seconds: float
 
@@ -163,6 +165,7 @@ def cost_of(task: TaskHistory) -> Cost:
     spent = task.records if task.result is None else (task.result,)
     return Cost(
         tokens_scored=sum(part.tokens_scored for part in spent),
+        tokens_prompted=sum(part.tokens_prompted for part in spent),
         tokens_generated=sum(part.tokens_generated for part in spent),
         seconds=sum(part.seconds for part in spent),
     )

@@ -18,7 +18,7 @@ from statistics import fmean
 
 from pmpo_ray.config.loading import dump_config
 from pmpo_ray.display.accuracies import interval_words
-from pmpo_ray.display.numbers import amount, p_value_text
+from pmpo_ray.display.numbers import amount, p_value_text, tokens_words
 from pmpo_ray.display.task_overview import overview_line, remarks
 from pmpo_ray.history.held_out import NOTHING, EvaluatedTask, HeldOut, evaluated_tasks, held_out_results
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
@@ -203,6 +203,7 @@ def _facts(history: RunHistory, tasks: Sequence[TaskView]) -> tuple[Fact, ...]:
         Fact(str(sum(task.scored for task in tasks)), "instructions scored"),
         Fact(str(sum(task.refused for task in tasks)), "refused or failed"),
         Fact(amount(sum(cost.tokens_scored for cost in costs)), "tokens scored"),
+        Fact(amount(sum(cost.tokens_prompted for cost in costs)), "tokens prompted"),
         Fact(amount(sum(cost.tokens_generated for cost in costs)), "tokens generated"),
     ]
     if manifest is not None and manifest.seconds:
@@ -272,7 +273,7 @@ def _task_view(
         rounds=len(task.records) - 1,
         scored=len(task.candidates),
         refused=len(task.refusals),
-        tokens=f"{amount(cost.tokens_scored)} scored, {amount(cost.tokens_generated)} generated",
+        tokens=tokens_words(cost.tokens_scored, cost.tokens_prompted, cost.tokens_generated),
         seconds=cost.seconds,
         start=task.start,
         best=task.best,

@@ -26,6 +26,8 @@ from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.runs.fitting import Fitted
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.task_evaluator import task_evaluator
+from pmpo_ray.search.budget import Costs, fitting
+from pmpo_ray.search.finished_rounds import FinishedRounds
 from pmpo_ray.search.loop import SearchOutcome
 from pmpo_ray.search.objectives import batch_loss
 from pmpo_ray.types import Example, ScoredCandidate, ScoreRequest, Task
@@ -38,7 +40,7 @@ async def finish_task(run: RunContext, fitted: Fitted, outcome: SearchOutcome) -
     """
     prepared = fitted.prepared
     name, store = prepared.task.name, run.store
-    best, tokens = await _pick(prepared, outcome, run.scorer)
+    best, tokens = await pick(prepared, outcome, run.scorer)
     if best.candidate.id != await asyncio.to_thread(store.read_best_id, name):
         await asyncio.to_thread(store.write_best, name, outcome.records, best.candidate.id)
     result = _result(name, outcome, best, tokens)
@@ -52,15 +54,15 @@ async def finish_task(run: RunContext, fitted: Fitted, outcome: SearchOutcome) -
     return result
 
 
-async def _pick(
+async def pick(
     prepared: PreparedTask, outcome: SearchOutcome, scorer: ScoreClient
 ) -> tuple[ScoredCandidate, int]:
     """The final instruction of a search, and the tokens scored to pick it. It is the best one of the last
     round, or, if the task has a validation part, the best one of any round with the lowest loss on it."""
     examples = prepared.split.validation
-    if not examples:
+    leaders = _leaders(prepared, outcome)
+    if not examples or not leaders:
         return outcome.best, 0
-    leaders = {lead.candidate.id: lead for record in outcome.records for lead in record.scored_survivors[:1]}
     client = prepared.scoring(scorer, prepared.search.calibrate)
     requests = [
         ScoreRequest(lead.candidate.text, examples, prepared.split.shots) for lead in leaders.values()
@@ -84,6 +86,19 @@ async def _pick(
     return list(leaders.values())[best], tokens
 
 
+def _leaders(prepared: PreparedTask, outcome: SearchOutcome) -> dict[str, ScoredCandidate]:
+    """The best candidates of all rounds, by id; the last of them if the token budget does not suffice for
+    more, and none if it does not suffice to compare two."""
+    leaders = FinishedRounds(outcome.records).leaders
+    limit = prepared.search.max_tokens
+    if limit is None:
+        return leaders
+    left = limit - FinishedRounds(outcome.records).tokens
+    cost = Costs(prepared.split).of_validation(outcome.best)
+    number = fitting([cost] * len(leaders), left)
+    return dict(list(leaders.items())[-number:]) if number > 1 else {}
+
+
 async def _evaluate(
     run: RunContext, fitted: Fitted, result: TaskResult, losses: tuple[float, ...]
 ) -> TaskResult:
@@ -95,8 +110,9 @@ async def _evaluate(
         result.rounds,
         prepared.search.rounds,
         losses,
-        result.tokens_scored,
-        result.tokens_generated,
+        tokens_scored=result.tokens_scored,
+        tokens_prompted=result.tokens_prompted,
+        tokens_generated=result.tokens_generated,
     )
     run.observer(progress)
     evaluator = _evaluator(run, prepared, result.start)
@@ -181,6 +197,7 @@ def _result(name: str, outcome: SearchOutcome, best: ScoredCandidate, tokens: in
         accuracy_before=None,
         accuracy_after=None,
         tokens_scored=tokens + sum(record.tokens_scored for record in records),
+        tokens_prompted=sum(record.tokens_prompted for record in records),
         tokens_generated=sum(record.tokens_generated for record in records),
         seconds=sum(record.seconds for record in records),
     )

@@ -59,6 +59,7 @@ async def optimize_task(
         observer=run.observer,
         clock=time.monotonic,
         proposers=prepared.proposers,
+        measure=run.ruler.lengths if run.ruler is not None else None,
     )
     await asyncio.to_thread(_keep_training, store, name, prepared.split.train)
     # Passed on without a reference to the list here: the search drops the scores that it does not need.

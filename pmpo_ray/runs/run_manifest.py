@@ -80,6 +80,7 @@ def finished_manifest(
         manifest,
         ended=None if result.failed else _now(),
         tokens_scored=sum(task.tokens_scored for task in result.tasks),
+        tokens_prompted=sum(task.tokens_prompted for task in result.tasks),
         tokens_generated=sum(task.tokens_generated for task in result.tasks),
         seconds=manifest.seconds + seconds,
         pools={name: _pool_use(stats) for name, stats in pools.items()},

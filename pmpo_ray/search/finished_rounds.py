@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pmpo_ray.search.gate import normalise
+from pmpo_ray.search.operators import REWRITE
 from pmpo_ray.types import RoundRecord, ScoredCandidate, SegmentImportance
 
 MASK_DROP = "mask_drop"
@@ -60,8 +61,36 @@ class FinishedRounds:
         return sum(record.tokens_scored for record in self.records)
 
     @property
+    def tokens_prompted(self) -> int:
+        return sum(record.tokens_prompted for record in self.records)
+
+    @property
     def tokens_generated(self) -> int:
         return sum(record.tokens_generated for record in self.records)
+
+    @property
+    def tokens(self) -> int:
+        """Everything that counts towards the token budget."""
+        return self.tokens_scored + self.tokens_prompted + self.tokens_generated
+
+    @property
+    def written_per_text(self) -> float | None:
+        """Tokens that the rewriter wrote for a rewrite, mask analysis included; None before the first."""
+        texts = sum(
+            operator == REWRITE
+            for record in self.records
+            for operator in (
+                *(one.candidate.operator for one in record.candidates if one.candidate.round == record.round),
+                *(refusal.operator for refusal in record.refusals),
+            )
+        )
+        return self.tokens_generated / texts if texts else None
+
+    @property
+    def leaders(self) -> dict[str, ScoredCandidate]:
+        """The best candidate after each round, by id: those among which a validation part picks."""
+        best = (record.scored_survivors[0] for record in self.records)
+        return {scored.candidate.id: scored for scored in best}
 
     @property
     def seconds(self) -> float:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pmpo_ray.outcomes import Progress, State
+from pmpo_ray.search.budget import BUDGET, check_first
 from pmpo_ray.search.finished_rounds import FinishedRounds
 from pmpo_ray.search.mask_analysis import analyse
 from pmpo_ray.search.propose import new_candidates
@@ -45,14 +46,19 @@ class SearchOutcome:
 async def search_task(setup: SearchSetup, history: Sequence[RoundRecord] = ()) -> SearchOutcome:
     """Optimise one task's instruction, continuing from the records `history`, if any.
 
-    Raises EngineError or DataError if the start instruction itself cannot be scored.
+    Raises EngineError or DataError if the start instruction itself cannot be scored, also because the token
+    budget does not suffice.
     """
     finished = FinishedRounds(history)
     del history  # It may be the last reference to the scores of all stored rounds.
     if not finished.records:
         await _finish(await _first_round(setup, finished), setup, finished)
     while (reason := _stop_reason(setup, finished)) is None:
-        await _finish(await _next_round(setup, finished), setup, finished)
+        record = await _next_round(setup, finished)
+        if record is None:
+            reason = BUDGET
+            break
+        await _finish(record, setup, finished)
     _report("done", setup, finished)
     return SearchOutcome(tuple(finished.records), reason)
 
@@ -63,12 +69,15 @@ async def _first_round(setup: SearchSetup, finished: FinishedRounds) -> RoundRec
     _report("scoring", setup, finished, current)
     name = current.next_id()
     seed = Candidate(name, setup.task.instruction, None, name, "seed", 0)
+    if setup.settings.max_tokens is not None:
+        check_first(setup.task.name, await current.costs.first(seed.text), setup.settings.max_tokens)
     current.children.append(await score(seed, current))
     return current.record(_survivors(current))
 
 
-async def _next_round(setup: SearchSetup, finished: FinishedRounds) -> RoundRecord:
-    """One round of Algorithm 1: analyse segments, propose for hard cases, gate, score, select."""
+async def _next_round(setup: SearchSetup, finished: FinishedRounds) -> RoundRecord | None:
+    """One round of Algorithm 1: analyse segments, propose for hard cases, gate, score, select. None if the
+    token budget leaves nothing to do."""
     parents = finished.survivors
     current = Round(setup, finished, len(finished.records), setup.clock(), parents)
     if setup.settings.masking != "off":
@@ -78,6 +87,8 @@ async def _next_round(setup: SearchSetup, finished: FinishedRounds) -> RoundReco
     candidates = await new_candidates(current)
     _report("scoring", setup, finished, current)
     current.children += await score_all(candidates, current)
+    if current.cut and not current.tokens:
+        return None
     return current.record(_survivors(current))
 
 
@@ -100,7 +111,7 @@ def _stop_reason(setup: SearchSetup, finished: FinishedRounds) -> str | None:
         rounds=settings.rounds,
         patience=settings.patience,
         target_loss=settings.target_loss,
-        tokens=finished.tokens_scored + finished.tokens_generated,
+        tokens=finished.tokens,
         max_tokens=settings.max_tokens,
         seconds=finished.seconds,
         max_seconds=settings.max_seconds,
@@ -115,6 +126,7 @@ def _report(state: State, setup: SearchSetup, finished: FinishedRounds, current:
         rounds=setup.settings.rounds,
         losses=finished.best_losses,
         tokens_scored=finished.tokens_scored + (current.tokens_scored if current else 0),
+        tokens_prompted=finished.tokens_prompted + (current.tokens_prompted if current else 0),
         tokens_generated=finished.tokens_generated + (current.tokens_generated if current else 0),
     )
     setup.observer(progress)

@@ -8,15 +8,24 @@ Invariants: a candidate is analysed once; a masked text is scored once, and none
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import EngineError
+from pmpo_ray.search.budget import Allowance, fitting, highest_cost
 from pmpo_ray.search.finished_rounds import MASK_DROP
 from pmpo_ray.search.gate import normalise
 from pmpo_ray.search.masking import mask_prompt, parse_masked, rule_segments, without
 from pmpo_ray.search.round import Round
 from pmpo_ray.search.scoring import score_all
-from pmpo_ray.types import Candidate, GenerateRequest, ScoredCandidate, Segment, SegmentImportance
+from pmpo_ray.types import (
+    Candidate,
+    GenerateRequest,
+    GenerateResult,
+    ScoredCandidate,
+    Segment,
+    SegmentImportance,
+)
 
 _MASK_TOKENS_PER_CHAR = 0.5
 _MASK_TOKENS = 64
@@ -28,7 +37,17 @@ async def analyse(current: Round) -> None:
     a segment become children of the round, since they are scored anyway."""
     setup, finished = current.setup, current.finished
     parents = [parent for parent in current.parents if parent.candidate.id not in finished.importances]
-    segmented = await gather_or_cancel(_segments(parent, current) for parent in parents)
+    # The other half is for the candidates that the analysis is made for.
+    allowance = Allowance(current.left / 2)
+    requests = [_request(parent, current) for parent in parents] if setup.settings.masking == "model" else []
+    number = fitting([highest_cost(request) for request in requests], allowance.left)
+    replies = await gather_or_cancel(_reply(request, current) for request in requests[:number])
+    allowance.spend(sum(reply.prompt_tokens + reply.tokens for reply in replies if reply is not None))
+    current.cut = current.cut or number < len(requests)
+    segmented = [
+        _segments(parent, reply, setup.settings.max_segments)
+        for parent, reply in zip_longest(parents, replies)
+    ]
     masked = [
         (parent, index, segment, text)
         for parent, segments in zip(parents, segmented, strict=True)
@@ -39,7 +58,7 @@ async def analyse(current: Round) -> None:
     for parent, _, _, text in masked:
         if text not in finished.losses and text not in unscored:
             unscored[text] = current.child(parent, text, MASK_DROP)
-    scored = await score_all(list(unscored.values()), current)
+    scored = await score_all(list(unscored.values()), current, allowance.left)
     # A copy: beyond this round only what its record keeps is remembered, as in a continued search.
     losses = finished.losses | {one.candidate.text: one.loss for one in scored}
     current.segments += [
@@ -51,24 +70,30 @@ async def analyse(current: Round) -> None:
         current.children += _unknown(scored, current)
 
 
-async def _segments(parent: ScoredCandidate, current: Round) -> tuple[Segment, ...]:
-    """The segments that the model marks, or those of the rules if its reply is unusable."""
-    settings, text = current.setup.settings, parent.candidate.text
-    if settings.masking == "model":
-        request = GenerateRequest(
-            prompt=mask_prompt(text, settings.max_segments),
-            max_tokens=_MASK_TOKENS + int(_MASK_TOKENS_PER_CHAR * len(text)),
-            temperature=0.0,
-        )
-        try:
-            reply = await current.generate(request)
-        except EngineError:
-            # The instruction is too long for the rewriter's context; the rules have no such limit.
-            return rule_segments(text, settings.max_segments)
-        segments = parse_masked(reply.samples[0].text, text, settings.max_segments)
-        if segments is not None:
-            return segments
-    return rule_segments(text, settings.max_segments)
+def _request(parent: ScoredCandidate, current: Round) -> GenerateRequest:
+    text = parent.candidate.text
+    return GenerateRequest(
+        prompt=mask_prompt(text, current.setup.settings.max_segments),
+        max_tokens=_MASK_TOKENS + int(_MASK_TOKENS_PER_CHAR * len(text)),
+        temperature=0.0,
+    )
+
+
+async def _reply(request: GenerateRequest, current: Round) -> GenerateResult | None:
+    """The reply; None if the instruction is too long for the rewriter's context."""
+    try:
+        return await current.generate(request)
+    except EngineError:
+        return None
+
+
+def _segments(
+    parent: ScoredCandidate, reply: GenerateResult | None, max_segments: int
+) -> tuple[Segment, ...]:
+    """The segments that the model marked, or those of the rules if there is no usable reply."""
+    text = parent.candidate.text
+    marked = parse_masked(reply.samples[0].text, text, max_segments) if reply is not None else None
+    return rule_segments(text, max_segments) if marked is None else marked
 
 
 def _without(parent: ScoredCandidate, segment: Segment, current: Round) -> str:

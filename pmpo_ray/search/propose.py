@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import DataError, EngineError
-from pmpo_ray.search.operators import ProposalContext, check_texts
+from pmpo_ray.search.budget import Allowance, highest_cost, tokens_of
+from pmpo_ray.search.operators import REWRITE, ProposalContext, check_texts
 from pmpo_ray.search.rewrite import rewrite
 from pmpo_ray.search.round import Proposal, Round
 from pmpo_ray.search.seeds import seed_of
@@ -20,14 +21,20 @@ from pmpo_ray.types import Candidate, GenerateRequest, GenerateResult, ScoredCan
 async def new_candidates(current: Round) -> list[Candidate]:
     """Run rewriting and all custom operators concurrently; return the candidates that passed the gate."""
     calls = [(parent, name) for parent in current.parents for name in current.setup.proposers]
+    # Equal parts, so that what one may spend does not depend on who is served first.
+    share = current.left / (len(calls) + (REWRITE in current.setup.settings.operators))
     rewrites: list[Candidate] = []
     replies: list[list[Proposal]] = []
 
     async def run_rewriting() -> None:
-        rewrites.extend(await rewrite(current))
+        rewrites.extend(await rewrite(current, Allowance(share)))
 
     async def run_operators() -> None:
-        replies.extend(await gather_or_cancel(_proposals(parent, name, current) for parent, name in calls))
+        replies.extend(
+            await gather_or_cancel(
+                _proposals(parent, name, current, Allowance(share)) for parent, name in calls
+            )
+        )
 
     await gather_or_cancel([run_rewriting(), run_operators()])
     admitted = [
@@ -38,16 +45,18 @@ async def new_candidates(current: Round) -> list[Candidate]:
     return [*rewrites, *(candidate for candidate in admitted if candidate is not None)]
 
 
-async def _proposals(parent: ScoredCandidate, name: str, current: Round) -> list[Proposal]:
+async def _proposals(
+    parent: ScoredCandidate, name: str, current: Round, allowance: Allowance
+) -> list[Proposal]:
     """The proposals of the operator `name`; the reason if it has none."""
     try:
-        texts = await current.setup.proposers[name].propose(_context(parent, name, current))
+        texts = await current.setup.proposers[name].propose(_context(parent, name, current, allowance))
     except (EngineError, DataError) as error:
         return [Proposal("", str(error))]
     return [Proposal(text) for text in check_texts(texts, name)]
 
 
-def _context(parent: ScoredCandidate, name: str, current: Round) -> ProposalContext:
+def _context(parent: ScoredCandidate, name: str, current: Round, allowance: Allowance) -> ProposalContext:
     setup = current.setup
     return ProposalContext(
         description=setup.task.description,
@@ -55,7 +64,7 @@ def _context(parent: ScoredCandidate, name: str, current: Round) -> ProposalCont
         examples=setup.split.train,
         hardest=tuple(setup.split.train[index] for index in current.hard_cases(parent)),
         importances=current.importances(parent),
-        rewriter=_CountedRewriter(current),
+        rewriter=_CountedRewriter(current, allowance),
         max_chars=setup.settings.max_instruction_chars,
         round=current.number,
         seed=seed_of(setup.seed, setup.task.name, current.number, parent.candidate.id, name),
@@ -64,9 +73,18 @@ def _context(parent: ScoredCandidate, name: str, current: Round) -> ProposalCont
 
 @dataclass(frozen=True, slots=True)
 class _CountedRewriter:
-    """The rewriter that a custom operator gets: its tokens are counted in the round."""
+    """The rewriter that a custom operator gets: its tokens are counted in the round, and a request for which
+    the allowance does not suffice raises EngineError."""
 
     current: Round
+    allowance: Allowance
 
     async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
-        return await self.current.generate(request, rounds_left=rounds_left)
+        reserved = highest_cost(request) if self.current.setup.settings.max_tokens is not None else 0
+        if reserved + tokens_of(self.current.parents[0]) > self.allowance.left:
+            self.current.cut = True
+            raise EngineError("search.max_tokens leaves no tokens for this request")
+        self.allowance.spend(reserved)
+        reply = await self.current.generate(request, rounds_left=rounds_left)
+        self.allowance.spend(reply.prompt_tokens + reply.tokens - reserved)
+        return reply

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import EngineError
+from pmpo_ray.search.budget import Allowance, shrunk, tokens_of
 from pmpo_ray.search.meta_prompts import parse_rewrite, rewrite_prompt, rewrite_shots
 from pmpo_ray.search.operators import REWRITE
 from pmpo_ray.search.round import Proposal, Round
 from pmpo_ray.search.seeds import seed_of
-from pmpo_ray.types import Candidate, GenerateRequest, ScoredCandidate
+from pmpo_ray.types import Candidate, GenerateRequest, GenerateResult, ScoredCandidate
 
 
-async def rewrite(current: Round) -> list[Candidate]:
-    """The rewrites of every parent that passed the gate: up to `variants` for each of its hard cases."""
+async def rewrite(current: Round, allowance: Allowance) -> list[Candidate]:
+    """The rewrites of every parent that passed the gate: up to `variants` for each of its hard cases, fewer
+    where the allowance does not suffice."""
     settings = current.setup.settings
     if REWRITE not in settings.operators:
         return []
@@ -26,12 +28,23 @@ async def rewrite(current: Round) -> list[Candidate]:
     ]
     accepted: list[Candidate] = []
     for attempt in range(settings.reasks + 1):
-        replies = await gather_or_cancel(
-            _proposals(parent, index, count, attempt, current) for parent, index, count in pending
+        requests = [_request(parent, index, count, attempt, current) for parent, index, count in pending]
+        scoring = tokens_of(current.parents[0])
+        affordable = shrunk(
+            requests,
+            allowance.left - scoring * len(accepted),
+            written=current.finished.written_per_text,
+            scoring=scoring,
         )
+        current.cut = current.cut or affordable != requests
+        replies = await gather_or_cancel(_reply(request, current) for request in affordable)
         refused = []
-        for (parent, index, _), proposals in zip(pending, replies, strict=True):
-            admitted = [current.admit(parent, proposal, REWRITE) for proposal in proposals]
+        for (parent, index, _), request, reply in zip(pending, affordable, replies, strict=False):
+            if isinstance(reply, GenerateResult):
+                allowance.spend(reply.prompt_tokens + reply.tokens)
+            admitted = [
+                current.admit(parent, proposal, REWRITE) for proposal in _proposals(request, reply, current)
+            ]
             accepted += [candidate for candidate in admitted if candidate is not None]
             if missing := admitted.count(None):
                 refused.append((parent, index, missing))
@@ -41,15 +54,19 @@ async def rewrite(current: Round) -> list[Candidate]:
     return accepted
 
 
-async def _proposals(
-    parent: ScoredCandidate, index: int, count: int, attempt: int, current: Round
-) -> list[Proposal]:
-    """`count` rewrites of the parent for the training example with that index."""
-    request = _request(parent, index, count, attempt, current)
+async def _reply(request: GenerateRequest, current: Round) -> GenerateResult | EngineError:
     try:
-        reply = await current.generate(request)
+        return await current.generate(request)
     except EngineError as error:
-        return [Proposal("", str(error))] * count
+        return error
+
+
+def _proposals(
+    request: GenerateRequest, reply: GenerateResult | EngineError, current: Round
+) -> list[Proposal]:
+    """The rewrites in a reply; the error in place of each if there is none."""
+    if isinstance(reply, EngineError):
+        return [Proposal("", str(reply))] * request.n
     style = current.setup.style
     proposals = []
     for sample in reply.samples:

@@ -6,9 +6,11 @@ reads or the rewriter writes for a round is counted in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pmpo_ray.search.budget import Costs
 from pmpo_ray.search.finished_rounds import FinishedRounds
 from pmpo_ray.search.gate import normalise, refusal_reason
 from pmpo_ray.search.selection import candidate_id, hardest
@@ -47,8 +49,30 @@ class Round:
     refusals: list[Refusal] = field(default_factory=list)
     segments: list[SegmentImportance] = field(default_factory=list)
     tokens_scored: int = 0
+    tokens_prompted: int = 0
     tokens_generated: int = 0
     ids: int = 0
+    cut: bool = False
+    """True if work was left out for want of tokens."""
+
+    @property
+    def tokens(self) -> int:
+        """Everything that counts towards the token budget."""
+        return self.tokens_scored + self.tokens_prompted + self.tokens_generated
+
+    @property
+    def left(self) -> float:
+        """The tokens that are left of the budget, without those that the final pick takes."""
+        limit, split = self.setup.settings.max_tokens, self.setup.split
+        if limit is None:
+            return math.inf
+        picks = len(self.finished.leaders) + 1 if split.validation and self.parents else 0
+        kept = picks * self.costs.of_validation(self.parents[0]) if picks else 0
+        return limit - self.finished.tokens - self.tokens - kept
+
+    @property
+    def costs(self) -> Costs:
+        return Costs(self.setup.split, self.setup.measure)
 
     @property
     def rounds_left(self) -> int:
@@ -114,6 +138,7 @@ class Round:
     async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
         """A reply of the rewriter, counted in this round."""
         reply = await self.setup.rewriter.generate(request, rounds_left=rounds_left or self.rounds_left)
+        self.tokens_prompted += reply.prompt_tokens
         self.tokens_generated += reply.tokens
         return reply
 
@@ -127,6 +152,7 @@ class Round:
             refusals=tuple(sorted(self.refusals, key=lambda refusal: refusal.id)),
             segments=tuple(self.segments),
             tokens_scored=self.tokens_scored,
+            tokens_prompted=self.tokens_prompted,
             tokens_generated=self.tokens_generated,
             seconds=self.setup.clock() - self.began,
         )

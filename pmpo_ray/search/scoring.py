@@ -5,10 +5,12 @@ Invariant: a candidate's loss is the batch loss over all training examples, in t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import DataError, EngineError
+from pmpo_ray.search.budget import BUDGET, fitting
 from pmpo_ray.search.objectives import batch_loss
 from pmpo_ray.search.round import Round
 from pmpo_ray.types import Candidate, ScoredCandidate, ScoreRequest
@@ -25,9 +27,21 @@ async def score(candidate: Candidate, current: Round) -> ScoredCandidate:
     return ScoredCandidate(candidate, scores, losses, batch_loss(losses, weights))
 
 
-async def score_all(candidates: Sequence[Candidate], current: Round) -> list[ScoredCandidate]:
-    """Score candidates concurrently. One that cannot be scored is recorded as failed, with the reason; any
+async def score_all(
+    candidates: Sequence[Candidate], current: Round, left: float | None = None
+) -> list[ScoredCandidate]:
+    """Score candidates concurrently, as many as `left` tokens suffice for (None: all that the budget leaves);
+    the others are recorded as refused. One that cannot be scored is recorded as failed, with the reason; any
     other error cancels the rest and propagates."""
+    left = current.left if left is None else left
+    if not math.isinf(left):
+        known = current.parents[0]
+        costs = await gather_or_cancel(current.costs.of(one.text, known) for one in candidates)
+        number = fitting(costs, left)
+        for candidate in candidates[number:]:
+            current.refuse(candidate, BUDGET)
+        current.cut = current.cut or number < len(candidates)
+        candidates = candidates[:number]
 
     async def attempt(candidate: Candidate) -> ScoredCandidate | None:
         try:

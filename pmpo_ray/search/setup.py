@@ -9,6 +9,7 @@ from typing import TypeAlias
 from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.protocols import GenerateClient, Observer, ScoreClient
+from pmpo_ray.search.budget import Measure
 from pmpo_ray.search.meta_prompts import Style
 from pmpo_ray.search.objectives import Objective
 from pmpo_ray.search.operators import Proposer
@@ -25,7 +26,7 @@ class SearchSetup:
     """Everything that a search needs.
 
     `keep` stores a finished round before the next one begins; `clock` returns seconds; `proposers` are the
-    custom operators by name.
+    custom operators by name; `measure` tells the lengths of prompts, for the token budget.
     """
 
     task: Task
@@ -41,3 +42,4 @@ class SearchSetup:
     observer: Observer
     clock: Callable[[], float]
     proposers: Mapping[str, Proposer] = field(default_factory=dict)
+    measure: Measure | None = None

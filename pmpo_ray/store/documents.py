@@ -71,6 +71,7 @@ class Manifest:
     started: str
     ended: str | None = None
     tokens_scored: int = 0
+    tokens_prompted: int = field(default=0, kw_only=True)
     tokens_generated: int = 0
     seconds: float = 0.0
     pools: Mapping[str, PoolUse] = field(default_factory=dict)
@@ -227,6 +228,7 @@ SUMMARY_SCHEMA = pa.schema(
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("p_value", pa.float64()),
         *(pa.field(name, _LABELS) for name in _BY_LABEL),
+        pa.field("tokens_prompted", pa.int64()),
     ]
 )
 """One row per task. An interval takes four columns (accuracy_after, accuracy_after_low, ..._high, ..._n), all
@@ -254,7 +256,7 @@ def encode_summary(results: Sequence[TaskResult]) -> bytes:
 def decode_summary(content: bytes) -> tuple[TaskResult, ...]:
     """Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version."""
     results = []
-    for row in from_parquet(content, SUMMARY_SCHEMA, added=_BY_LABEL).to_pylist():
+    for row in from_parquet(content, SUMMARY_SCHEMA, added=(*_BY_LABEL, "tokens_prompted")).to_pylist():
         for name in _TEXTS:
             row[name] = unescape(row[name])
         for name in _INTERVALS:
@@ -264,6 +266,7 @@ def decode_summary(content: bytes) -> tuple[TaskResult, ...]:
             for one in (row[name] or {}).get("labels", ()):
                 one["label"] = unescape(one["label"])
             row[name] = _by_label(row[name])
+        row["tokens_prompted"] = row["tokens_prompted"] or 0
         results.append(TaskResult(**row))
     return tuple(results)
 

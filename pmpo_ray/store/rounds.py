@@ -83,6 +83,7 @@ class _Header:
     tokens_scored: int
     tokens_generated: int
     seconds: float
+    tokens_prompted: int = 0
 
 
 def encode_round(record: RoundRecord) -> bytes:
@@ -99,6 +100,7 @@ def encode_round(record: RoundRecord) -> bytes:
         "task": escape(record.task),
         "round": record.round,
         "tokens_scored": record.tokens_scored,
+        "tokens_prompted": record.tokens_prompted,
         "tokens_generated": record.tokens_generated,
         "seconds": record.seconds,
     }
@@ -152,6 +154,7 @@ def decode_round(
         refusals=tuple(_refusal(row) for row in rows if row["status"] in ("refused", "failed")),
         segments=segments,
         tokens_scored=header.tokens_scored,
+        tokens_prompted=header.tokens_prompted,
         tokens_generated=header.tokens_generated,
         seconds=header.seconds,
     )

@@ -41,6 +41,7 @@ RESULT_KEYS = {
     "held_out",
     "too_long",
     "tokens_scored",
+    "tokens_prompted",
     "tokens_generated",
     "seconds",
     "best",

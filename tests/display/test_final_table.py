@@ -39,6 +39,7 @@ def result(task: str = "tickets", best: str = "Read it twice.", **changed: objec
         "accuracy_before": Interval(0.593, 0.52, 0.66, 200),
         "accuracy_after": Interval(0.806, 0.742, 0.863, 200),
         "tokens_scored": 4_560_000,
+        "tokens_prompted": 45_678,
         "tokens_generated": 123_456,
         "seconds": 61.5,
     }
@@ -70,7 +71,7 @@ def test_a_single_task_shows_all_that_a_run_came_to() -> None:
         "1.974 1.796",
         "59.3% [52.0, 66.0] 80.6% [74.2, 86.3]",
         "95% interval (Wilson) on 200 held-out examples",
-        "3 rounds (stopped by: rounds), 62 s, 4.6M tokens scored, 123k generated",
+        "3 rounds (stopped by: rounds), 62 s, 4.6M tokens scored, 45.7k prompted, 123k generated",
         "run folder: runs/one",
     ):
         assert part in shown
@@ -93,7 +94,7 @@ def test_many_tasks_have_a_row_each_and_their_mean() -> None:
     assert "a 1.974 1.000 59.3 [52,66] 50.0 [40,60] 4.6M 123k 10" in rows
     assert "c 1.974 2.000 – – 4.6M 123k 30" in rows
     assert "mean 1.974 2.000 59.3 60.0 4.6M 123k 20" in rows
-    assert "all tasks: 13.7M tokens scored, 370k generated" in rows
+    assert "all tasks: 13.7M tokens scored, 137k prompted, 370k generated" in rows
 
 
 def test_a_gain_that_may_be_chance_is_called_so() -> None:
@@ -361,6 +362,7 @@ def test_the_json_object_has_the_promised_keys() -> None:
                 "held_out": 0,
                 "too_long": 0,
                 "tokens_scored": 4_560_000,
+                "tokens_prompted": 45_678,
                 "tokens_generated": 123_456,
                 "seconds": 61.5,
                 "best": "Read it twice.",

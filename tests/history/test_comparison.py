@@ -255,6 +255,7 @@ def test_the_json_has_null_for_numbers_that_do_not_exist(run: RunHistory) -> Non
         "accuracy",
         "best",
         "tokens_scored",
+        "tokens_prompted",
         "tokens_generated",
         "seconds",
     }

@@ -235,6 +235,7 @@ def test_a_task_costs_its_rounds_and_once_done_what_its_result_says(tmp_path: Pa
     at_work = cost_of(replace(task, result=None))
     assert at_work == Cost(
         sum(record.tokens_scored for record in task.records),
+        sum(record.tokens_prompted for record in task.records),
         sum(record.tokens_generated for record in task.records),
         sum(record.seconds for record in task.records),
     )

@@ -173,6 +173,7 @@ def records(draw: st.DrawFn) -> RoundRecord:
         refusals=tuple(draw(st.lists(refusals, max_size=2))),
         segments=tuple(draw(st.lists(segments, max_size=2))),
         tokens_scored=draw(st.integers(0, 2**60)),
+        tokens_prompted=draw(st.integers(0, 2**60)),
         tokens_generated=draw(st.integers(0, 2**60)),
         seconds=draw(st.floats(0, 1e9)),
     )

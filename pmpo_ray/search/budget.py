@@ -1,0 +1,161 @@
+"""The token budget of a search (`search.max_tokens`): what is left of it, and what fits into the rest.
+
+Everything counts that a bill would: tokens that the scorer reads, that the rewriter reads and that it writes,
+for masking, rewriting, operators, scoring and the final pick.
+
+Invariants:
+- A unit of work is sent only if it fits at its highest possible cost. Estimates are above what English
+  texts cost, so a search stays within its budget up to the rounding of one unit.
+- What is sent depends on the records and on whole steps of the round, never on the order of replies.
+- Without a budget nothing is estimated, measured or left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TypeAlias
+
+from pmpo_ray.errors import DataError
+from pmpo_ray.types import (
+    Example,
+    GenerateRequest,
+    PromptLength,
+    ScoredCandidate,
+    ScoreRequest,
+    Split,
+)
+
+Measure: TypeAlias = Callable[[ScoreRequest], Awaitable[tuple[PromptLength, ...] | None]]
+"""Returns the lengths of the prompts of a request, or None if the engine does not tell."""
+
+_BYTES_PER_TOKEN = 3
+"""Bytes of UTF-8 per token, fewer than tokenizers need for texts of most languages."""
+_TURN_TOKENS = 12
+"""Tokens of a chat template around a turn."""
+BUDGET = "token budget"
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Tokens that one part of a round may spend."""
+
+    left: float = math.inf
+
+    def spend(self, tokens: float) -> None:
+        self.left -= tokens
+
+
+def fitting(costs: Sequence[float], left: float) -> int:
+    """The number of units, from the first on, that together cost at most `left`."""
+    return sum(total <= left for total in accumulate(costs))
+
+
+def highest_cost(request: GenerateRequest) -> int:
+    """The tokens that a request costs at most, by the estimate for its prompt."""
+    return prompt_estimate(request) + request.n * request.max_tokens
+
+
+def prompt_estimate(request: GenerateRequest) -> int:
+    """The tokens of a prompt, estimated from above."""
+    texts = [
+        request.system,
+        request.prompt,
+        *(text for shot in request.shots for text in (shot.input, shot.target)),
+    ]
+    turns = [text for text in texts if text]
+    return sum(_estimate(text) for text in turns) + _TURN_TOKENS * (len(turns) + 1)
+
+
+def shrunk(
+    requests: Sequence[GenerateRequest], left: float, *, written: float | None, scoring: float
+) -> list[GenerateRequest]:
+    """The first of the requests, with fewer samples each if need be, that fit into `left` tokens.
+
+    Samples are given up before requests (n before k in the notation of the paper). What is returned fits at
+    its highest cost together with the scoring of one text; and at the expected cost of `written` tokens a
+    text (None: unknown) it fits together with the scoring of all texts, at `scoring` tokens each.
+    """
+    if math.isinf(left):
+        return list(requests)
+    most = max((request.n for request in requests), default=0)
+    sizes = [(len(requests), count) for count in range(most, 0, -1)]
+    sizes += [(number, 1) for number in range(len(requests) - 1, 0, -1)]
+    for number, count in sizes:
+        part = [replace(request, n=min(request.n, count)) for request in requests[:number]]
+        texts = sum(request.n for request in part)
+        longest = max(request.max_tokens for request in part)
+        expected = longest if written is None else min(written, longest)
+        read = sum(map(prompt_estimate, part))
+        fits_at_most = sum(map(highest_cost, part)) + scoring <= left
+        if fits_at_most and read + texts * (expected + scoring) <= left:
+            return part
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """The costs of scoring instructions on the examples of a split. `measure` tells the lengths of prompts
+    (None: they are estimated)."""
+
+    split: Split
+    measure: Measure | None = None
+
+    async def first(self, instruction: str) -> int:
+        """The tokens of the first instruction that is scored, at most; 0 if the engine does not tell."""
+        lengths = await self._lengths(instruction, self.split.train)
+        if lengths is None:
+            return 0
+        return sum(
+            length.context + length.answer * (1 + len(example.negatives))
+            for example, length in zip(self.split.train, lengths, strict=True)
+        )
+
+    async def of(self, instruction: str, known: ScoredCandidate) -> int:
+        """The tokens of another instruction: those of a scored candidate, and the difference between the two
+        instructions, once for every example."""
+        shortest = min(self.split.train, key=lambda example: len(example.input))
+        here = await self._lengths(instruction, (shortest,))
+        there = await self._lengths(known.candidate.text, (shortest,))
+        if here is None or there is None:
+            more = max(0, _estimate(instruction) - _estimate(known.candidate.text))
+        else:
+            more = here[0].context - there[0].context
+        return tokens_of(known) + len(self.split.train) * more
+
+    def of_validation(self, known: ScoredCandidate) -> int:
+        """The tokens of a scored candidate on the validation part, estimated from the training part."""
+        trained = sum(map(_characters, self.split.train))
+        share = sum(map(_characters, self.split.validation)) / max(trained, 1)
+        return math.ceil(max(share, len(self.split.validation) / len(self.split.train)) * tokens_of(known))
+
+    async def _lengths(
+        self, instruction: str, examples: tuple[Example, ...]
+    ) -> tuple[PromptLength, ...] | None:
+        if self.measure is None:
+            return None
+        return await self.measure(ScoreRequest(instruction, examples, self.split.shots))
+
+
+def tokens_of(scored: ScoredCandidate) -> int:
+    """The tokens that a candidate's scores took."""
+    return sum(score.tokens for score in scored.scores)
+
+
+def check_first(task: str, cost: int, max_tokens: int) -> None:
+    """Raise DataError if the budget does not suffice to score the start instruction."""
+    if cost > max_tokens:
+        raise DataError(
+            f"task {task!r}: search.max_tokens={max_tokens} does not suffice to score the start instruction, "
+            f"which takes up to {cost:,} tokens; raise it, or lower split.train_max"
+        )
+
+
+def _estimate(text: str) -> int:
+    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN)
+
+
+def _characters(example: Example) -> int:
+    return len(example.input) + len(example.target) + sum(map(len, example.negatives))

@@ -1,0 +1,154 @@
+"""The token budget: a search never exceeds it, uses it, and does not depend on who answers first."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pmpo_ray.config.search import SearchConfig
+from pmpo_ray.config.tasks import SplitConfig
+from pmpo_ray.engines.simulated.engine import SimulatedScorer
+from pmpo_ray.errors import DataError
+from pmpo_ray.prepared_task import PreparedTask
+from pmpo_ray.runs.finish_task import pick
+from pmpo_ray.search.budget import highest_cost, shrunk
+from pmpo_ray.search.finished_rounds import FinishedRounds
+from pmpo_ray.search.loop import SearchOutcome, search_task
+from pmpo_ray.search.operators import ProposalContext
+from pmpo_ray.search.setup import SearchSetup
+from pmpo_ray.tasks import split_task
+from pmpo_ray.types import GenerateRequest, PromptLength, RoundRecord, ScoreRequest
+from tests.search.test_loop import LocalGenerator, LocalScorer, setup_of
+
+ENGINE = SimulatedScorer("simulated")
+
+
+async def measure(request: ScoreRequest) -> tuple[PromptLength, ...] | None:
+    return ENGINE.lengths(request)
+
+
+class Asking:
+    """An operator that asks the rewriter again and again."""
+
+    async def propose(self, context: ProposalContext) -> list[str]:
+        texts = []
+        for number in range(5):
+            request = GenerateRequest(f"Name number {number}.", max_tokens=40, seed=context.seed + number)
+            texts.append((await context.rewriter.generate(request)).samples[0].text)
+        return texts
+
+
+def small(limit: int | None, **changes: object) -> SearchSetup:
+    """A search over 12 examples with this budget, whose engine tells lengths."""
+    return replace(setup_of(max_tokens=limit, **changes), measure=measure)
+
+
+def spent(outcome: SearchOutcome) -> int:
+    return FinishedRounds(outcome.records).tokens
+
+
+configurations = st.fixed_dictionaries(
+    {
+        "rounds": st.integers(1, 6),
+        "hard_examples": st.integers(1, 4),
+        "variants": st.integers(1, 5),
+        "population": st.integers(1, 3),
+        "masking": st.sampled_from(["model", "rules", "off"]),
+        "mask_mode": st.sampled_from(["drop", "token"]),
+        "reasks": st.integers(0, 2),
+    }
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(
+    limit=st.integers(1500, 60_000),
+    changes=configurations,
+    tells=st.booleans(),
+    asks=st.booleans(),
+    validation=st.sampled_from([0, 6]),
+)
+def test_a_budget_is_never_exceeded(
+    limit: int, changes: dict[str, object], tells: bool, asks: bool, validation: int
+) -> None:
+    async def run() -> int:
+        setup = small(limit, **changes)
+        split = split_task(setup.task, SplitConfig(train_max=12, validation=validation), 0)
+        setup = replace(
+            setup,
+            split=split,
+            measure=measure if tells else None,
+            proposers={"Asking": Asking()} if asks else {},
+        )
+        outcome = await search_task(setup)
+        prepared = PreparedTask(setup.task, split, setup.objective, setup.settings, {})
+        _, picking = await pick(prepared, outcome, LocalScorer())
+        return spent(outcome) + picking
+
+    # The first instruction costs 800 tokens here, which an engine that tells no lengths shows too late.
+    assert asyncio.run(run()) <= 1.01 * limit
+
+
+async def test_a_budget_is_used_up_to_less_than_a_small_round() -> None:
+    whole = await search_task(small(None, rounds=8))
+    limit = spent(whole) // 2
+    outcome = await search_task(small(limit, rounds=8))
+    assert outcome.stopped == "token budget"
+    # What is left would not have sufficed for one rewrite at its longest and its scoring.
+    assert 0 <= limit - spent(outcome) < 2500
+
+
+async def test_what_is_sent_does_not_depend_on_who_answers_first() -> None:
+    class Backwards(LocalGenerator):
+        async def generate(self, request: GenerateRequest, *, rounds_left: int = 0):  # type: ignore[no-untyped-def]
+            await asyncio.sleep((7 - request.seed % 7) / 2_000)
+            return await super().generate(request, rounds_left=rounds_left)
+
+    one = await search_task(small(20_000, rounds=5))
+    other = await search_task(replace(small(20_000, rounds=5), rewriter=Backwards()))
+    assert [replace(r, seconds=0.0) for r in one.records] == [replace(r, seconds=0.0) for r in other.records]
+
+
+async def test_a_continued_search_spends_what_an_undisturbed_one_does() -> None:
+    kept: list[RoundRecord] = []
+    whole = await search_task(replace(setup_of(kept=kept, max_tokens=20_000, rounds=5), measure=measure))
+    again = await search_task(small(20_000, rounds=5), kept[:3])
+    assert spent(again) == spent(whole)
+    assert again.best.candidate == whole.best.candidate
+    assert again.stopped == whole.stopped
+
+
+async def test_texts_that_no_tokens_are_left_for_are_recorded() -> None:
+    outcome = await search_task(small(6000, rounds=5, masking="rules"))
+    reasons = {refusal.reason for record in outcome.records for refusal in record.refusals}
+    assert outcome.stopped == "token budget"
+    assert "token budget" in reasons
+
+
+async def test_a_budget_below_the_start_is_an_error_that_says_so() -> None:
+    with pytest.raises(DataError, match=r"search.max_tokens=100 does not suffice .* up to [\d,]+ tokens"):
+        await search_task(small(100))
+
+
+def test_a_round_shrinks_by_variants_before_hard_examples() -> None:
+    requests = [GenerateRequest("Say it better.", n=4, max_tokens=100) for _ in range(3)]
+    read = highest_cost(requests[0]) - 400
+
+    def sizes(left: float) -> list[int]:
+        return [request.n for request in shrunk(requests, left, written=50, scoring=200)]
+
+    assert sizes(float("inf")) == sizes(100_000) == [4, 4, 4]
+    assert sizes(3 * read + 3 * 3 * 250) == [3, 3, 3]
+    assert sizes(3 * read + 3 * 250) == [1, 1, 1]
+    assert sizes(2 * read + 2 * 250) == [1, 1]
+    assert sizes(read + 300) == [1]
+    assert sizes(read + 299) == []
+
+
+def test_the_default_has_no_budget() -> None:
+    assert SearchConfig().max_tokens is None
