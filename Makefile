@@ -39,7 +39,7 @@ quick: install ## run the tests of pure logic: no model, no Ray, no server
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test: install ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: install ## check format, lint, types, the order of imports, and that the docs build
 	$(BIN)/ruff format --check .

@@ -77,7 +77,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-SHORT_REWRITES = """\
+WITH_RANDOM_WEIGHTS = """\
 import os
 import pmpo_ray
 
@@ -87,23 +87,22 @@ def short(*sources, **settings):
     settings["search"] = {"masking": "rules", "variants": 2, **settings.get("search", {})}
     settings["scorer"] = {"role": "both", **settings.get("scorer", {})}
     settings["rewriter"] = {"max_tokens": 32, **settings.get("rewriter", {})}
-    if "SMALLER" in os.environ:
-        settings.setdefault("model", os.environ["SMALLER"])
+    settings.setdefault("model", os.environ["SMALLER"])
     return whole(*sources, **settings)
 
 pmpo_ray.optimize = short
 """
-"""Examples are run as they are, with one replica that writes little: its texts are not what they show. That
-of the README has the default model, the others have random weights."""
+"""Examples are run as they are, with one replica of a tiny model that writes little: its texts are not what
+they show."""
 
 
 @pytest.mark.usefixtures("running_ray")
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python_runs(block: Block, desk: Path, tiny_model: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SHORT_REWRITES + block.text],
+        [sys.executable, "-c", WITH_RANDOM_WEIGHTS + block.text],
         cwd=desk,
-        env=os.environ | ({} if block.page.name == "README.md" else {"SMALLER": tiny_model}),
+        env={**os.environ, "SMALLER": tiny_model},
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,5 @@
-"""The paper's tables in small, with real data. Where replies are judged or rated, the judge and the
-process-reward model are real, and two layers of random weights write the replies: what becomes of them is
-tested, and a real model writes in tests/runs. Tables that only arrange the accuracies of several conditions
-have the simulated engine, which starts in a tenth of the time."""
+"""The paper's tables in small, with real data, a real judge and a real process-reward model. The simulated
+engine writes what they rate: what becomes of replies is tested, and a real model writes in tests/runs."""
 
 from __future__ import annotations
 
@@ -75,14 +73,13 @@ def test_bbh_and_the_few_shot_table_share_a_run(
     assert rows[1]["paper"] == 79.21
 
 
-def test_mathematics_and_process_rewards_share_a_run(
-    tmp_path: Path, data_dir: Path, trl: TrlFolder, tiny_model: str
-) -> None:
-    words = ("--model", tiny_model, "--task", "gsm8k")
-    rows = table("math", tmp_path, data_dir, *words)
+def test_mathematics_and_process_rewards_share_a_run(tmp_path: Path, data_dir: Path, trl: TrlFolder) -> None:
+    words = ("--model", "simulated", "--task", "gsm8k")
+    rows = table("math", tmp_path, data_dir, *words, settings=SIMULATED)
     assert {"answer_only", "step_by_step", "rephrase", "step_back", "best"} <= names(rows)
     assert {row["name"]: row["paper"] for row in rows}["step_by_step"] == 90.7
-    rows = table("process_reward", tmp_path, data_dir, *words, "--process-reward", str(trl.path))
+    words = (*words, "--process-reward", str(trl.path))
+    rows = table("process_reward", tmp_path, data_dir, *words, settings=SIMULATED)
     ours = {row["name"]: row["ours"] for row in rows if row["ours"] is not None}
     assert {"answer_only", "step_by_step", "best"} <= set(ours)
     assert all(0 < value < 1 for value in ours.values())
@@ -104,7 +101,7 @@ def test_ablations_are_one_run(tmp_path: Path, data_dir: Path) -> None:
 
 
 def test_win_rates_by_a_real_judge(
-    tmp_path: Path, data_dir: Path, server: Server, real_judge: RealJudge, tiny_model: str
+    tmp_path: Path, data_dir: Path, server: Server, real_judge: RealJudge
 ) -> None:
     def weighed(post: Post) -> Reply:
         """The model's own probabilities of the two answers, however unlikely both are to it."""
@@ -113,7 +110,7 @@ def test_win_rates_by_a_real_judge(
 
     server.reply = weighed
     judge = ("--judge", JUDGE, "--judge-url", server.url)
-    rows = table("alpaca", tmp_path, data_dir, "--model", tiny_model, *judge)
+    rows = table("alpaca", tmp_path, data_dir, "--model", "simulated", *judge, settings=SIMULATED)
     ours = {row["name"]: row["ours"] for row in rows}
     # Under the start instruction the answers are the references.
     assert ours["start"] == 50

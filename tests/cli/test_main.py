@@ -267,7 +267,8 @@ def test_json_is_all_of_standard_output(tmp_path: Path) -> None:
     assert "tickets  round 1/1" in done.stderr
 
 
-def test_with_the_log_in_json_standard_error_is_objects_alone(tmp_path: Path) -> None:
+def test_with_the_log_in_json_standard_error_is_objects_alone(tmp_path: Path, ray_cluster: str) -> None:
+    there = {"RAY_ADDRESS": ray_cluster, "RAY_AUTH_MODE": "disabled"}
     done = pmpo(
         "optimize",
         "configs/quickstart.yaml",
@@ -281,6 +282,7 @@ def test_with_the_log_in_json_standard_error_is_objects_alone(tmp_path: Path) ->
         str(tmp_path / "run"),
         "--log-format",
         "json",
+        **there,
     )
     assert done.returncode == 0, done.stderr
     assert "instruction after" in done.stdout

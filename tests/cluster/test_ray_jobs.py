@@ -186,11 +186,10 @@ def started_head(tmp_path: Path, *arguments: str, **environ: str) -> Iterator[No
     try:
         yield
     finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        try:
-            head.wait(timeout=60)
-        finally:
-            log.close()
+        # Asked to end, it waits half a minute for its own processes.
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait(timeout=60)
+        log.close()
 
 
 def until_listening(port: int, tmp_path: Path) -> None:

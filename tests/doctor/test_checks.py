@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 from pyarrow import fs
-from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from pmpo_ray.actors.resources import ClusterResources, NodeResources
@@ -148,16 +147,12 @@ def test_a_cluster_that_does_not_answer_is_missing() -> None:
     assert "replicas" not in found
 
 
-def test_a_cluster_that_answers_tells_what_it_offers() -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
-    address = cluster.address
-    try:
-        code, found = doctor(*SIMULATED, "--set", f"ray.address={address}")
-        crowded, _ = doctor(*SIMULATED, "--set", f"ray.address={address}", "--set", "scorer.cpus=4")
-    finally:
-        cluster.shutdown()
+def test_a_cluster_that_answers_tells_what_it_offers(ray_cluster: str) -> None:
+    address, cpus = ray_cluster, os.cpu_count() or 1
+    code, found = doctor(*SIMULATED, "--set", f"ray.address={address}")
+    crowded, _ = doctor(*SIMULATED, "--set", f"ray.address={address}", "--set", f"scorer.cpus={cpus + 1}")
     assert (code, crowded) == (0, 1)
-    assert found["Ray"].found == f"the cluster at {address}: 3 CPUs and 0 GPUs on 1 nodes"
+    assert found["Ray"].found == f"the cluster at {address}: {cpus} CPUs and 0 GPUs on 1 nodes"
     assert found["replicas"].state == "ok"
     assert found["run folder"].state == "warning"
 

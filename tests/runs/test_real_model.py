@@ -35,6 +35,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> RealRun:
     seen: list[Progress] = []
     result = optimize(
         tasks=["tickets"],
+        scorer={"role": "both"},
         search={"rounds": 1, "hard_examples": 1, "variants": 1, "reasks": 0, "max_segments": 2},
         rewriter={"max_tokens": 32},
         split={"train_max": 6},
@@ -62,10 +63,10 @@ def test_the_real_model_optimises_a_real_task_and_leaves_a_whole_run_folder(real
     assert manifest.scorer is not None
     assert manifest.scorer.parameters > 130_000_000
     assert manifest.ended is not None
-    scorer = manifest.pools["scorer"]
-    assert (scorer.retries, scorer.lost) == (0, 0)
-    assert scorer.answered > 0
-    assert 0 < scorer.busy_seconds <= scorer.ready_seconds
+    replica = manifest.pools["both"]
+    assert (replica.retries, replica.lost) == (0, 0)
+    assert replica.answered > 0
+    assert 0 < replica.busy_seconds <= replica.ready_seconds
     best = json.loads((real_run.folder / "tasks" / "tickets" / "best.json").read_text(encoding="utf-8"))
     assert best["instruction"] == task.best
     frame = pd.read_parquet(real_run.folder / "tasks" / "tickets" / "round-0001.parquet")

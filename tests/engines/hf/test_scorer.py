@@ -89,7 +89,7 @@ def bbh_examples(data_dir: Path, name: str, count: int) -> tuple[Example, ...]:
 def test_real_model_on_real_data_equals_one_by_one_scoring(
     scorer: TransformersScorer, tokenizer: PreTrainedTokenizerBase, data_dir: Path
 ) -> None:
-    examples = bbh_examples(data_dir, "logical_deduction_three_objects", 4)
+    examples = bbh_examples(data_dir, "logical_deduction_three_objects", 2)
     request = ScoreRequest("Read the puzzle. Answer with the letter of the right option.", examples)
     found = scorer.score(request)
     expected = plain_scores(scorer._engine.model, PromptEncoder(tokenizer), request)
@@ -101,13 +101,13 @@ def test_real_model_on_real_data_equals_one_by_one_scoring(
 def test_shots_weights_and_long_answers_equal_one_by_one_scoring(
     scorer: TransformersScorer, tokenizer: PreTrainedTokenizerBase, data_dir: Path
 ) -> None:
-    lines = (data_dir / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()[:3]
+    lines = (data_dir / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()[:2]
     rows = [json.loads(line) for line in lines]
     examples = tuple(
         Example(str(i), row["question"], row["answer"], (row["answer"].replace("1", "2"), "No idea."))
         for i, row in enumerate(rows)
     )
-    request = ScoreRequest("Solve it.", examples[:2], shots=(Example("s", "1 + 1?", "2"), examples[2]))
+    request = ScoreRequest("Solve it.", examples[:1], shots=(Example("s", "1 + 1?", "2"), examples[1]))
     found = scorer.score(request)
     assert_equal_scores(found.scores, plain_scores(scorer._engine.model, PromptEncoder(tokenizer), request))
 
@@ -115,7 +115,7 @@ def test_shots_weights_and_long_answers_equal_one_by_one_scoring(
 def test_scores_do_not_depend_on_order_budget_chunks_or_what_ran_before(
     smollm: ResolvedModel, scorer: TransformersScorer, data_dir: Path
 ) -> None:
-    examples = bbh_examples(data_dir, "snarks", 6)
+    examples = bbh_examples(data_dir, "snarks", 3)
     instruction = "Say which statement is sarcastic."
     whole = scorer.score(ScoreRequest(instruction, examples)).scores
     scorer.score(ScoreRequest("Say which statement is not meant seriously.", examples[:2]))

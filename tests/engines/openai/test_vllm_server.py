@@ -228,7 +228,7 @@ async def test_what_does_not_fit_the_servers_context_is_the_requests_own_fault(s
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("bbh/logical_deduction_five_objects", 1), ("tickets", 2), ("gsm8k", 2)]
+    ("name", "count"), [("bbh/logical_deduction_three_objects", 1), ("tickets", 2), ("gsm8k", 1)]
 )
 async def test_scores_are_those_of_the_transformers_scorer(
     name: str, count: int, server: VllmServer, loaded: LoadedModel, data_dir: Path
@@ -293,7 +293,7 @@ def write_config(folder: Path, server: VllmServer) -> str:
         "rewriter": {"engine": "openai", "endpoint": endpoint, "max_tokens": 48},
         # Masking by rules and no second tries: the little model writes slowly here.
         "search": {
-            "rounds": 2,
+            "rounds": 1,
             "hard_examples": 1,
             "variants": 2,
             "masking": "rules",
@@ -341,7 +341,7 @@ def test_a_run_with_a_server_in_both_roles_survives_its_death(server: VllmServer
     assert manifest.rewriter is not None
     assert (manifest.scorer.engine, manifest.scorer.model) == ("openai", DEFAULT_MODEL)
     assert (manifest.rewriter.engine, manifest.rewriter.model) == ("openai", server.model)
-    assert [record.round for record in records] == [0, 1, 2]
+    assert [record.round for record in records] == [0, 1]
     assert all(math.isfinite(scored.loss) for record in records for scored in record.candidates)
     assert any(record.segments for record in records)
     assert all(record.tokens_generated > 0 for record in records[1:])

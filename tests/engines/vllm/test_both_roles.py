@@ -1,6 +1,6 @@
-"""The vLLM scorer, with the real vLLM on the CPU and a small model: scores are those of the transformers
-scorer, whatever the prefix cache holds. test_generator.py and the server's tests do the same with the default
-model."""
+"""Both roles on one vLLM engine, with the real vLLM on the CPU: scores are those of the transformers scorer,
+whatever the prefix cache holds; samples follow their seeds and end where the model ends them. The weights are
+random; the server's tests do the same with the default model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import pytest_asyncio
+import torch
 
 from pmpo_ray.config.engines import ScorerConfig
+from pmpo_ray.engines.hf.generator import TransformersGenerator
+from pmpo_ray.engines.hf.loading import LoadedModel, load_replica
 from pmpo_ray.engines.hf.scorer import TransformersScorer
 from pmpo_ray.engines.vllm.engine import VllmEngine
 from pmpo_ray.engines.vllm.generator import VllmGenerator
@@ -65,11 +68,29 @@ TASKS = {
 """Every workload of the real data, and how many of its examples are scored."""
 
 
+@pytest.fixture(scope="module")
+def model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model with a heavy end-of-turn token, so that some answers end themselves."""
+    folder = tmp_path_factory.mktemp("ending")
+    loaded = load_replica(tiny_model, ScorerConfig(dtype="float32"))
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight[loaded.tokenizer.eos_token_id] *= 3
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tiny_model: str) -> AsyncIterator[VllmEngine]:
-    started = await VllmEngine.start(SETTINGS, tiny_model)
+async def engine(model: str) -> AsyncIterator[VllmEngine]:
+    started = await VllmEngine.start(SETTINGS, model)
     yield started
     started.close()
+
+
+@pytest.fixture(scope="module")
+def loaded(model: str) -> LoadedModel:
+    """The same model under transformers."""
+    return load_replica(model, ScorerConfig(dtype="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +104,11 @@ def generator(engine: VllmEngine) -> VllmGenerator:
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_model: str) -> TransformersScorer:
-    return TransformersScorer.load(tiny_model, ScorerConfig(dtype="float32"))
+def reference(loaded: LoadedModel) -> TransformersScorer:
+    return TransformersScorer(loaded, ScorerConfig(dtype="float32"))
+
+
+# --- scoring ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -168,3 +192,54 @@ async def test_twenty_candidates_are_ranked_alike(
 async def test_an_example_that_is_too_long_is_named(scorer: VllmScorer) -> None:
     with pytest.raises(EngineError, match=r"example long .* context holds"):
         await scorer.score(ScoreRequest("Count.", (Example("long", "word " * 9000, "one", ()),)))
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+async def test_every_sample_follows_its_own_seed(generator: VllmGenerator) -> None:
+    request = GenerateRequest("Name a fruit and say why you like it.", n=3, max_tokens=12, seed=5)
+    together, alone = await asyncio.gather(
+        generator.generate(request),
+        generator.generate(GenerateRequest(request.prompt, n=1, max_tokens=12, seed=6)),
+    )
+    assert len({sample.text for sample in together.samples}) == 3
+    assert together.samples[1] == alone.samples[0]
+    assert together.tokens == sum(sample.tokens for sample in together.samples)
+
+
+async def test_greedy_samples_are_those_of_transformers(
+    generator: VllmGenerator, loaded: LoadedModel
+) -> None:
+    request = GenerateRequest("Repeat this word three times: blue", n=2, max_tokens=16, temperature=0.0)
+    result = await generator.generate(request)
+    expected = TransformersGenerator(loaded).generate([request])[0]
+    assert result.samples == expected.samples
+    assert result.prompt_tokens == expected.prompt_tokens
+
+
+async def test_an_answer_says_whether_it_came_to_its_end(generator: VllmGenerator) -> None:
+    cut, stopped, open_ended = await asyncio.gather(
+        generator.generate(GenerateRequest("Tell a long story.", n=8, max_tokens=2)),
+        generator.generate(GenerateRequest("Count from one to ten.", n=4, stop=("o",))),
+        generator.generate(GenerateRequest("Say hello.", n=16, max_tokens=200)),
+    )
+    assert any((sample.finished, sample.tokens) == (False, 2) for sample in cut.samples)
+    assert all("o" not in sample.text for sample in stopped.samples)
+    ended = [sample for sample in open_ended.samples if sample.tokens < 200]
+    assert ended
+    for sample in ended:
+        assert sample.finished
+        assert "<|im_end|>" not in sample.text
+
+
+async def test_system_and_shots_stand_in_the_prompt(generator: VllmGenerator) -> None:
+    bare = await generator.generate(GenerateRequest("Hello", max_tokens=1))
+    shots = (Example("1", "Good morning", "Good evening"),)
+    whole = await generator.generate(GenerateRequest("Hello", max_tokens=1, system="Be polite.", shots=shots))
+    assert whole.prompt_tokens > bare.prompt_tokens
+
+
+async def test_a_prompt_without_room_for_an_answer_is_refused(generator: VllmGenerator) -> None:
+    with pytest.raises(EngineError, match="leaves no room for an answer"):
+        await generator.generate(GenerateRequest("word " * 9000))
