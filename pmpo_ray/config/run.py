@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from pmpo_ray.config.base import Changeable, Fixed, NonNegative, Positive, Seconds, Section
+from pmpo_ray.config.budget import BudgetConfig
 from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.config.messages import dotted
@@ -55,6 +56,9 @@ class RunConfig(Section):
     rewriter: RewriterConfig = RewriterConfig()
     search: SearchConfig = SearchConfig()
     grid: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    budget: Annotated[BudgetConfig, Changeable("a stopping rule: finished rounds stay as they are")] = (
+        BudgetConfig()
+    )
     split: SplitConfig = SplitConfig()
     evaluation: Annotated[EvaluationConfig, Fixed("all tasks of a run are evaluated in the same way")] = (
         EvaluationConfig()
@@ -122,9 +126,22 @@ class RunConfig(Section):
         return self
 
     def searches(self) -> dict[str, SearchConfig]:
-        """The search settings of each task, by the name of the grid's entry; "" without a grid."""
+        """The search settings of each task, within the budget of the run, by the name of the grid's entry; ""
+        without a grid."""
         changed = {name: self._changed_search(changes) for name, changes in self.grid.items()}
-        return changed or {"": self.search}
+        return {name: self._limited(search) for name, search in (changed or {"": self.search}).items()}
+
+    def _limited(self, search: SearchConfig) -> SearchConfig:
+        """The settings with this search's part of the run's budget, where that is below its own limits."""
+        budget = self.budget
+        searches = len(self.tasks) * max(1, len(self.grid))
+        tokens = [search.max_tokens, None if budget.max_tokens is None else budget.max_tokens // searches]
+        seconds = [search.max_seconds, budget.max_seconds]
+        limits = {
+            "max_tokens": min((limit for limit in tokens if limit is not None), default=None),
+            "max_seconds": min((limit for limit in seconds if limit is not None), default=None),
+        }
+        return search.model_copy(update=limits)
 
     def _changed_search(self, changes: dict[str, Any]) -> SearchConfig:
         return SearchConfig.model_validate(self.search.model_dump() | changes, strict=True)

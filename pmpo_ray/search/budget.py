@@ -1,7 +1,8 @@
-"""The token budget of a search (`search.max_tokens`): what is left of it, and what fits into the rest.
+"""The budgets of a search (`search.max_tokens`, `search.max_seconds`): what fits into what is left of them.
 
 Everything counts that a bill would: tokens that the scorer reads, that the rewriter reads and that it writes,
-for masking, rewriting, operators, scoring and the final pick.
+for masking, rewriting, operators, scoring and the final pick. Seconds are turned into tokens at the pace of
+the finished rounds.
 
 Invariants:
 - A unit of work is sent only if it fits at its highest possible cost. Estimates are above what English
@@ -35,7 +36,8 @@ _BYTES_PER_TOKEN = 3
 """Bytes of UTF-8 per token, fewer than tokenizers need for texts of most languages."""
 _TURN_TOKENS = 12
 """Tokens of a chat template around a turn."""
-BUDGET = "token budget"
+TOKENS = "token budget"
+SECONDS = "time budget"
 
 
 @dataclass(slots=True)
@@ -148,8 +150,9 @@ def check_first(task: str, cost: int, max_tokens: int) -> None:
     """Raise DataError if the budget does not suffice to score the start instruction."""
     if cost > max_tokens:
         raise DataError(
-            f"task {task!r}: search.max_tokens={max_tokens} does not suffice to score the start instruction, "
-            f"which takes up to {cost:,} tokens; raise it, or lower split.train_max"
+            f"task {task!r}: a budget of {max_tokens:,} tokens does not suffice to score the start "
+            f"instruction, which takes up to {cost:,}; raise search.max_tokens (or budget.max_tokens, which "
+            "the searches share), or lower split.train_max"
         )
 
 

@@ -74,6 +74,14 @@ class FinishedRounds:
         return self.tokens_scored + self.tokens_prompted + self.tokens_generated
 
     @property
+    def tokens_per_second(self) -> float | None:
+        """The pace of the rounds that rewrite; None before the first."""
+        rounds = self.records[1:]
+        seconds = sum(record.seconds for record in rounds)
+        tokens = sum(r.tokens_scored + r.tokens_prompted + r.tokens_generated for r in rounds)
+        return tokens / seconds if seconds > 0 else None
+
+    @property
     def written_per_text(self) -> float | None:
         """Tokens that the rewriter wrote for a rewrite, mask analysis included; None before the first."""
         texts = sum(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pmpo_ray.outcomes import Progress, State
-from pmpo_ray.search.budget import BUDGET, check_first
+from pmpo_ray.search.budget import check_first
 from pmpo_ray.search.finished_rounds import FinishedRounds
 from pmpo_ray.search.mask_analysis import analyse
 from pmpo_ray.search.propose import new_candidates
@@ -55,8 +55,8 @@ async def search_task(setup: SearchSetup, history: Sequence[RoundRecord] = ()) -
         await _finish(await _first_round(setup, finished), setup, finished)
     while (reason := _stop_reason(setup, finished)) is None:
         record = await _next_round(setup, finished)
-        if record is None:
-            reason = BUDGET
+        if isinstance(record, str):
+            reason = record
             break
         await _finish(record, setup, finished)
     _report("done", setup, finished)
@@ -75,9 +75,9 @@ async def _first_round(setup: SearchSetup, finished: FinishedRounds) -> RoundRec
     return current.record(_survivors(current))
 
 
-async def _next_round(setup: SearchSetup, finished: FinishedRounds) -> RoundRecord | None:
-    """One round of Algorithm 1: analyse segments, propose for hard cases, gate, score, select. None if the
-    token budget leaves nothing to do."""
+async def _next_round(setup: SearchSetup, finished: FinishedRounds) -> RoundRecord | str:
+    """One round of Algorithm 1: analyse segments, propose for hard cases, gate, score, select. Or the name of
+    the budget that leaves nothing to do."""
     parents = finished.survivors
     current = Round(setup, finished, len(finished.records), setup.clock(), parents)
     if setup.settings.masking != "off":
@@ -88,7 +88,7 @@ async def _next_round(setup: SearchSetup, finished: FinishedRounds) -> RoundReco
     _report("scoring", setup, finished, current)
     current.children += await score_all(candidates, current)
     if current.cut and not current.tokens:
-        return None
+        return current.tightest
     return current.record(_survivors(current))
 
 

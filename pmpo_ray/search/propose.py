@@ -6,6 +6,7 @@ do not depend on which reply arrived first.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pmpo_ray.concurrency import gather_or_cancel
@@ -80,10 +81,10 @@ class _CountedRewriter:
     allowance: Allowance
 
     async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
-        reserved = highest_cost(request) if self.current.setup.settings.max_tokens is not None else 0
+        reserved = 0 if math.isinf(self.allowance.left) else highest_cost(request)
         if reserved + tokens_of(self.current.parents[0]) > self.allowance.left:
             self.current.cut = True
-            raise EngineError("search.max_tokens leaves no tokens for this request")
+            raise EngineError("the budget leaves no tokens for this request")
         self.allowance.spend(reserved)
         reply = await self.current.generate(request, rounds_left=rounds_left)
         self.allowance.spend(reply.prompt_tokens + reply.tokens - reserved)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pmpo_ray.search.budget import Costs
+from pmpo_ray.search.budget import SECONDS, TOKENS, Costs
 from pmpo_ray.search.finished_rounds import FinishedRounds
 from pmpo_ray.search.gate import normalise, refusal_reason
 from pmpo_ray.search.selection import candidate_id, hardest
@@ -53,7 +53,7 @@ class Round:
     tokens_generated: int = 0
     ids: int = 0
     cut: bool = False
-    """True if work was left out for want of tokens."""
+    """True if work was left out because a budget did not suffice for it."""
 
     @property
     def tokens(self) -> int:
@@ -62,13 +62,28 @@ class Round:
 
     @property
     def left(self) -> float:
-        """The tokens that are left of the budget, without those that the final pick takes."""
-        limit, split = self.setup.settings.max_tokens, self.setup.split
-        if limit is None:
-            return math.inf
-        picks = len(self.finished.leaders) + 1 if split.validation and self.parents else 0
-        kept = picks * self.costs.of_validation(self.parents[0]) if picks else 0
-        return limit - self.finished.tokens - self.tokens - kept
+        """The tokens that the budgets leave for this round, without those that the final pick takes."""
+        return min(self._budgets.values())
+
+    @property
+    def tightest(self) -> str:
+        """The name of the budget that leaves least."""
+        budgets = self._budgets
+        return min(budgets, key=budgets.__getitem__)
+
+    @property
+    def _budgets(self) -> dict[str, float]:
+        """The tokens that each budget leaves."""
+        settings, pace = self.setup.settings, self.finished.tokens_per_second
+        tokens = seconds = math.inf
+        if settings.max_tokens is not None:
+            tokens = settings.max_tokens - self.finished.tokens - self.tokens
+        if settings.max_seconds is not None and pace is not None:
+            seconds = (settings.max_seconds - self.finished.seconds) * pace - self.tokens
+        kept = 0
+        if self.setup.split.validation and self.parents and not math.isinf(min(tokens, seconds)):
+            kept = (len(self.finished.leaders) + 1) * self.costs.of_validation(self.parents[0])
+        return {TOKENS: tokens - kept, SECONDS: seconds - kept}
 
     @property
     def costs(self) -> Costs:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import DataError, EngineError
-from pmpo_ray.search.budget import BUDGET, fitting
+from pmpo_ray.search.budget import fitting
 from pmpo_ray.search.objectives import batch_loss
 from pmpo_ray.search.round import Round
 from pmpo_ray.types import Candidate, ScoredCandidate, ScoreRequest
@@ -39,7 +39,7 @@ async def score_all(
         costs = await gather_or_cancel(current.costs.of(one.text, known) for one in candidates)
         number = fitting(costs, left)
         for candidate in candidates[number:]:
-            current.refuse(candidate, BUDGET)
+            current.refuse(candidate, current.tightest)
         current.cut = current.cut or number < len(candidates)
         candidates = candidates[:number]
 

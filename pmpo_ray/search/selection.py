@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pmpo_ray.search.budget import BUDGET
+from pmpo_ray.search.budget import SECONDS, TOKENS
 from pmpo_ray.search.gate import normalise
 from pmpo_ray.types import Example, ScoredCandidate
 
@@ -119,7 +119,7 @@ def stop_reason(
         if not any(loss < before for loss in losses_by_round[finished - patience + 1 :]):
             return "patience"
     if max_tokens is not None and tokens >= max_tokens:
-        return BUDGET
+        return TOKENS
     if max_seconds is not None and seconds >= max_seconds:
-        return "time budget"
+        return SECONDS
     return None

@@ -44,6 +44,7 @@ def test_the_keys_that_may_change_are_marked_at_their_fields() -> None:
             "tasks.test_path",
             "ray",
             "tracking",
+            "budget",
             "scorer.working_memory_gb",
         ),
         *(f"{role}.{key}" for role in ("scorer", "rewriter") for key in replica),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.config.tasks import SplitConfig
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
@@ -21,7 +22,7 @@ from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.search.operators import ProposalContext
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.tasks import split_task
-from pmpo_ray.types import GenerateRequest, PromptLength, RoundRecord, ScoreRequest
+from pmpo_ray.types import ExampleScore, GenerateRequest, PromptLength, RoundRecord, ScoreRequest
 from tests.search.test_loop import LocalGenerator, LocalScorer, setup_of
 
 ENGINE = SimulatedScorer("simulated")
@@ -131,8 +132,48 @@ async def test_texts_that_no_tokens_are_left_for_are_recorded() -> None:
 
 
 async def test_a_budget_below_the_start_is_an_error_that_says_so() -> None:
-    with pytest.raises(DataError, match=r"search.max_tokens=100 does not suffice .* up to [\d,]+ tokens"):
+    with pytest.raises(DataError, match=r"a budget of 100 tokens does not suffice .* up to [\d,]+; raise"):
         await search_task(small(100))
+
+
+@dataclass
+class Metered:
+    """A clock that advances by the tokens of the engines around which it stands, a thousand a second."""
+
+    tokens: int = 0
+
+    def __call__(self) -> float:
+        return self.tokens / 1000
+
+
+class MeteredScorer(LocalScorer):
+    def __init__(self, clock: Metered) -> None:
+        super().__init__()
+        self.clock = clock
+
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+        scores = await super().score(request, rounds_left=rounds_left)
+        self.clock.tokens += sum(score.tokens for score in scores)
+        return scores
+
+
+async def test_the_last_rounds_shrink_to_the_seconds_that_are_left() -> None:
+    clock = Metered()
+    setup = replace(small(None, rounds=50, max_seconds=30.0), scorer=MeteredScorer(clock), clock=clock)
+    outcome = await search_task(setup)
+    seconds = sum(record.seconds for record in outcome.records)
+    assert outcome.stopped == "time budget"
+    # The clock does not see what the rewriter reads and writes: an eighth of the tokens, at an even pace.
+    assert 27 < seconds < 31.5
+
+
+def test_the_searches_of_a_run_share_its_tokens_and_not_its_seconds() -> None:
+    shared = {"tasks": ["tickets", "sst2"], "grid": {"a": {}, "b": {"max_tokens": 10}, "c": {"rounds": 1}}}
+    budget = {"max_tokens": 6000, "max_seconds": 60}
+    config = RunConfig.model_validate({**shared, "budget": budget, "search": {"max_seconds": 90.0}})
+    limits = {name: (search.max_tokens, search.max_seconds) for name, search in config.searches().items()}
+    assert limits == {"a": (1000, 60.0), "b": (10, 60.0), "c": (1000, 60.0)}
+    assert RunConfig().searches()[""] == SearchConfig()
 
 
 def test_a_round_shrinks_by_variants_before_hard_examples() -> None:
