@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, GenerateClient, Generator, Observer, Scorer
     from pmpo_ray.result import RunResult
     from pmpo_ray.runs.evaluate import EvaluationResult
+    from pmpo_ray.search.hard_cases import HardCaseContext, HardCases
     from pmpo_ray.search.objectives import Objective
     from pmpo_ray.search.operators import ProposalContext, Proposer
     from pmpo_ray.tasks import task
@@ -52,6 +53,8 @@ __all__ = [
     "GenerateResult",
     "Generation",
     "Generator",
+    "HardCaseContext",
+    "HardCases",
     "Objective",
     "Observer",
     "PmpoError",
@@ -91,6 +94,8 @@ _MODULES = {
     "GenerateResult": "pmpo_ray.types",
     "Generation": "pmpo_ray.types",
     "Generator": "pmpo_ray.protocols",
+    "HardCaseContext": "pmpo_ray.search.hard_cases",
+    "HardCases": "pmpo_ray.search.hard_cases",
     "Objective": "pmpo_ray.search.objectives",
     "Observer": "pmpo_ray.protocols",
     "PmpoError": "pmpo_ray.errors",

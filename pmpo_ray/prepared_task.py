@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from pmpo_ray.config.evaluation import EvaluationConfig
@@ -21,6 +21,7 @@ from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.evaluation.evaluators import check_choices, method_for
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.search.calibration import calibrated, closed_answers
+from pmpo_ray.search.hard_cases import HardCases, HighestLoss, load_hard_cases
 from pmpo_ray.search.objectives import Objective, check_objective, make_objective, resolve_auto
 from pmpo_ray.search.operators import REWRITE, Proposer, load_proposers
 from pmpo_ray.store import RunStore
@@ -46,6 +47,7 @@ class PreparedTask:
     objective: Objective
     search: SearchConfig
     proposers: Mapping[str, Proposer]
+    hard_cases: HardCases = field(default_factory=HighestLoss)
 
     @property
     def chooses_per_token(self) -> bool:
@@ -108,7 +110,9 @@ def prepare_tasks(
             # All variants of a task share one split.
             named = replace(task, name=config.search_name(task.name, variant))
             used = _with_negatives(task, split, objective, config)
-            prepared = PreparedTask(named, used, objective, search, proposers)
+            prepared = PreparedTask(
+                named, used, objective, search, proposers, load_hard_cases(search.hard_cases)
+            )
             _check(prepared, config.evaluation)
             prepared_tasks.append(prepared)
     return prepared_tasks

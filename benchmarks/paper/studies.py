@@ -164,7 +164,7 @@ def transfer(request: Request) -> list[Row]:
 
 def ablation(request: Request) -> list[Row]:
     """The method without its parts, cumulatively, as one run: every task with every variant."""
-    no_bca = {"masking": "off", "hard_case_selection": False}
+    no_bca = {"masking": "off", "hard_cases": "random"}
     grid: dict[str, dict[str, Any]] = {
         "full": {},
         "no-tim": {"masking": "off"},

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pmpo_ray.config.base import Changeable, NonNegative, Positive, Seconds, Section, name_or_path
 from pmpo_ray.config.import_paths import is_import_path
 
 OBJECTIVES = ("auto", "cross_entropy", "preference", "listwise")
 """The names of the built-in objectives."""
+
+HARD_CASES = ("highest_loss", "balanced", "random")
+"""The names of the built-in rules for hard cases."""
 
 _STOPPING_RULE = Changeable("a stopping rule: finished rounds stay as they are")
 
@@ -30,7 +33,7 @@ class SearchConfig(Section):
     mask_mode: Literal["drop", "token"] = "drop"
     mask_token: str = "[MASK]"
     max_segments: Annotated[Positive, Field(le=1000)] = 5
-    hard_case_selection: bool = True
+    hard_cases: Annotated[str, name_or_path(HARD_CASES, "a rule")] = "highest_loss"
     objective: Annotated[str, name_or_path(OBJECTIVES, "an objective")] = "auto"
     operators: tuple[str, ...] = ("rewrite",)
     beta: float = Field(default=1.0, gt=0, le=1e6)
@@ -43,6 +46,15 @@ class SearchConfig(Section):
     target_loss: Annotated[float | None, _STOPPING_RULE] = None
     max_tokens: Annotated[int | None, _STOPPING_RULE] = Field(default=None, ge=1, le=10**15)
     max_seconds: Annotated[Seconds | None, _STOPPING_RULE] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, value: Any) -> Any:
+        """The configurations of run folders have the key that `hard_cases` replaced."""
+        if isinstance(value, dict) and isinstance(value.get("hard_case_selection"), bool):
+            kept = {key: item for key, item in value.items() if key != "hard_case_selection"}
+            return {"hard_cases": "highest_loss" if value["hard_case_selection"] else "random", **kept}
+        return value
 
     @field_validator("operators")
     @classmethod

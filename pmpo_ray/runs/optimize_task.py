@@ -59,6 +59,7 @@ async def optimize_task(
         observer=run.observer,
         clock=time.monotonic,
         proposers=prepared.proposers,
+        hard_cases=prepared.hard_cases,
         measure=run.ruler.lengths if run.ruler is not None else None,
     )
     await asyncio.to_thread(_keep_training, store, name, prepared.split.train)

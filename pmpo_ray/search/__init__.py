@@ -6,10 +6,12 @@ In the order of a round:
 - `loop`: Algorithm 1, round by round, and the outcome.
 - `finished_rounds`, `round`: what earlier rounds left, and the round in the making.
 - `mask_analysis`, `masking`: the importance of every segment; splitting an instruction, removing a segment.
+- `hard_cases`: the examples to rewrite for.
 - `propose`, `rewrite`, `operators`: the new candidates of a round, by rewriting and by custom operators.
 - `meta_prompts`: the prompts for rewriting, and the parsing of the replies.
 - `gate`: the texts that may become candidates.
 - `scoring`, `objectives`, `calibration`: losses from log-likelihoods, minus the bias towards labels if set.
-- `selection`: survivors, hard cases, ids, and the end of a search.
+- `selection`: survivors, ids, and the end of a search.
+- `budget`: what fits into the tokens and seconds that are left.
 - `seeds`: seeds of samples.
 """

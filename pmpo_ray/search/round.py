@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pmpo_ray.search.budget import SECONDS, TOKENS, Costs
 from pmpo_ray.search.finished_rounds import FinishedRounds
 from pmpo_ray.search.gate import normalise, refusal_reason
-from pmpo_ray.search.selection import candidate_id, hardest
+from pmpo_ray.search.hard_cases import HardCaseContext
+from pmpo_ray.search.seeds import seed_of
+from pmpo_ray.search.selection import candidate_id
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.types import (
     Candidate,
@@ -134,14 +136,16 @@ class Round:
 
     def hard_cases(self, parent: ScoredCandidate) -> tuple[int, ...]:
         """Indices of the training examples that the parent is rewritten for, the hardest first."""
-        settings = self.setup.settings
-        return hardest(
-            parent.losses,
-            self.setup.split.train,
-            settings.hard_examples,
-            seed_key=f"{self.setup.seed}/{self.setup.task.name}/{self.number}/{parent.candidate.id}",
-            by_loss=settings.hard_case_selection,
+        setup = self.setup
+        context = HardCaseContext(
+            parent=parent,
+            population=self.parents,
+            examples=setup.split.train,
+            count=setup.settings.hard_examples,
+            round=self.number,
+            seed=seed_of(setup.seed, setup.task.name, self.number, parent.candidate.id, "hard cases"),
         )
+        return tuple(setup.hard_cases.choose(context))
 
     def importances(self, parent: ScoredCandidate) -> tuple[SegmentImportance, ...]:
         """The mask analysis of the parent, from this round or an earlier one; empty without masking."""

@@ -1,4 +1,4 @@
-"""The decisions of a round: which candidates survive, which examples are hard, when the search stops.
+"""The decisions of a round: which candidates survive, and when the search stops.
 
 Invariants: everything is pure and seeded; the best survivor is never worse than the best parent; a child
 replaces a parent only with a strictly lower loss; nothing depends on a clock or on the order in which
@@ -8,13 +8,12 @@ children arrive.
 from __future__ import annotations
 
 import math
-import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pmpo_ray.search.budget import SECONDS, TOKENS
 from pmpo_ray.search.gate import normalise
-from pmpo_ray.types import Example, ScoredCandidate
+from pmpo_ray.types import ScoredCandidate
 
 _ID_LIMIT = 10_000
 
@@ -73,23 +72,6 @@ def _distinct(candidates: Iterable[ScoredCandidate]) -> list[ScoredCandidate]:
     for scored in candidates:
         first.setdefault(normalise(scored.candidate.text), scored)
     return list(first.values())
-
-
-def hardest(
-    losses: Sequence[float], examples: Sequence[Example], k: int, *, seed_key: str, by_loss: bool
-) -> tuple[int, ...]:
-    """Indices of the k examples to rewrite for: the highest losses first, ties by index (bad case analysis).
-
-    Without `by_loss`, an ablation, k random indices that depend only on `seed_key`. Examples without a
-    positive weight are never chosen, because their target is not an output to aim at; so there may be fewer
-    than k.
-    """
-    eligible = [
-        index for index, (_, example) in enumerate(zip(losses, examples, strict=True)) if example.weight > 0
-    ]
-    if not by_loss:
-        return tuple(random.Random(seed_key).sample(eligible, min(k, len(eligible))))
-    return tuple(sorted(eligible, key=lambda index: (-losses[index], index))[:k])
 
 
 def stop_reason(

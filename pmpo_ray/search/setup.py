@@ -10,6 +10,7 @@ from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.protocols import GenerateClient, Observer, ScoreClient
 from pmpo_ray.search.budget import Measure
+from pmpo_ray.search.hard_cases import HardCases, HighestLoss
 from pmpo_ray.search.meta_prompts import Style
 from pmpo_ray.search.objectives import Objective
 from pmpo_ray.search.operators import Proposer
@@ -42,4 +43,5 @@ class SearchSetup:
     observer: Observer
     clock: Callable[[], float]
     proposers: Mapping[str, Proposer] = field(default_factory=dict)
+    hard_cases: HardCases = field(default_factory=HighestLoss)
     measure: Measure | None = None

@@ -15,6 +15,7 @@ from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScore
 from pmpo_ray.errors import EngineError
 from pmpo_ray.outcomes import Progress
 from pmpo_ray.search.gate import normalise
+from pmpo_ray.search.hard_cases import load_hard_cases
 from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.search.setup import SearchSetup
@@ -70,6 +71,7 @@ def setup_of(
     **settings: object,
 ) -> SearchSetup:
     task = load_task(TaskConfig(name="tickets"), None, 0)
+    search = SearchConfig.model_validate({"rounds": 3, **settings})
     ticks = iter(range(10_000_000))
 
     async def keep(record: RoundRecord, _rounds: Sequence[RoundRecord]) -> None:
@@ -83,7 +85,7 @@ def setup_of(
         split=split_task(task, SplitConfig(train_max=12), 0),
         objective=make_objective("preference", beta=1.0, per_token=False),
         style="short",
-        settings=SearchConfig.model_validate({"rounds": 3, **settings}),
+        settings=search,
         sampling=RewriterConfig(),
         seed=0,
         scorer=scorer or LocalScorer(),
@@ -91,6 +93,7 @@ def setup_of(
         keep=keep,
         observer=(seen if seen is not None else []).append,
         clock=lambda: float(next(ticks)),
+        hard_cases=load_hard_cases(search.hard_cases),
     )
 
 
@@ -187,7 +190,7 @@ async def test_the_ablation_switches_change_the_requests() -> None:
     assert not plain.records[1].segments
     assert not any("<mask>" in request.prompt for request in generator.seen)
     other = LocalGenerator()
-    await search_task(setup_of(None, other, rounds=1, masking="off", hard_case_selection=False))
+    await search_task(setup_of(None, other, rounds=1, masking="off", hard_cases="random"))
     assert {r.prompt for r in other.seen} != {r.prompt for r in generator.seen}
 
 

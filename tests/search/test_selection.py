@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmpo_ray.search.selection import candidate_id, hardest, select_survivors, stop_reason
-from pmpo_ray.types import Candidate, Example, ScoredCandidate
+from pmpo_ray.search.selection import candidate_id, select_survivors, stop_reason
+from pmpo_ray.types import Candidate, ScoredCandidate
 
 
 def scored(name: str, loss: float, parent: str | None = None, text: str | None = None) -> ScoredCandidate:
@@ -107,33 +107,6 @@ def test_selection_keeps_its_promises(
 
     shuffle.shuffle(children)
     assert ids(select_survivors(parents, children, size=size, max_siblings=max_siblings)) == ids(survivors)
-
-
-def rows(*weights: float) -> list[Example]:
-    return [Example(str(n), "input", "target", weight=weight) for n, weight in enumerate(weights)]
-
-
-def test_the_hardest_examples_have_the_highest_losses_and_ties_go_by_index() -> None:
-    found = hardest([1.0, 3.0, 2.0, 3.0, 0.5], rows(1, 1, 1, 1, 1), 3, seed_key="any", by_loss=True)
-    assert found == (1, 3, 2)
-
-
-def test_examples_to_avoid_or_ignore_are_never_hard_cases() -> None:
-    weights = rows(1, -1, 0, 1)
-    assert hardest([1.0, 9.0, 9.0, 2.0], weights, 3, seed_key="any", by_loss=True) == (3, 0)
-    assert set(hardest([1.0, 9.0, 9.0, 2.0], weights, 3, seed_key="any", by_loss=False)) == {0, 3}
-
-
-def test_without_hard_case_selection_the_seed_alone_decides() -> None:
-    many = rows(*[1.0] * 40)
-    drawn = [
-        hardest([float(value)] * 40, many, 3, seed_key=key, by_loss=False)
-        for key in ("run 1", "run 1", "run 2")
-        for value in (1, 2)
-    ]
-    assert len(set(drawn[:4])) == 1
-    assert drawn[4] != drawn[0]
-    assert all(len(set(found)) == 3 for found in drawn)
 
 
 def test_ids_sort_by_age() -> None:

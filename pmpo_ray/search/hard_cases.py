@@ -1,0 +1,127 @@
+"""Which training examples a parent is rewritten for (bad case analysis; paper: Algorithm 1, step 2).
+
+Invariants: a rule is pure, and its only source of chance is the seed of the context; an example without a
+positive weight is never chosen, because its target is not an output to aim at.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from pmpo_ray.config.import_paths import imported, is_import_path
+from pmpo_ray.errors import ConfigError
+from pmpo_ray.types import Example, ScoredCandidate
+
+_KEY = "search.hard_cases"
+
+
+@dataclass(frozen=True, slots=True)
+class HardCaseContext:
+    """The data that a rule can use.
+
+    `parent` has its losses on `examples`, the training examples, in their order; `population` are all parents
+    of the round, best first. At most `count` examples are wanted. `seed` differs between rounds and parents.
+    """
+
+    parent: ScoredCandidate
+    population: tuple[ScoredCandidate, ...]
+    examples: tuple[Example, ...]
+    count: int
+    round: int
+    seed: int
+
+    @property
+    def eligible(self) -> list[int]:
+        """The indices of the examples that may be chosen."""
+        return [index for index, example in enumerate(self.examples) if example.weight > 0]
+
+    @property
+    def hardest_first(self) -> list[int]:
+        """The eligible indices by the parent's loss, the highest first, ties by index."""
+        return sorted(self.eligible, key=lambda index: (-self.parent.losses[index], index))
+
+
+@runtime_checkable
+class HardCases(Protocol):
+    """A rule that chooses the examples for which the rewriter is asked."""
+
+    def choose(self, context: HardCaseContext) -> Sequence[int]:
+        """Return up to `context.count` indices of `context.examples`, each once, the hardest first."""
+        ...
+
+
+HardCasesFunction: TypeAlias = Callable[[HardCaseContext], Sequence[int]]
+"""The method of a HardCases rule as a function."""
+
+
+class HighestLoss:
+    """The k examples of the highest loss, the paper's rule."""
+
+    def choose(self, context: HardCaseContext) -> Sequence[int]:
+        return context.hardest_first[: context.count]
+
+
+class Balanced:
+    """The hardest example of each target in turn, beginning with the target of the hardest example of all: an
+    instruction that neglects one label has its hard cases there alone, and rewrites for them neglect the
+    others."""
+
+    def choose(self, context: HardCaseContext) -> Sequence[int]:
+        groups: dict[str, list[int]] = {}
+        for index in context.hardest_first:
+            groups.setdefault(context.examples[index].target, []).append(index)
+        turns = max(map(len, groups.values()), default=0)
+        spread = [group[turn] for turn in range(turns) for group in groups.values() if turn < len(group)]
+        return spread[: context.count]
+
+
+class RandomCases:
+    """Random examples: the paper's ablation of bad case analysis."""
+
+    def choose(self, context: HardCaseContext) -> Sequence[int]:
+        eligible = context.eligible
+        return random.Random(context.seed).sample(eligible, min(context.count, len(eligible)))
+
+
+RULES: dict[str, type[HardCases]] = {
+    "highest_loss": HighestLoss,
+    "balanced": Balanced,
+    "random": RandomCases,
+}
+"""The built-in rules by name: the values of `search.hard_cases`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Custom:
+    """A user's rule, whose choices are checked."""
+
+    path: str
+    function: HardCasesFunction
+
+    def choose(self, context: HardCaseContext) -> Sequence[int]:
+        chosen = tuple(self.function(context))
+        allowed = set(context.eligible)
+        if not set(chosen) <= allowed or len(set(chosen)) < len(chosen) or len(chosen) > context.count:
+            raise ConfigError(
+                f"{_KEY}: {self.path} chose {list(chosen)!r:.80}; it should return at most {context.count} "
+                "indices of examples with a weight above 0, each once"
+            )
+        return chosen
+
+
+def load_hard_cases(name: str) -> HardCases:
+    """The rule with that name in `RULES`, or the custom one at that import path: a class, which is called
+    without arguments, an object with a method `choose`, or a function. Raises ConfigError for anything
+    else."""
+    if not is_import_path(name):
+        return RULES[name]()
+    target = imported(name, _KEY)
+    rule = target() if isinstance(target, type) else target
+    if isinstance(rule, HardCases):
+        return _Custom(name, rule.choose)
+    if not callable(rule):
+        raise ConfigError(f"{_KEY}: {name} neither has a method choose nor is a function; see HardCases")
+    return _Custom(name, rule)
