@@ -40,6 +40,7 @@ from pmpo_ray.types import (
     ScoreResult,
 )
 from tests.examples.custom_engine import WordScorer
+from tests.examples.custom_hard_cases import nearest_to_undecided
 from tests.examples.custom_objective import hinge
 from tests.examples.custom_operator import Shorten, without_harm
 from tests.examples.custom_task import parity
@@ -74,6 +75,7 @@ def test_all_parts_of_ones_own_work_in_one_run_and_its_folder_names_them(tmp_pat
         "split": {"train_max": 9},
     }
     parts: dict[str, Any] = {"objective": hinge, "operators": ["rewrite", Shorten, without_harm]}
+    settings["search"] = {"hard_cases": nearest_to_undecided}
     result = optimize(parity, **parts, **settings, rounds=2, run_dir=folder, observer=quiet)
     assert result["parity"].rounds == 2
     assert {"rewrite", "Shorten"} <= set(result.to_pandas()["operator"])
@@ -86,6 +88,7 @@ def test_all_parts_of_ones_own_work_in_one_run_and_its_folder_names_them(tmp_pat
     assert kept.tasks[0].function == f"{EXAMPLES}.custom_task:parity"
     assert kept.search.objective == f"{EXAMPLES}.custom_objective:hinge"
     assert list(kept.search.operators) == OPERATORS
+    assert kept.search.hard_cases == f"{EXAMPLES}.custom_hard_cases:nearest_to_undecided"
     assert kept.scorer.engine == f"{EXAMPLES}.custom_engine:WordScorer"
 
     assert optimize(run_dir=folder, observer=quiet) == result
