@@ -92,7 +92,12 @@ def test_a_real_run_is_evaluated_by_likelihood_and_by_generation(real_run: RealR
     assert found["rows"][0]["accuracy"]["value"] == pytest.approx(result.accuracy_before.value, abs=0.1)
 
     written = evaluated(
-        real_run.folder, limit=2, baselines=["answer_only"], method="generation", max_tokens=12
+        real_run.folder,
+        limit=2,
+        baselines=["answer_only"],
+        method="generation",
+        max_tokens=12,
+        follow_up=False,
     )
     assert {row["method"] for row in written["rows"]} == {"generation"}
     frame = pd.read_parquet(real_run.folder / "evaluation.parquet")

@@ -180,9 +180,9 @@ async def test_samples_of_one_request_are_those_of_requests_with_their_seeds(ser
 
 
 async def test_tokens_are_those_of_the_servers_usage(server: VllmServer) -> None:
-    request = GenerateRequest("Say hello in two languages.", n=2, max_tokens=40, seed=3, temperature=1.0)
+    request = GenerateRequest("Say hello in two languages.", n=2, max_tokens=16, seed=3, temperature=1.0)
     result = await (await open_generator(server)).generate(request)
-    sampling = {"n": 2, "max_tokens": 40, "seed": 3, "temperature": 1.0, "top_p": request.top_p}
+    sampling = {"n": 2, "max_tokens": 16, "seed": 3, "temperature": 1.0, "top_p": request.top_p}
     messages = [{"role": "user", "content": request.prompt}]
     answer = server.post("/chat/completions", {"messages": messages, **sampling})
     assert [sample.text for sample in result.samples] == [
@@ -287,8 +287,11 @@ async def test_a_wrong_key_is_refused_by_a_line_that_names_the_variable(
 def write_config(folder: Path, server: VllmServer) -> str:
     """A small run with the server in both roles; the clients alone would not outlast its restart."""
     endpoint = {"url": server.url, "retries": 1}
+    rows = "".join(f"Is {number} even?,{'no' if number % 2 else 'yes'}\n" for number in range(30))
+    (folder / "even.csv").write_text(f"input,target\n{rows}", encoding="utf-8")
+    instruction = "Read the number. Say whether it is even. Answer yes or no."
     config = {
-        "tasks": ["tickets"],
+        "tasks": [{"name": "even", "path": str(folder / "even.csv"), "instruction": instruction}],
         "scorer": {"engine": "openai", "endpoint": endpoint},
         "rewriter": {"engine": "openai", "endpoint": endpoint, "max_tokens": 48},
         # Masking by rules and no second tries: the little model writes slowly here.
@@ -334,7 +337,7 @@ def test_a_run_with_a_server_in_both_roles_survives_its_death(server: VllmServer
     assert json.loads(stdout)["run_dir"] == str(folder)
 
     store = RunStore.open(str(folder))
-    manifest, records = store.read_manifest(), store.read_rounds("tickets")
+    manifest, records = store.read_manifest(), store.read_rounds("even")
     assert manifest is not None
     assert manifest.ended is not None
     assert manifest.scorer is not None
