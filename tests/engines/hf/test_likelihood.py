@@ -243,7 +243,7 @@ from pmpo_ray.engines.hf.likelihood import LikelihoodEngine
 torch.set_num_threads(1)
 engine = LikelihoodEngine(tiny_model(WIDE), working_memory=10**12)
 engine.score(some_items()[:1])
-items = some_items(question=300, count=20)
+items = some_items(question=300, count=40)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 passes = []
 inner = engine._sums
@@ -266,7 +266,7 @@ def test_a_pass_that_runs_out_of_memory_is_halved(request: pytest.FixtureRequest
         return int(count), [float(value) for value in sums]
 
     plenty, expected = passes_and_sums(1 << 33)
-    scarce, found = passes_and_sums(70 << 20)
+    scarce, found = passes_and_sums(100 << 20)
     assert scarce > plenty
     assert found == pytest.approx(expected, abs=1e-4)
 
