@@ -21,8 +21,9 @@ _STOPPING_RULE = Changeable("a stopping rule: finished rounds stay as they are")
 class SearchConfig(Section):
     """The settings of the method (paper: 20 rounds, 3 hard examples, 4 variants, one lineage). `operators`
     propose instructions; masking has its own setting. `per_token` divides log-likelihoods by the number of
-    tokens (None: in the cross-entropy of free text alone). `calibrate` subtracts from each answer's
-    log-likelihood its log-likelihood after inputs without content, in tasks with a closed set of answers."""
+    tokens (None: in the cross-entropy of free text alone). `sense` refuses texts that are no instructions.
+    `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without content,
+    in tasks with a closed set of answers."""
 
     rounds: Annotated[NonNegative, Field(le=1_000_000), _STOPPING_RULE] = 20
     hard_examples: Annotated[Positive, Field(le=10_000)] = 3
@@ -41,6 +42,7 @@ class SearchConfig(Section):
     calibrate: bool = False
     meta_prompt: Literal["auto", "long", "short"] = "auto"
     max_instruction_chars: Annotated[Positive, Field(le=1_000_000)] = 4000
+    sense: bool = True
     reasks: Annotated[NonNegative, Field(le=100)] = 1
     patience: Annotated[Positive | None, _STOPPING_RULE] = None
     target_loss: Annotated[float | None, _STOPPING_RULE] = None

@@ -102,11 +102,19 @@ def _without(parent: ScoredCandidate, segment: Segment, current: Round) -> str:
 
 
 def _unknown(masked: Sequence[ScoredCandidate], current: Round) -> list[ScoredCandidate]:
-    """The masked texts that are new as instructions; they are known from now on."""
+    """The masked texts that are new, and instructions; they are known from now on. They are scored anyway,
+    for the importance of the part that they lack."""
+    parents = {parent.candidate.id: parent for parent in current.parents}
     new = []
     for scored in masked:
-        text = normalise(scored.candidate.text)
-        if text not in current.finished.known:
-            current.finished.known.add(text)
-            new.append(scored)
+        candidate = scored.candidate
+        text = normalise(candidate.text)
+        if text in current.finished.known:
+            continue
+        reason = current.nonsense_reason(candidate, parents[candidate.parent or ""])
+        if reason is not None:
+            current.refuse(candidate, reason)
+            continue
+        current.finished.known.add(text)
+        new.append(scored)
     return new

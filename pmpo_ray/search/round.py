@@ -108,18 +108,27 @@ class Round:
     def admit(self, parent: ScoredCandidate, proposal: Proposal, operator: Operator) -> Candidate | None:
         """The proposal as a candidate if it passes the gate; otherwise None, and the refusal is recorded."""
         child = self.child(parent, proposal.text, operator)
-        reason = proposal.fault or refusal_reason(
-            proposal.text,
-            known=self.finished.known,
-            examples=self.setup.split.train,
-            max_chars=self.setup.settings.max_instruction_chars,
-            allowed=parent.candidate.text,
+        reason = (
+            proposal.fault
+            or refusal_reason(
+                proposal.text,
+                known=self.finished.known,
+                examples=self.setup.split.train,
+                max_chars=self.setup.settings.max_instruction_chars,
+                allowed=parent.candidate.text,
+            )
+            or self.nonsense_reason(child, parent)
         )
         if reason:
             self.refuse(child, reason)
             return None
         self.finished.known.add(normalise(proposal.text))
         return child
+
+    def nonsense_reason(self, child: Candidate, parent: ScoredCandidate) -> str | None:
+        """The reason why a text is no instruction; None if it may be one, or if nothing is judged."""
+        sense = self.setup.sense
+        return sense.reason(child.text, parent.candidate.text) if sense is not None else None
 
     def refuse(self, candidate: Candidate, reason: str, *, failed: bool = False) -> None:
         """Record a text that was refused, or that could not be scored (`failed`)."""

@@ -14,6 +14,7 @@ from pmpo_ray.search.hard_cases import HardCases, HighestLoss
 from pmpo_ray.search.meta_prompts import Style
 from pmpo_ray.search.objectives import Objective
 from pmpo_ray.search.operators import Proposer
+from pmpo_ray.search.sense import SenseGate
 from pmpo_ray.types import RoundRecord, Split, Task
 
 KeepRound: TypeAlias = Callable[[RoundRecord, Sequence[RoundRecord]], Awaitable[None]]
@@ -27,7 +28,8 @@ class SearchSetup:
     """Everything that a search needs.
 
     `keep` stores a finished round before the next one begins; `clock` returns seconds; `proposers` are the
-    custom operators by name; `measure` tells the lengths of prompts, for the token budget.
+    custom operators by name; `measure` tells the lengths of prompts, for the token budget; `sense` refuses
+    texts that are no instructions (None: nothing is refused for that).
     """
 
     task: Task
@@ -44,4 +46,5 @@ class SearchSetup:
     clock: Callable[[], float]
     proposers: Mapping[str, Proposer] = field(default_factory=dict)
     hard_cases: HardCases = field(default_factory=HighestLoss)
+    sense: SenseGate | None = None
     measure: Measure | None = None

@@ -18,6 +18,7 @@ from pmpo_ray.search.gate import normalise
 from pmpo_ray.search.hard_cases import load_hard_cases
 from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.search.objectives import make_objective
+from pmpo_ray.search.sense import SenseGate
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Example, ExampleScore, GenerateRequest, GenerateResult, RoundRecord, ScoreRequest
@@ -68,6 +69,7 @@ def setup_of(
     seen: list[Progress] | None = None,
     die_after: int | None = None,
     kept: list[RoundRecord] | None = None,
+    gate: SenseGate | None = None,
     **settings: object,
 ) -> SearchSetup:
     task = load_task(TaskConfig(name="tickets"), None, 0)
@@ -94,6 +96,7 @@ def setup_of(
         observer=(seen if seen is not None else []).append,
         clock=lambda: float(next(ticks)),
         hard_cases=load_hard_cases(search.hard_cases),
+        sense=gate,
     )
 
 
