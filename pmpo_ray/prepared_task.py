@@ -20,7 +20,7 @@ from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.evaluation.evaluators import check_choices, method_for
 from pmpo_ray.protocols import ScoreClient
-from pmpo_ray.search.calibration import calibrated, closed_answers
+from pmpo_ray.search.calibration import Calibrate, calibrated, closed_answers
 from pmpo_ray.search.hard_cases import HardCases, HighestLoss, load_hard_cases
 from pmpo_ray.search.objectives import Objective, check_objective, make_objective, resolve_auto
 from pmpo_ray.search.operators import REWRITE, Proposer, load_proposers
@@ -60,12 +60,12 @@ class PreparedTask:
         answers = closed_answers(self.task)
         return overview_of(self.task, self.split, answers, self.objective.description)
 
-    def scoring(self, scorer: ScoreClient, calibrate: bool) -> ScoreClient:
+    def scoring(self, scorer: ScoreClient, calibrate: Calibrate) -> ScoreClient:
         """The scorer of this task: `scorer` itself, or `scorer` with calibrated scores."""
-        return calibrated(scorer, self.task) if calibrate else scorer
+        return calibrated(scorer, self.task, calibrate, self.split.train)
 
-    def calibrates(self, settings: EvaluationConfig) -> bool:
-        """True if the held-out examples are evaluated with calibrated scores."""
+    def calibrates(self, settings: EvaluationConfig) -> Calibrate:
+        """The calibration of the scores with which the held-out examples are evaluated."""
         return self.search.calibrate if settings.calibrate is None else settings.calibrate
 
 
@@ -194,6 +194,11 @@ def _with_negatives(task: Task, split: Split, objective: Objective, config: RunC
     return split
 
 
+def _said(calibrate: Calibrate) -> str:
+    """The value as a configuration has it."""
+    return calibrate if isinstance(calibrate, str) else str(calibrate).lower()
+
+
 def _check(prepared: PreparedTask, settings: EvaluationConfig) -> None:
     """Raise DataError or ConfigError for a task that cannot be searched or evaluated as configured."""
     task, split = prepared.task, prepared.split
@@ -207,8 +212,8 @@ def _check(prepared: PreparedTask, settings: EvaluationConfig) -> None:
     ):
         if is_set and not closed_answers(task):
             raise ConfigError(
-                f"{setting}=true: task {task.name!r} is of kind {task.kind} and has no closed set of "
-                "answers, such as labels or letters, whose bias could be subtracted; set "
+                f"{setting}={_said(is_set)}: task {task.name!r} is of kind {task.kind} and has no closed "
+                "set of answers, such as labels or letters, whose bias could be subtracted; set "
                 f"{setting}=false, or leave the task out"
             )
     if not settings.enabled:
@@ -218,7 +223,7 @@ def _check(prepared: PreparedTask, settings: EvaluationConfig) -> None:
         check_choices(task, split.test[: settings.limit])
     if method != "likelihood" and settings.calibrate:
         raise ConfigError(
-            f"evaluation.calibrate=true: task {task.name!r} is evaluated by {method}, and only answers that "
-            "are chosen by likelihood are calibrated; set evaluation.calibrate=false or "
-            "evaluation.method=likelihood"
+            f"evaluation.calibrate={_said(settings.calibrate)}: task {task.name!r} is evaluated by {method}, "
+            "and only answers that are chosen by likelihood are calibrated; set evaluation.calibrate=false "
+            "or evaluation.method=likelihood"
         )

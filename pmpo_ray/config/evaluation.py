@@ -60,7 +60,7 @@ class EvaluationConfig(Section):
     enabled: bool = True
     limit: Positive | None = 1000
     method: Literal["auto", "likelihood", "generation"] = "auto"
-    calibrate: bool | None = None
+    calibrate: bool | Literal["inputs"] | None = None
     max_tokens: Annotated[Positive, Field(le=1_000_000)] = 256
     temperature: Temperature = 0.0
     top_p: Share = 1.0

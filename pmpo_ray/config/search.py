@@ -22,8 +22,8 @@ class SearchConfig(Section):
     """The settings of the method (paper: 20 rounds, 3 hard examples, 4 variants, one lineage). `operators`
     propose instructions; masking has its own setting. `per_token` divides log-likelihoods by the number of
     tokens (None: in the cross-entropy of free text alone). `sense` refuses texts that are no instructions.
-    `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without content,
-    in tasks with a closed set of answers."""
+    `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without content
+    (true) or its mean over the training inputs (inputs), in tasks with a closed set of answers."""
 
     rounds: Annotated[NonNegative, Field(le=1_000_000), _STOPPING_RULE] = 20
     hard_examples: Annotated[Positive, Field(le=10_000)] = 3
@@ -39,7 +39,7 @@ class SearchConfig(Section):
     operators: tuple[str, ...] = ("rewrite",)
     beta: float = Field(default=1.0, gt=0, le=1e6)
     per_token: bool | None = None
-    calibrate: bool = False
+    calibrate: bool | Literal["inputs"] = False
     meta_prompt: Literal["auto", "long", "short"] = "auto"
     max_instruction_chars: Annotated[Positive, Field(le=1_000_000)] = 4000
     sense: bool = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Literal
 
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.outcomes import Condition
@@ -28,13 +29,15 @@ def condition_key(
     layout: LayoutSetting,
     start: str,
     objective: str,
-    calibrate: bool,
+    calibrate: bool | Literal["inputs"],
+    trained: Sequence[Example] = (),
     per_token: bool = False,
     seed: int,
 ) -> str:
     """A hash of everything that the outcomes depend on: 32 hexadecimal digits. `layout` is that of the
     scorer, in which a generator writes too; `start` is the instruction whose answers are a judge's
-    references; `per_token`: answers are chosen by log-likelihood per token."""
+    references; `per_token`: answers are chosen by log-likelihood per token; `trained` is the training part,
+    whose inputs may calibrate."""
     inputs: dict[str, object] = {
         "engine": [info.engine, info.model, info.revision, info.layout, info.dtype, info.encoding],
         "instruction": condition.instruction,
@@ -45,6 +48,8 @@ def condition_key(
         inputs["also_right"] = also_right
     if condition.method == "likelihood":
         inputs |= {"objective": objective, "calibrate": calibrate}
+        if calibrate == "inputs":
+            inputs["trained"] = [[e.input, e.target, *e.negatives] for e in trained]
         if per_token:  # outcomes that were measured before this setting existed keep their keys
             inputs["per_token"] = True
     else:

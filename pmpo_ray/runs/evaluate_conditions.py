@@ -195,6 +195,7 @@ class Evaluation:
             start=plan.instructions[0].instruction,
             objective=f"{prepared.objective.name}/{prepared.search.beta}/{prepared.objective.per_token}",
             calibrate=prepared.calibrates(config.evaluation),
+            trained=prepared.split.train,
             per_token=prepared.chooses_per_token,
             seed=config.seed,
         )

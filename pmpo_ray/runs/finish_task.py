@@ -94,7 +94,7 @@ def _leaders(prepared: PreparedTask, outcome: SearchOutcome) -> dict[str, Scored
     if limit is None:
         return leaders
     left = limit - FinishedRounds(outcome.records).tokens
-    cost = Costs(prepared.split).of_validation(outcome.best)
+    cost = Costs(prepared.split, calibrate=prepared.search.calibrate).of_validation(outcome.best)
     number = fitting([cost] * len(leaders), left)
     return dict(list(leaders.items())[-number:]) if number > 1 else {}
 

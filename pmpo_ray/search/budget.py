@@ -20,6 +20,7 @@ from itertools import accumulate
 from typing import TypeAlias
 
 from pmpo_ray.errors import DataError
+from pmpo_ray.search.calibration import Calibrate, extra_examples
 from pmpo_ray.types import (
     Example,
     GenerateRequest,
@@ -100,20 +101,22 @@ def shrunk(
 @dataclass(frozen=True, slots=True)
 class Costs:
     """The costs of scoring instructions on the examples of a split. `measure` tells the lengths of prompts
-    (None: they are estimated)."""
+    (None: they are estimated); `calibrate` is the calibration, for which further examples are scored."""
 
     split: Split
     measure: Measure | None = None
+    calibrate: Calibrate = False
 
     async def first(self, instruction: str) -> int:
         """The tokens of the first instruction that is scored, at most; 0 if the engine does not tell."""
         lengths = await self._lengths(instruction, self.split.train)
         if lengths is None:
             return 0
-        return sum(
+        tokens = [
             length.context + length.answer * (1 + len(example.negatives))
             for example, length in zip(self.split.train, lengths, strict=True)
-        )
+        ]
+        return sum(tokens) + extra_examples(self.calibrate) * max(tokens)
 
     async def of(self, instruction: str, known: ScoredCandidate) -> int:
         """The tokens of another instruction: those of a scored candidate, and the difference between the two
@@ -125,13 +128,14 @@ class Costs:
             more = max(0, _estimate(instruction) - _estimate(known.candidate.text))
         else:
             more = here[0].context - there[0].context
-        return tokens_of(known) + len(self.split.train) * more
+        return tokens_of(known) + (len(self.split.train) + extra_examples(self.calibrate)) * more
 
     def of_validation(self, known: ScoredCandidate) -> int:
         """The tokens of a scored candidate on the validation part, estimated from the training part."""
         trained = sum(map(_characters, self.split.train))
         share = sum(map(_characters, self.split.validation)) / max(trained, 1)
-        return math.ceil(max(share, len(self.split.validation) / len(self.split.train)) * tokens_of(known))
+        alone = max(share, len(self.split.validation) / len(self.split.train)) * tokens_of(known)
+        return math.ceil(alone) + (tokens_of(known) if self.calibrate == "inputs" else 0)
 
     async def _lengths(
         self, instruction: str, examples: tuple[Example, ...]

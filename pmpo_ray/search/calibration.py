@@ -1,8 +1,10 @@
-"""Contextual calibration: scores of answers less those of the same answers after inputs without content.
+"""Calibration: scores of answers less the mean scores of the same answers after other inputs.
 
 A model may be biased towards one label or one letter whatever the input. An instruction that only shifts this
 bias changes the loss without telling the answers apart any better. After the bias is subtracted from every
-score (Zhao et al., 2021, arXiv 2102.09690), the loss measures what the input contributes.
+score, the loss measures what the input contributes. The bias is measured after inputs without content
+(contextual calibration, Zhao et al., 2021, arXiv 2102.09690) or after the training inputs (batch calibration,
+Zhou et al., 2024, arXiv 2309.17249), which takes no token more in the search.
 
 Invariants: only answers of a closed set have a bias, and any other answer keeps its log-likelihood; equal
 scores give equal calibrated scores.
@@ -14,9 +16,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
+from typing import Literal, TypeAlias
 
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.types import AnswerScore, Example, ExampleScore, ScoreRequest, Task
+
+Calibrate: TypeAlias = bool | Literal["inputs"]
+"""A calibration: none (False), by inputs without content (True), or by the training inputs."""
 
 CONTENT_FREE = ("N/A", "...", "-")
 """Inputs without content: the answer of a model to them is its bias."""
@@ -40,27 +46,41 @@ def closed_answers(task: Task) -> tuple[str, ...]:
     return tuple(sorted(closed)) if covered >= _MOST * len(listed) and len(closed) <= _MAX_ANSWERS else ()
 
 
-def calibrated(scorer: ScoreClient, task: Task) -> ScoreClient:
-    """`scorer` without the bias for a task with a closed set of answers, unchanged for any other task."""
+def calibrated(
+    scorer: ScoreClient, task: Task, calibrate: Calibrate = True, train: Sequence[Example] = ()
+) -> ScoreClient:
+    """`scorer` without the bias for a task with a closed set of answers, unchanged for any other task.
+    `train` is the training part, which "inputs" takes the bias from."""
     answers = closed_answers(task)
-    return CalibratedScorer(scorer, answers) if answers else scorer
+    if not calibrate or not answers:
+        return scorer
+    return CalibratedScorer(scorer, answers, train if calibrate == "inputs" else _blanks(answers))
+
+
+def extra_examples(calibrate: Calibrate) -> int:
+    """The number of examples that are scored for the bias, beside those of the training part."""
+    return len(CONTENT_FREE) if calibrate is True else 0
+
+
+def _blanks(answers: Sequence[str]) -> tuple[Example, ...]:
+    first, *others = answers
+    return tuple(
+        Example(f"blank-{number}", text, first, tuple(others)) for number, text in enumerate(CONTENT_FREE)
+    )
 
 
 class CalibratedScorer:
-    """A client that subtracts from each log-likelihood of `inner` the mean one of the same answer after
-    inputs without content, under the same instruction and shots. So its log-likelihoods may be above 0.
+    """A client that subtracts from each log-likelihood of `inner` the mean one of the same answer after the
+    inputs of `references`, under the same instruction and shots. So its log-likelihoods may be above 0.
 
-    The inputs without content are scored in the same call; their tokens count towards the context of the
-    first example.
+    References that are not among the requested examples are scored in the same call; their tokens count
+    towards the context of the first example.
     """
 
-    def __init__(self, inner: ScoreClient, labels: Sequence[str]) -> None:
+    def __init__(self, inner: ScoreClient, answers: Sequence[str], references: Sequence[Example]) -> None:
         self._inner = inner
-        self._labels = tuple(labels)
-        first, *others = labels
-        self._blanks = tuple(
-            Example(f"blank-{number}", text, first, tuple(others)) for number, text in enumerate(CONTENT_FREE)
-        )
+        self._answers = frozenset(answers)
+        self._references = tuple(references)
         # A pool sends each set of examples once, so each extended set is made once.
         self._extended: dict[tuple[Example, ...], tuple[Example, ...]] = {}
 
@@ -69,24 +89,31 @@ class CalibratedScorer:
         examples = request.examples
         if not examples:
             return ()
-        extended = self._extended.setdefault(examples, (*examples, *self._blanks))
+        extended = self._extended.setdefault(examples, self._with_references(examples))
         scores = await self._inner.score(replace(request, examples=extended), rounds_left=rounds_left)
-        blank_scores = scores[len(examples) :]
-        bias = self._bias(blank_scores)
+        known = dict(zip(extended, scores, strict=True))
+        bias = self._bias([(example, known[example]) for example in self._references])
         first, *others = (
             _subtract(bias, example, score)
             for example, score in zip(examples, scores[: len(examples)], strict=True)
         )
-        context_tokens = first.context_tokens + sum(score.tokens for score in blank_scores)
-        return (replace(first, context_tokens=context_tokens), *others)
+        more = sum(score.tokens for score in scores[len(examples) :])
+        return (replace(first, context_tokens=first.context_tokens + more), *others)
 
-    def _bias(self, blank_scores: Sequence[ExampleScore]) -> dict[str, float]:
-        """The mean log-likelihood of each label after inputs without content."""
-        columns = zip(*((score.target, *score.negatives) for score in blank_scores), strict=True)
-        return {
-            label: fmean(answer.logprob for answer in column)
-            for label, column in zip(self._labels, columns, strict=True)
-        }
+    def _with_references(self, examples: tuple[Example, ...]) -> tuple[Example, ...]:
+        own = set(examples)
+        missing = tuple(example for example in self._references if example not in own)
+        return (*examples, *missing) if missing else examples
+
+    def _bias(self, references: Sequence[tuple[Example, ExampleScore]]) -> dict[str, float]:
+        """The mean log-likelihood of each answer after the inputs that have it among theirs."""
+        found: dict[str, list[float]] = {}
+        for example, score in references:
+            answers = (example.target, *example.negatives)
+            for text, answer in zip(answers, (score.target, *score.negatives), strict=True):
+                if text in self._answers:
+                    found.setdefault(text, []).append(answer.logprob)
+        return {text: fmean(values) for text, values in found.items()}
 
 
 def _subtract(bias: Mapping[str, float], example: Example, score: ExampleScore) -> ExampleScore:

@@ -89,7 +89,7 @@ class Round:
 
     @property
     def costs(self) -> Costs:
-        return Costs(self.setup.split, self.setup.measure)
+        return Costs(self.setup.split, self.setup.measure, self.setup.settings.calibrate)
 
     @property
     def rounds_left(self) -> int:

@@ -77,6 +77,34 @@ async def test_answers_that_are_no_labels_keep_their_scores_and_other_tasks_thei
     assert calibrated(inner, Task("free", "text", "", "", ())) is inner
 
 
+@given(st.dictionaries(st.sampled_from(LABELS), st.floats(-5, 5)))
+def test_the_training_inputs_take_a_bias_away_at_no_cost(bias: dict[str, float]) -> None:
+    objective = make_objective("preference", beta=1.0, per_token=False)
+    inner, request = biased(bias), ScoreRequest("Which desk?", EXAMPLES)
+    fair = asyncio.run(calibrated(biased(), TASK, "inputs", EXAMPLES).score(request))
+    found = asyncio.run(calibrated(inner, TASK, "inputs", EXAMPLES).score(request))
+    assert [objective(score) for score in found] == pytest.approx([objective(score) for score in fair])
+    assert inner.asked == [EXAMPLES]
+    # Over the training inputs every label is as likely as any other.
+    for label in LABELS:
+        over_inputs = 0.0
+        for example, score in zip(EXAMPLES, found, strict=True):
+            answers = (example.target, *example.negatives)
+            over_inputs += dict(zip(answers, (score.target, *score.negatives), strict=True))[label].logprob
+        assert over_inputs == pytest.approx(0)
+
+
+async def test_other_examples_are_calibrated_by_the_training_inputs_which_are_counted() -> None:
+    inner = biased({"praise": 3.0})
+    scorer = calibrated(inner, TASK, "inputs", EXAMPLES)
+    other = Example("other", "parcel", "shipping", ("billing", "praise"))
+    [found] = await scorer.score(ScoreRequest("Which desk?", (other,)))
+    plain = await inner.score(ScoreRequest("Which desk?", (other, *EXAMPLES)))
+    assert found.tokens == sum(score.tokens for score in plain)
+    bias = [plain[1].negatives[1].logprob, plain[2].target.logprob]
+    assert found.negatives[1].logprob == pytest.approx(plain[0].negatives[1].logprob - sum(bias) / 2)
+
+
 def test_options_are_a_closed_set_if_the_same_ones_stand_for_choice_in_nearly_every_input() -> None:
     def options(*answers: tuple[str, ...]) -> Task:
         examples = (Example(str(n), f"i{n}", own[0], own[1:]) for n, own in enumerate(answers))
