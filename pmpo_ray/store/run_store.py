@@ -126,8 +126,8 @@ class RunStore:
     def config_yaml(self) -> str:
         content = self._read(_CONFIG)
         with decoding(self._folder, _CONFIG, _ADVICE):
-            if not content.endswith(b"\n"):
-                # Part of a configuration is another configuration, and nothing would tell.
+            # Part of a configuration is another one, and nothing would tell. The seed is the last key.
+            if not re.search(rb"(?:\A|\n)seed: [^\n]*\n\Z", content):
                 raise ValueError("its end is missing")
             return content.decode()
 
