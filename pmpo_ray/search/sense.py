@@ -26,6 +26,13 @@ _REPLY = re.compile(
     r"\W*(?:sure|okay|ok|certainly|of course|yes|no|thanks?|thank you|great)\b\W", re.IGNORECASE
 )
 _FIRST_PERSON = re.compile(r"\bI\b(?!\.\w)")
+_DIRECTIVE = re.compile(
+    r"\b(?:answer|apply|assign|assess|categori[sz]e|check|choose|classify|compare|complete|compute|consider|count"
+    r"|decide|detect|determine|evaluate|examine|explain|extract|find|follow|give|identify|infer|judge|label|look"
+    r"|mark|match|name|output|pick|predict|provide|rate|read|recogni[sz]e|reply|report|respond|return|say|select"
+    r"|solve|sort|state|study|summari[sz]e|tell|think|translate|use|weigh|work|write)\b",
+    re.IGNORECASE,
+)
 _WORD = re.compile(r"[^\W_]+")
 _SENTENCE = re.compile(r"[^.!?\n]+")
 _RUN = 3
@@ -71,6 +78,9 @@ class SenseGate:
             return "copies a demonstration of the request"
         if (copied := self._copied_input(words, current)) is not None:
             return f"copies example {copied}"
+        # The verbs are English.
+        if text.isascii() and _DIRECTIVE.search(allowed) and not _DIRECTIVE.search(text):
+            return "tells nobody what to do"
         return "is not about the task" if self._is_off_topic(text, words) else None
 
     def _is_off_topic(self, text: str, words: Sequence[str]) -> bool:

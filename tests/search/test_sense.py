@@ -68,10 +68,11 @@ GATES = {
         ),
         ("trec", f"What format was VHS's main competition? {', '.join(TYPES)}.", "copies example vhs"),
         ("tickets", "Write a poem on the beauty of spring.", "is not about the task"),
+        ("sst2", "These five films provided a trilogy that we still miss.", "tells nobody what to do"),
     ],
 )
 def test_what_is_no_instruction_is_refused_with_the_reason(task: str, text: str, reason: str) -> None:
-    assert reason in (GATES[task].reason(text) or "")
+    assert reason in (GATES[task].reason(text, "Name it.") or "")
 
 
 @pytest.mark.parametrize(
