@@ -23,7 +23,7 @@ _FORM = re.compile(
     re.IGNORECASE,
 )
 _REPLY = re.compile(
-    r"\W*(?:sure|okay|ok|certainly|of course|yes|no|thanks?|thank you|great)\b\W", re.IGNORECASE
+    r"\W*(?:(?:sure|okay|ok|certainly|of course|yes|no|great)\s*[,.!]|thank(?:s| you)\b)", re.IGNORECASE
 )
 _FIRST_PERSON = re.compile(r"\bI\b(?!\.\w)")
 _DIRECTIVE = re.compile(
@@ -72,7 +72,7 @@ class SenseGate:
             return "speaks of itself"
         if _repeats(text, words) and not _repeats(allowed, current):
             return "repeats itself"
-        if self._names_some_labels(words):
+        if self._names_some_labels(words) and not self._names_some_labels(current):
             return "names some labels and not the others"
         if (_runs(words, _COPIED) & self._shown) - _runs(current, _COPIED):
             return "copies a demonstration of the request"

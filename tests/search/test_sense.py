@@ -86,6 +86,7 @@ def test_what_is_no_instruction_is_refused_with_the_reason(task: str, text: str,
         ),
         ("tickets", "Name the kind of support ticket."),
         ("sst2", "Answer with one word: positive or negative."),
+        ("sst2", "No explanation: say whether the review is positive or negative."),
         ("sst2", "Read the whole review and judge what its writer thinks of the film."),
         ("trec", f"Read the question. Answer with one word: {', '.join(TYPES)}. Give no explanation."),
         ("trec", "Lies die Frage und wähle, welche Art von Antwort sie verlangt."),
@@ -114,6 +115,12 @@ def test_a_passage_of_the_current_instruction_is_never_a_reason(text: str) -> No
 )
 def test_a_hint_is_about_every_task_whose_answers_are_reasoned_out(text: str) -> None:
     assert SenseGate((), ("Compute the value of an arithmetic expression.",), ()).reason(text) is None
+
+
+def test_an_instruction_that_names_one_label_may_be_rewritten_to_do_so() -> None:
+    gate = SenseGate(("spam", "wanted"), ("Decide whether the message is spam.",), ())
+    assert gate.reason("Read the message and say if it is spam.", "Is the message spam?") is None
+    assert gate.reason("Read the message and say if it is spam.", "Sort the message.") is not None
 
 
 def test_labels_that_may_be_words_are_not_looked_for() -> None:
