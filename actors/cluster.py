@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -33,7 +34,7 @@ from pmpo_ray.text import error_line
 
 _VITAL = ("raylet", "gcs_server")
 """The processes that Ray cannot do without."""
-_WATCH_SECONDS = 0.5
+_WATCH_SECONDS = 0.05
 LOCAL = "local"
 """The address of a Ray that this process starts."""
 _CONNECT_SECONDS = 10.0
@@ -98,18 +99,22 @@ def lost_process() -> str | None:
 
 @asynccontextmanager
 async def watched_ray() -> AsyncIterator[None]:
-    """End the block with a ResourceError if Ray dies. Ray itself would end this process some seconds after
-    that, without a word that helps."""
-    work, lost = asyncio.current_task(), list[str]()
+    """End the block with a ResourceError if Ray dies. Ray itself would end this process, without a word that
+    helps, at its next message to a dead raylet; so a thread looks often, however busy the event loop is."""
+    work, loop = asyncio.current_task(), asyncio.get_running_loop()
+    lost = list[str]()
+    ended = threading.Event()
 
-    async def watch() -> None:
-        while not lost:
-            await asyncio.sleep(_WATCH_SECONDS)
-            lost.extend(filter(None, [lost_process()]))
-        if work is not None:
-            work.cancel()
+    def watch() -> None:
+        while not ended.wait(_WATCH_SECONDS):
+            name = lost_process()
+            if name is not None and work is not None:
+                lost.append(name)
+                with contextlib.suppress(RuntimeError):  # the loop has just ended
+                    loop.call_soon_threadsafe(work.cancel)
+                return
 
-    watching = asyncio.create_task(watch())
+    threading.Thread(target=watch, name="watch of Ray", daemon=True).start()
     try:
         yield
     except asyncio.CancelledError:
@@ -122,7 +127,7 @@ async def watched_ray() -> AsyncIterator[None]:
             ) from None
         raise
     finally:
-        watching.cancel()
+        ended.set()
 
 
 def _disconnect(thread: RayThread) -> None:
