@@ -23,7 +23,6 @@ from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.display.numbers import percent_text
 from pmpo_ray.evaluation.statistics import wilson_interval
 from pmpo_ray.search.gate import refusal_reason
-from pmpo_ray.search.meta_prompts import rewrite_shots
 from pmpo_ray.search.operators import REWRITE
 from pmpo_ray.search.sense import SenseGate
 from pmpo_ray.store import RunStore
@@ -83,9 +82,7 @@ def judged(rows: Sequence[Row], data_dir: str | None) -> list[Row]:
         name = row["task"]
         if name not in gates:
             task = load_task(TaskConfig(name=name), data_dir, 0)
-            topic = (task.description, task.instruction)
-            shown = tuple(shot.target for shot in rewrite_shots("short"))
-            gates[name] = task, SenseGate(task.labels, topic, task.examples, shown)
+            gates[name] = task, SenseGate.of(task, task.examples, "short")
         task, gate = gates[name]
         found.append({**row, "reason": gate.reason(row["text"], task.instruction)})
     return found

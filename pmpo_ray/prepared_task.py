@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from pmpo_ray.config.base import Calibrate
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.config.import_paths import is_import_path
 from pmpo_ray.config.run import RunConfig
@@ -20,7 +21,7 @@ from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.evaluation.evaluators import check_choices, method_for
 from pmpo_ray.protocols import ScoreClient
-from pmpo_ray.search.calibration import Calibrate, calibrated, closed_answers
+from pmpo_ray.search.calibration import calibrated, closed_answers
 from pmpo_ray.search.hard_cases import HardCases, HighestLoss, load_hard_cases
 from pmpo_ray.search.objectives import Objective, check_objective, make_objective, resolve_auto
 from pmpo_ray.search.operators import REWRITE, Proposer, load_proposers

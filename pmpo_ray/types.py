@@ -279,6 +279,11 @@ class RoundRecord:
     seconds: float = 0.0
 
     @property
+    def tokens(self) -> int:
+        """Everything that counts towards a token budget."""
+        return self.tokens_scored + self.tokens_prompted + self.tokens_generated
+
+    @property
     def scored_survivors(self) -> tuple[ScoredCandidate, ...]:
         """The survivors, best first."""
         scored = {candidate.candidate.id: candidate for candidate in self.candidates}

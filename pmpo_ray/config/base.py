@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -26,6 +26,10 @@ Units = Annotated[float, Field(ge=0, le=1e5)]
 """A number of processors or GPUs, or a share of one."""
 Temperature = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(gt=0, le=1)]
+
+
+Calibrate: TypeAlias = bool | Literal["inputs"]
+"""A calibration: none (False), by inputs without content (True), or by the training inputs."""
 
 
 class Section(BaseModel):

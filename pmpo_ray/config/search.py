@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pmpo_ray.config.base import Changeable, NonNegative, Positive, Seconds, Section, name_or_path
+from pmpo_ray.config.base import Calibrate, Changeable, NonNegative, Positive, Seconds, Section, name_or_path
 from pmpo_ray.config.import_paths import is_import_path
 
 OBJECTIVES = ("auto", "cross_entropy", "preference", "listwise")
@@ -39,7 +39,7 @@ class SearchConfig(Section):
     operators: tuple[str, ...] = ("rewrite",)
     beta: float = Field(default=1.0, gt=0, le=1e6)
     per_token: bool | None = None
-    calibrate: bool | Literal["inputs"] = False
+    calibrate: Calibrate = False
     meta_prompt: Literal["auto", "long", "short"] = "auto"
     max_instruction_chars: Annotated[Positive, Field(le=1_000_000)] = 4000
     sense: bool = True

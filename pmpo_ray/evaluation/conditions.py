@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Literal
 
+from pmpo_ray.config.base import Calibrate
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.outcomes import Condition
 from pmpo_ray.types import EngineInfo, Example, LayoutSetting
@@ -29,7 +29,7 @@ def condition_key(
     layout: LayoutSetting,
     start: str,
     objective: str,
-    calibrate: bool | Literal["inputs"],
+    calibrate: Calibrate,
     trained: Sequence[Example] = (),
     per_token: bool = False,
     seed: int,

@@ -27,7 +27,7 @@ from pmpo_ray.runs.fitting import Fitted
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.task_evaluator import task_evaluator
 from pmpo_ray.search.budget import Costs, fitting
-from pmpo_ray.search.finished_rounds import FinishedRounds
+from pmpo_ray.search.finished_rounds import leaders
 from pmpo_ray.search.loop import SearchOutcome
 from pmpo_ray.search.objectives import batch_loss
 from pmpo_ray.types import Example, ScoredCandidate, ScoreRequest, Task
@@ -60,12 +60,12 @@ async def pick(
     """The final instruction of a search, and the tokens scored to pick it. It is the best one of the last
     round, or, if the task has a validation part, the best one of any round with the lowest loss on it."""
     examples = prepared.split.validation
-    leaders = _leaders(prepared, outcome)
-    if not examples or not leaders:
+    compared = _leaders(prepared, outcome)
+    if not examples or not compared:
         return outcome.best, 0
     client = prepared.scoring(scorer, prepared.search.calibrate)
     requests = [
-        ScoreRequest(lead.candidate.text, examples, prepared.split.shots) for lead in leaders.values()
+        ScoreRequest(lead.candidate.text, examples, prepared.split.shots) for lead in compared.values()
     ]
     rows = await gather_or_cancel(scored_apart(client, request) for request in requests)
     # Leaders are compared on the same examples: those that fit with all of them.
@@ -79,24 +79,24 @@ async def pick(
     weights = [example.weight for example, _ in fitting]
     losses = [
         batch_loss([prepared.objective(scores[leader]) for _, scores in fitting], weights)
-        for leader in range(len(leaders))
+        for leader in range(len(compared))
     ]
     best = min(range(len(losses)), key=losses.__getitem__)
     tokens = sum(score.tokens for row in rows for score in row if score is not None)
-    return list(leaders.values())[best], tokens
+    return list(compared.values())[best], tokens
 
 
 def _leaders(prepared: PreparedTask, outcome: SearchOutcome) -> dict[str, ScoredCandidate]:
     """The best candidates of all rounds, by id; the last of them if the token budget does not suffice for
     more, and none if it does not suffice to compare two."""
-    leaders = FinishedRounds(outcome.records).leaders
+    found = leaders(outcome.records)
     limit = prepared.search.max_tokens
     if limit is None:
-        return leaders
-    left = limit - FinishedRounds(outcome.records).tokens
+        return found
+    left = limit - sum(record.tokens for record in outcome.records)
     cost = Costs(prepared.split, calibrate=prepared.search.calibrate).of_validation(outcome.best)
-    number = fitting([cost] * len(leaders), left)
-    return dict(list(leaders.items())[-number:]) if number > 1 else {}
+    number = fitting([cost] * len(found), left)
+    return dict(list(found.items())[-number:]) if number > 1 else {}
 
 
 async def _evaluate(

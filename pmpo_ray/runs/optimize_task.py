@@ -16,7 +16,7 @@ from pmpo_ray.runs.fitting import fit_task
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.run_folder import changed_data
 from pmpo_ray.search.loop import search_task
-from pmpo_ray.search.meta_prompts import Style, choose_style, rewrite_shots
+from pmpo_ray.search.meta_prompts import choose_style
 from pmpo_ray.search.sense import SenseGate
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.store import RunStore
@@ -62,19 +62,13 @@ async def optimize_task(
         clock=time.monotonic,
         proposers=prepared.proposers,
         hard_cases=prepared.hard_cases,
-        sense=_sense_gate(prepared, style) if prepared.search.sense else None,
+        sense=SenseGate.of(prepared.task, prepared.split.train, style) if prepared.search.sense else None,
         measure=run.ruler.lengths if run.ruler is not None else None,
     )
     await asyncio.to_thread(_keep_training, store, name, prepared.split.train)
     # Passed on without a reference to the list here: the search drops the scores that it does not need.
     outcome = await search_task(setup, await asyncio.to_thread(store.continue_rounds, name))
     return await finish_task(run, fitted, outcome)
-
-
-def _sense_gate(prepared: PreparedTask, style: Style) -> SenseGate:
-    task = prepared.task
-    demonstrations = tuple(shot.target for shot in rewrite_shots(style))
-    return SenseGate(task.labels, (task.description, task.instruction), prepared.split.train, demonstrations)
 
 
 def _trained(store: RunStore, name: str, train: Sequence[Example]) -> Sequence[Example] | None:

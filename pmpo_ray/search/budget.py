@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TypeAlias
 
+from pmpo_ray.concurrency import gather_or_cancel
+from pmpo_ray.config.base import Calibrate
 from pmpo_ray.errors import DataError
-from pmpo_ray.search.calibration import Calibrate, extra_examples
+from pmpo_ray.search.calibration import extra_examples
 from pmpo_ray.types import (
     Example,
     GenerateRequest,
@@ -118,17 +120,22 @@ class Costs:
         ]
         return sum(tokens) + extra_examples(self.calibrate) * max(tokens)
 
-    async def of(self, instruction: str, known: ScoredCandidate) -> int:
-        """The tokens of another instruction: those of a scored candidate, and the difference between the two
+    async def of(self, instructions: Sequence[str], known: ScoredCandidate) -> list[int]:
+        """The tokens of other instructions: those of a scored candidate, and the difference between the two
         instructions, once for every example."""
         shortest = min(self.split.train, key=lambda example: len(example.input))
-        here = await self._lengths(instruction, (shortest,))
-        there = await self._lengths(known.candidate.text, (shortest,))
-        if here is None or there is None:
-            more = max(0, _estimate(instruction) - _estimate(known.candidate.text))
-        else:
-            more = here[0].context - there[0].context
-        return tokens_of(known) + (len(self.split.train) + extra_examples(self.calibrate)) * more
+        there, *others = await gather_or_cancel(
+            self._lengths(text, (shortest,)) for text in (known.candidate.text, *instructions)
+        )
+        rows = len(self.split.train) + extra_examples(self.calibrate)
+        costs = []
+        for text, here in zip(instructions, others, strict=True):
+            if here is None or there is None:
+                more = max(0, _estimate(text) - _estimate(known.candidate.text))
+            else:
+                more = here[0].context - there[0].context
+            costs.append(tokens_of(known) + rows * more)
+        return costs
 
     def of_validation(self, known: ScoredCandidate) -> int:
         """The tokens of a scored candidate on the validation part, estimated from the training part."""

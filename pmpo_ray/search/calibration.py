@@ -16,13 +16,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import Literal, TypeAlias
 
+from pmpo_ray.config.base import Calibrate
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.types import AnswerScore, Example, ExampleScore, ScoreRequest, Task
-
-Calibrate: TypeAlias = bool | Literal["inputs"]
-"""A calibration: none (False), by inputs without content (True), or by the training inputs."""
 
 CONTENT_FREE = ("N/A", "...", "-")
 """Inputs without content: the answer of a model to them is its bias."""

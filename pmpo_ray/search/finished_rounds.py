@@ -17,6 +17,12 @@ MASK_DROP = "mask_drop"
 """The operator of candidates that mask analysis makes."""
 
 
+def leaders(records: Iterable[RoundRecord]) -> dict[str, ScoredCandidate]:
+    """The best candidate after each round, by id: those among which a validation part picks."""
+    best = (record.scored_survivors[0] for record in records)
+    return {scored.candidate.id: scored for scored in best}
+
+
 class FinishedRounds:
     """The records of a search, and three indexes over them: `known` holds the normalised texts that may not
     be proposed again, `losses` the loss of every scored text, and `importances` the mask analysis of every
@@ -71,15 +77,14 @@ class FinishedRounds:
     @property
     def tokens(self) -> int:
         """Everything that counts towards the token budget."""
-        return self.tokens_scored + self.tokens_prompted + self.tokens_generated
+        return sum(record.tokens for record in self.records)
 
     @property
     def tokens_per_second(self) -> float | None:
         """The pace of the rounds that rewrite; None before the first."""
         rounds = self.records[1:]
         seconds = sum(record.seconds for record in rounds)
-        tokens = sum(r.tokens_scored + r.tokens_prompted + r.tokens_generated for r in rounds)
-        return tokens / seconds if seconds > 0 else None
+        return sum(record.tokens for record in rounds) / seconds if seconds > 0 else None
 
     @property
     def written_per_text(self) -> float | None:
@@ -93,12 +98,6 @@ class FinishedRounds:
             )
         )
         return self.tokens_generated / texts if texts else None
-
-    @property
-    def leaders(self) -> dict[str, ScoredCandidate]:
-        """The best candidate after each round, by id: those among which a validation part picks."""
-        best = (record.scored_survivors[0] for record in self.records)
-        return {scored.candidate.id: scored for scored in best}
 
     @property
     def seconds(self) -> float:

@@ -70,17 +70,17 @@ def refusal_reason(
     straight, straight_current = plain.replace("’", "'"), current.replace("’", "'")
     if _REFUSAL.match(straight) and not _REFUSAL.match(straight_current):
         return "refusal"
-    if _adds(_TAG, straight, straight_current):
+    if adds(_TAG, straight, straight_current):
         return "holds tags"
-    if _adds(_META_TALK, straight, straight_current):
+    if adds(_META_TALK, straight, straight_current):
         return "talks about the prompt"
     copied = _copied_example(plain, current, examples)
     return None if copied is None else f"copies example {copied}"
 
 
-def _adds(pattern: re.Pattern[str], text: str, current: str) -> bool:
+def adds(pattern: re.Pattern[str], text: str, current: str) -> bool:
     """True if the pattern matches a passage that is not in the current instruction."""
-    return any(match.group() not in current for match in pattern.finditer(text))
+    return any(match.group().strip() not in current for match in pattern.finditer(text))
 
 
 def _is_hidden_or_broken(char: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pmpo_ray.search.budget import SECONDS, TOKENS, Costs
-from pmpo_ray.search.finished_rounds import FinishedRounds
+from pmpo_ray.search.finished_rounds import FinishedRounds, leaders
 from pmpo_ray.search.gate import normalise, refusal_reason
 from pmpo_ray.search.hard_cases import HardCaseContext
 from pmpo_ray.search.seeds import seed_of
@@ -84,7 +84,7 @@ class Round:
             seconds = (settings.max_seconds - self.finished.seconds) * pace - self.tokens
         kept = 0
         if self.setup.split.validation and self.parents and not math.isinf(min(tokens, seconds)):
-            kept = (len(self.finished.leaders) + 1) * self.costs.of_validation(self.parents[0])
+            kept = (len(leaders(self.finished.records)) + 1) * self.costs.of_validation(self.parents[0])
         return {TOKENS: tokens - kept, SECONDS: seconds - kept}
 
     @property

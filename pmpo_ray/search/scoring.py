@@ -35,8 +35,7 @@ async def score_all(
     other error cancels the rest and propagates."""
     left = current.left if left is None else left
     if not math.isinf(left):
-        known = current.parents[0]
-        costs = await gather_or_cancel(current.costs.of(one.text, known) for one in candidates)
+        costs = await current.costs.of([one.text for one in candidates], current.parents[0])
         number = fitting(costs, left)
         for candidate in candidates[number:]:
             current.refuse(candidate, current.tightest)

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pmpo_ray.types import Example
+from pmpo_ray.search.gate import adds
+from pmpo_ray.search.meta_prompts import Style, rewrite_shots
+from pmpo_ray.types import Example, Task
 
 _FORM = re.compile(
     r"(?:^|[.!?:;]\s|\n)\W*(?:the\s|your\s)?(?:input|output|answer|question|response|reply|user|assistant|choices)\s*:",
@@ -50,13 +52,19 @@ _VOCABULARY = 5
 
 @dataclass(frozen=True)
 class SenseGate:
-    """The gate for one task. `topic` are texts about the task: its description, its start instruction, its
-    labels. `demonstrations` are the texts that the meta-prompt shows."""
+    """The gate for one task. `topic` are texts about the task: its description and its start instruction.
+    `demonstrations` are the texts that the meta-prompt shows."""
 
     labels: tuple[str, ...]
     topic: tuple[str, ...]
     examples: tuple[Example, ...]
     demonstrations: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, task: Task, examples: tuple[Example, ...], style: Style) -> SenseGate:
+        """The gate for a task with these training examples, whose rewriter gets a meta-prompt in `style`."""
+        demonstrations = tuple(shot.target for shot in rewrite_shots(style))
+        return cls(task.labels, (task.description, task.instruction), examples, demonstrations)
 
     def reason(self, text: str, allowed: str = "") -> str | None:
         """The reason why this text is no instruction for the task, a short stable phrase; None if it may be
@@ -64,7 +72,7 @@ class SenseGate:
         words, current = _words(text), _words(allowed)
         if any(words == _words(label) for label in self.labels):
             return "answers instead of instructing"
-        if _adds(_FORM, text, allowed):
+        if adds(_FORM, text, allowed):
             return "holds lines of a form"
         if _REPLY.match(text) and not _REPLY.match(allowed):
             return "replies instead of instructing"
@@ -139,8 +147,3 @@ def _repeats(text: str, words: Sequence[str]) -> bool:
         return True
     sentences = Counter(tuple(_words(sentence)) for sentence in _SENTENCE.findall(text))
     return any(count > 1 and len(sentence) >= _RUN for sentence, count in sentences.items())
-
-
-def _adds(pattern: re.Pattern[str], text: str, current: str) -> bool:
-    """True if the pattern matches a passage that is not in the current instruction."""
-    return any(match.group().strip() not in current for match in pattern.finditer(text))

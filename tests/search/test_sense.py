@@ -7,7 +7,6 @@ import pytest
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.search.gate import normalise
 from pmpo_ray.search.loop import search_task
-from pmpo_ray.search.meta_prompts import rewrite_shots
 from pmpo_ray.search.sense import SenseGate
 from pmpo_ray.tasks import load_task
 from pmpo_ray.types import Example, GenerateRequest, GenerateResult, Generation
@@ -17,12 +16,7 @@ TICKETS = load_task(TaskConfig(name="tickets"), None, 0)
 LABELS = "billing, bug report, account access, shipping, feature request, praise"
 TYPES = ("abbreviation", "description", "entity", "human", "location", "number")
 GATES = {
-    "tickets": SenseGate(
-        TICKETS.labels,
-        (TICKETS.description, TICKETS.instruction),
-        TICKETS.examples,
-        tuple(shot.target for shot in rewrite_shots("short")),
-    ),
+    "tickets": SenseGate.of(TICKETS, TICKETS.examples, "short"),
     "sst2": SenseGate(
         ("negative", "positive"),
         ("Decide whether the opinion in this piece of a film review is negative or positive.",),
