@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,7 +21,7 @@ if importlib.util.find_spec("vllm") is not None:
     # vLLM imports setuptools, which refuses to come after the standard library's distutils; others bring it.
     import setuptools  # noqa: F401
 
-# Two workers on two cores: threads that wait for each other must not spin. Replicas do the same.
+# Several workers on few cores: threads that wait for each other must not spin. Replicas do the same.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each worker: more would only take turns. Replicas have the number of their plan.
@@ -59,13 +60,52 @@ SERVERS = {"ray_cluster", "running_ray", "s3_port"}
 """The fixtures that start Ray or a server: tests that use them are slow."""
 
 
+class SharedRay:
+    """The Ray of this process's tests. An idle one takes a fifteenth of a core, so it ends before the first
+    file that does not use it, and another one starts when a file needs it."""
+
+    def __init__(self) -> None:
+        self.files: set[Path] = set()
+        self._cluster: Any = None
+
+    def address(self) -> str:
+        from ray.cluster_utils import Cluster
+
+        if self._cluster is None:
+            # It offers the CPUs that there are: real models would take as many threads as it says.
+            head = {"num_cpus": os.cpu_count() or 1, "include_dashboard": False}
+            self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        return str(self._cluster.address)
+
+    def end(self) -> None:
+        if self._cluster is not None:
+            self._cluster.shutdown()
+            self._cluster = None
+
+
+SHARED_RAY = SharedRay()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
     for item in items:
-        if isinstance(item, pytest.Function) and not SERVERS.isdisjoint(item.fixturenames):
+        if not isinstance(item, pytest.Function):
+            continue
+        if not SERVERS.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+        if "ray_cluster" in item.fixturenames:
+            SHARED_RAY.files.add(item.path)
     rank = {tests / name: number for number, name in enumerate(FIRST)}
-    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+    items.sort(key=lambda item: (rank.get(item.path, len(rank)), item.path not in SHARED_RAY.files))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.path not in SHARED_RAY.files:
+        SHARED_RAY.end()
+
+
+def pytest_sessionfinish() -> None:
+    SHARED_RAY.end()
 
 
 @pytest.fixture(scope="session")
@@ -110,16 +150,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
-    """The address of a Ray that runs as long as this process's tests do. It offers the CPUs that there are:
-    real models would take as many threads as it says."""
-    from ray.cluster_utils import Cluster
-
-    cpus = os.cpu_count() or 1
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "include_dashboard": False})
-    yield cluster.address
-    cluster.shutdown()
+@pytest.fixture(scope="module")
+def ray_cluster() -> str:
+    """The address of a Ray that the tests of this process share."""
+    return SHARED_RAY.address()
 
 
 @pytest.fixture(scope="module")

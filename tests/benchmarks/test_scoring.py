@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from benchmarks.scoring.children import Setting, roster
+from benchmarks.scoring.children import Roster, Setting, roster
 from benchmarks.scoring.instructions import INSTRUCTIONS, candidates, sentences
 from benchmarks.scoring.measuring import REPETITIONS, largest_difference, time_workload
 from benchmarks.scoring.precision import candidate_losses, compared, rank_correlation
@@ -46,6 +47,14 @@ ROW_KEYS = {
 }
 # Two layers, one of which sees two tokens; a body of 2 x 3 and twice 3 x 2 weights.
 SHAPE = ModelShape(body={(2, 3): 1, (3, 2): 2}, hidden=2, vocabulary=10, attention_width=4, windows=(None, 2))
+
+
+@pytest.fixture(scope="module")
+def children() -> Iterator[Roster]:
+    """Processes that hold a model: each takes longer to start than to answer."""
+    with roster() as started:
+        started.concurrent = True
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -232,11 +241,10 @@ def test_precision_compares_mean_errors_and_rankings() -> None:
     assert "ratio of the errors 0.250 (target: 1.2 at most)" in found.table()
 
 
-def test_precision_is_measured_with_bf16_and_fp32_processes(tiny_model: Path) -> None:
+def test_precision_is_measured_with_bf16_and_fp32_processes(tiny_model: Path, children: Roster) -> None:
     request = tuple(Item((5, 6, number), ((7, 8), (9,))) for number in range(11, 14))
     workload = Workload("precision", str(tiny_model), (request, request[:2]))
-    with roster() as children:
-        found = measure_precision(children, "cpu", workload)
+    found = measure_precision(children, "cpu", workload)
     assert 0 < found.pmpo_error_nats < 0.1
     assert 0 < found.one_by_one_error_nats < 0.1
 
@@ -279,14 +287,13 @@ def test_the_table_compares_with_the_first_row_and_marks_what_ran_once() -> None
 
 
 def test_a_contestant_in_its_own_process_is_timed_and_agrees_with_one_triple_at_a_time(
-    tiny_model: Path,
+    tiny_model: Path, children: Roster
 ) -> None:
     items = tuple(Item((5, 6, number), ((7, 8), (9,), (7, 10))) for number in range(11, 15))
     workload = Workload("small", str(tiny_model), (items,))
     setting = Setting(str(tiny_model), "cpu", "float32")
-    with roster() as children:
-        timed = time_workload(children, ["pmpo"], setting, workload)
-        expected = children.child("one_by_one", setting).rate(workload.requests).ratings
+    timed = time_workload(children, ["pmpo"], setting, workload)
+    expected = children.child("one_by_one", setting).rate(workload.requests).ratings
     assert timed.lost == ()
     [record] = timed.records
     assert len(record.times) == REPETITIONS
