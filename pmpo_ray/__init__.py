@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from pmpo_ray.config.run import RunConfig
     from pmpo_ray.errors import PmpoError
     from pmpo_ray.evaluation.alpaca_rows import preference_rows
-    from pmpo_ray.outcomes import Progress, TaskFailure, TaskResult
+    from pmpo_ray.outcomes import Progress, Shot, TaskFailure, TaskResult
     from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, GenerateClient, Generator, Observer, Scorer
     from pmpo_ray.result import RunResult
     from pmpo_ray.runs.evaluate import EvaluationResult
     from pmpo_ray.search.hard_cases import HardCaseContext, HardCases
     from pmpo_ray.search.objectives import Objective
-    from pmpo_ray.search.operators import ProposalContext, Proposer
+    from pmpo_ray.search.operators import Proposal, ProposalContext, Proposer
     from pmpo_ray.tasks import task
     from pmpo_ray.types import (
         AnswerScore,
@@ -59,6 +59,7 @@ __all__ = [
     "Observer",
     "PmpoError",
     "Progress",
+    "Proposal",
     "ProposalContext",
     "Proposer",
     "RewriterConfig",
@@ -70,6 +71,7 @@ __all__ = [
     "ScoreResult",
     "Scorer",
     "ScorerConfig",
+    "Shot",
     "Task",
     "TaskFailure",
     "TaskResult",
@@ -100,6 +102,7 @@ _MODULES = {
     "Observer": "pmpo_ray.protocols",
     "PmpoError": "pmpo_ray.errors",
     "Progress": "pmpo_ray.outcomes",
+    "Proposal": "pmpo_ray.search.operators",
     "ProposalContext": "pmpo_ray.search.operators",
     "Proposer": "pmpo_ray.search.operators",
     "RewriterConfig": "pmpo_ray.config.engines",
@@ -111,6 +114,7 @@ _MODULES = {
     "ScoreResult": "pmpo_ray.types",
     "Scorer": "pmpo_ray.protocols",
     "ScorerConfig": "pmpo_ray.config.engines",
+    "Shot": "pmpo_ray.outcomes",
     "Task": "pmpo_ray.types",
     "TaskFailure": "pmpo_ray.outcomes",
     "TaskResult": "pmpo_ray.outcomes",

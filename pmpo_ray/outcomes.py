@@ -45,7 +45,8 @@ Method = Literal["likelihood", "generation", "judged"]
 class Condition:
     """The subject of an evaluation: one instruction on one task, with one model, number of shots and
     repetition. `name` is the instruction's name, `train_loss` its batch loss in the run, None if it was not
-    part of the run."""
+    part of the run. `shots` counts the demonstrations that every instruction gets; behind them stand the
+    instruction's own, the training examples with the ids `own_shots`."""
 
     task: str
     model: str
@@ -55,6 +56,7 @@ class Condition:
     repetition: int
     method: Method
     train_loss: float | None = None
+    own_shots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +103,25 @@ class ByLabel:
 
 
 @dataclass(frozen=True, slots=True)
+class Shot:
+    """A demonstration: an input and its right answer."""
+
+    input: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskResult:
     """The result of a task's optimisation. `stopped` is the reason why it ended, `start` and `best` are
-    instructions. The scorer read `tokens_scored`, the rewriter read `tokens_prompted` (0 in a result of an
-    earlier version) and wrote `tokens_generated`; the evaluation does not count. `p_value` is that of the
-    hypothesis that both are equally accurate (a paired test on the test part). It and the accuracies are None
-    if no test part was evaluated. `labels_before` and `labels_after` are the accuracies by label; None if the
-    labels are even, or there are none. `held_out` counts the rows of the test part (0: unknown), `too_long`
-    those that were left out of the evaluation because they do not fit into the model's context."""
+    instructions, and `shots` are the demonstrations that belong to the best one. The scorer read
+    `tokens_scored`, the rewriter read `tokens_prompted` (0 in a result of an earlier version) and wrote
+    `tokens_generated`; the evaluation does not count. `p_value` is that of the hypothesis that both are
+    equally accurate (a paired test on the test part). It and the accuracies are None if no test part was
+    evaluated. `prompt_before` and `prompt_after` are the tokens of a training row's prompt, the median, with
+    the first and with the best instruction (0: the engine does not tell). `labels_before` and `labels_after`
+    are the accuracies by label; None if the labels are even, or there are none. `held_out` counts the rows of
+    the test part (0: unknown), `too_long` those that were left out of the evaluation because they do not fit
+    into the model's context."""
 
     task: str
     rounds: int
@@ -123,6 +136,9 @@ class TaskResult:
     tokens_generated: int
     seconds: float
     tokens_prompted: int = field(default=0, kw_only=True)
+    shots: tuple[Shot, ...] = field(default=(), kw_only=True)
+    prompt_before: int = field(default=0, kw_only=True)
+    prompt_after: int = field(default=0, kw_only=True)
     p_value: float | None = None
     labels_before: ByLabel | None = None
     labels_after: ByLabel | None = None

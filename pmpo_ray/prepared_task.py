@@ -22,7 +22,9 @@ from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.evaluation.evaluators import check_choices, method_for
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.search.calibration import calibrated, closed_answers
+from pmpo_ray.search.demonstrations import DEMONSTRATE, Demonstrate
 from pmpo_ray.search.hard_cases import HardCases, HighestLoss, load_hard_cases
+from pmpo_ray.search.leave_one_out import LeaveOneOut
 from pmpo_ray.search.objectives import Objective, check_objective, make_objective, resolve_auto
 from pmpo_ray.search.operators import REWRITE, Proposer, load_proposers
 from pmpo_ray.store import RunStore
@@ -62,8 +64,9 @@ class PreparedTask:
         return overview_of(self.task, self.split, answers, self.objective.description)
 
     def scoring(self, scorer: ScoreClient, calibrate: Calibrate) -> ScoreClient:
-        """The scorer of this task: `scorer` itself, or `scorer` with calibrated scores."""
-        return calibrated(scorer, self.task, calibrate, self.split.train)
+        """The scorer of this task: `scorer`, by which no example is scored behind itself, with calibrated
+        scores if `calibrate` says so."""
+        return calibrated(LeaveOneOut(scorer, self.split.train), self.task, calibrate, self.split.train)
 
     def calibrates(self, settings: EvaluationConfig) -> Calibrate:
         """The calibration of the scores with which the held-out examples are evaluated."""
@@ -108,6 +111,9 @@ def prepare_tasks(
             _check_size(task, split, search)
             objective = _objective(task, split, search)
             proposers = load_proposers([name for name in search.operators if name != REWRITE])
+            if search.demonstrations:
+                count = search.hard_examples * search.variants
+                proposers[DEMONSTRATE] = Demonstrate(search.demonstrations, count)
             # All variants of a task share one split.
             named = replace(task, name=config.search_name(task.name, variant))
             used = _with_negatives(task, split, objective, config)

@@ -20,7 +20,19 @@ if TYPE_CHECKING:
 
     from pmpo_ray.history.run_history import RunHistory, TaskHistory
 
-_COLUMNS = ("task", "round", "id", "parent", "lineage", "operator", "status", "reason", "loss", "text")
+_COLUMNS = (
+    "task",
+    "round",
+    "id",
+    "parent",
+    "lineage",
+    "operator",
+    "status",
+    "reason",
+    "loss",
+    "text",
+    "shots",
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,7 +91,7 @@ class RunResult:
         """A data frame with a row per candidate, refused ones included, by task and age: task,
         round (in which it was made), id, parent, lineage (the id of its first ancestor), operator, status
         (survivor of any round, dropped, refused or failed), reason (of a refusal or failure), loss (NaN if
-        there is none) and text."""
+        there is none), text and shots (the ids of its demonstrations)."""
         import pandas as pd
 
         rows = [row for task in self.history.tasks for row in _rows(task)]
@@ -140,6 +152,7 @@ def _rows(task: TaskHistory) -> list[dict[str, object]]:
             "reason": "",
             "loss": one.loss,
             "text": one.candidate.text,
+            "shots": one.candidate.shots,
         }
         for one in task.candidates.values()
     ]
@@ -155,6 +168,7 @@ def _rows(task: TaskHistory) -> list[dict[str, object]]:
             "reason": refusal.reason,
             "loss": None,
             "text": refusal.text,
+            "shots": refusal.shots,
         }
         for number, refusal in task.refusals
     ]

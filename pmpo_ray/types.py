@@ -6,7 +6,7 @@ handles. Log-likelihoods are in nats, lengths in tokens, times in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,7 +16,7 @@ preferred outputs of pairs."""
 
 Operator = str
 """The origin of a candidate: one of OPERATORS, or the name of a custom operator."""
-OPERATORS = ("seed", "rewrite", "mask_drop")
+OPERATORS = ("seed", "rewrite", "mask_drop", "demonstrate")
 """The built-in operators."""
 Status = Literal["survivor", "dropped", "refused", "failed"]
 
@@ -71,6 +71,14 @@ class Split:
     shots: tuple[Example, ...]
     test: tuple[Example, ...]
     validation: tuple[Example, ...] = ()
+
+    def demonstrations(self, shots: Sequence[str]) -> tuple[Example, ...]:
+        """The demonstrations behind an instruction: those of every prompt, then the training examples with
+        the ids `shots`. Raises KeyError for an id that the training part lacks."""
+        if not shots:
+            return self.shots
+        train = {example.id: example for example in self.train}
+        return (*self.shots, *(train[name] for name in shots))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +205,10 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An instruction in a population. `parent` is the id of the candidate that it was made from (None for a
-    seed), `lineage` the id of its first ancestor, `operator` its origin, `round` the round that made it. Ids
-    are unique within a task and sort by age."""
+    """An instruction in a population, with the demonstrations that belong to it: `shots` are ids of training
+    examples, in the order in which they stand before the input. `parent` is the id of the candidate that it
+    was made from (None for a seed), `lineage` the id of its first ancestor, `operator` its origin, `round`
+    the round that made it. Ids are unique within a task and sort by age."""
 
     id: str
     text: str
@@ -207,6 +216,7 @@ class Candidate:
     lineage: str
     operator: Operator
     round: int
+    shots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +236,8 @@ class ScoredCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A text that did not become a scored candidate, with the reason. `status` is "refused" if the gate
-    rejected it, "failed" if it could not be scored."""
+    """A text, with its demonstrations `shots`, that did not become a scored candidate, and the reason.
+    `status` is "refused" if the gate rejected it, "failed" if it could not be scored."""
 
     id: str
     text: str
@@ -236,6 +246,7 @@ class Refusal:
     operator: Operator
     reason: str
     status: Literal["refused", "failed"] = "refused"
+    shots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.evaluation.labels import labels_of
 from pmpo_ray.evaluation.statistics import wilson_interval
-from pmpo_ray.outcomes import Condition, ConditionResult, Outcome, ReplicaCount, TaskResult
+from pmpo_ray.outcomes import Condition, ConditionResult, Outcome, ReplicaCount, Shot, TaskResult
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
 from pmpo_ray.search.loop import search_task
 from pmpo_ray.search.setup import SearchSetup
@@ -80,7 +80,7 @@ def write_run(folder: Path, *, evaluated: bool = True, **settings: object) -> Ru
             [
                 one
                 for prepared, result in zip(prepared_tasks, results, strict=True)
-                for one in _condition_results(prepared, result)
+                for one in _condition_results(prepared, result, store)
             ]
         )
     return store
@@ -111,6 +111,7 @@ async def _searched(store: RunStore, config: RunConfig, prepared: PreparedTask) 
         proposers=prepared.proposers,
     )
     outcome = await search_task(setup)
+    shots = prepared.split.demonstrations(outcome.best.candidate.shots)[len(prepared.split.shots) :]
     result = TaskResult(
         task=name,
         rounds=len(outcome.records) - 1,
@@ -126,18 +127,25 @@ async def _searched(store: RunStore, config: RunConfig, prepared: PreparedTask) 
         tokens_generated=sum(record.tokens_generated for record in outcome.records),
         seconds=sum(record.seconds for record in outcome.records),
         p_value=0.012,
+        shots=tuple(Shot(shot.input, shot.target) for shot in shots),
+        prompt_before=70,
+        prompt_after=90,
     )
     store.write_task_result(name, result)
     return result
 
 
-def _condition_results(prepared: PreparedTask, result: TaskResult) -> list[ConditionResult]:
+def _condition_results(prepared: PreparedTask, result: TaskResult, store: RunStore) -> list[ConditionResult]:
     """Outcomes whose accuracy rises from the description over the start to the best."""
     texts = {"start": result.start, "best": result.best, "description": prepared.task.description}
+    best = store.read_rounds(prepared.task.name)[-1].scored_survivors[0].candidate
+    own = {"best": best.shots}
     right = {"start": 3, "best": 5, "description": 2}
     return [
         ConditionResult(
-            Condition(prepared.task.name, "simulated", name, text, 0, 0, "likelihood"),
+            Condition(
+                prepared.task.name, "simulated", name, text, 0, 0, "likelihood", own_shots=own.get(name, ())
+            ),
             tuple(
                 Outcome(example.id, number % 8 < right[name], example.target, loss=1.0 - 0.1 * right[name])
                 for number, example in enumerate(prepared.split.test)

@@ -119,6 +119,7 @@ def test_the_table_has_a_row_for_every_text_refused_ones_included(two: RunResult
     frame = two.to_pandas()
     assert list(frame.columns) == [
         *("task", "round", "id", "parent", "lineage", "operator", "status", "reason", "loss", "text"),
+        "shots",
     ]
     for task in two.history.tasks:
         rows = frame[frame["task"] == task.task]

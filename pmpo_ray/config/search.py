@@ -20,7 +20,8 @@ _STOPPING_RULE = Changeable("a stopping rule: finished rounds stay as they are")
 
 class SearchConfig(Section):
     """The settings of the method (paper: 20 rounds, 3 hard examples, 4 variants, one lineage). `operators`
-    propose instructions; masking has its own setting. `per_token` divides log-likelihoods by the number of
+    propose instructions; masking and demonstrations have their own settings. `demonstrations` is the most
+    training examples that a candidate shows (0: none). `per_token` divides log-likelihoods by the number of
     tokens (None: in the cross-entropy of free text alone). `sense` refuses texts that are no instructions.
     `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without content
     (true) or its mean over the training inputs (inputs), in tasks with a closed set of answers."""
@@ -37,6 +38,7 @@ class SearchConfig(Section):
     hard_cases: Annotated[str, name_or_path(HARD_CASES, "a rule")] = "highest_loss"
     objective: Annotated[str, name_or_path(OBJECTIVES, "an objective")] = "auto"
     operators: tuple[str, ...] = ("rewrite",)
+    demonstrations: Annotated[NonNegative, Field(le=1000)] = 0
     beta: float = Field(default=1.0, gt=0, le=1e6)
     per_token: bool | None = None
     calibrate: Calibrate = False

@@ -22,6 +22,7 @@ from pmpo_ray.display.accuracies import (
     interval_words,
     label_rows,
 )
+from pmpo_ray.display.demonstrations import demonstrations_table, demonstrations_words
 from pmpo_ray.display.numbers import (
     accuracy_text,
     amount,
@@ -89,6 +90,12 @@ def _one_task(result: TaskResult) -> RenderableType:
     )
     for title, *cells in label_rows(result.labels_before, result.labels_after):
         facts.add_row(Text(title), *map(Text, cells))
+    if result.prompt_after:
+        facts.add_row(
+            Text("tokens of a prompt (median)"),
+            Text(f"{result.prompt_before:,}"),
+            Text(f"{result.prompt_after:,}"),
+        )
     spent = (
         f"{count_text(result.rounds, 'round')} (stopped by: {in_line(result.stopped)}), "
         f"{result.seconds:.0f} s, "
@@ -102,6 +109,7 @@ def _one_task(result: TaskResult) -> RenderableType:
         Text(),
         Text("instruction after" + (" (unchanged)" if result.best == result.start else ""), style="dim"),
         Text(visible(result.best), style="bold"),
+        *([demonstrations_table(result.shots)] if result.shots else ()),
         Text(),
         facts,
         Text(basis, style="dim"),
@@ -183,11 +191,13 @@ def _instructions(results: Sequence[TaskResult]) -> RenderableType:
     table.add_column("instruction after" if len(starts) == 1 else "instruction before and after")
     for result in results:
         after = "(unchanged)" if result.best == result.start else excerpt(result.best, _EXCERPT)
+        if result.shots:
+            after += f"\nwith {demonstrations_words(len(result.shots))}, which result.json has"
         before = "" if len(starts) == 1 else f"before: {excerpt(result.start, _EXCERPT)}\nafter: "
         cell = Text.assemble((before, "dim"), after)
         table.add_row(Text(in_line(result.task), overflow="fold"), cell)
     table.caption = Text(
-        f"Texts over {_EXCERPT} characters are shortened; best.json has the full texts.", style="dim"
+        f"Texts over {_EXCERPT} characters are shortened; result.json has the full texts.", style="dim"
     )
     table.caption_justify = "left"
     if len(starts) > 1:

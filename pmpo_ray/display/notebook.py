@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from pmpo_ray.display.demonstrations import demonstrations_words
 from pmpo_ray.display.live import progress_table
 from pmpo_ray.display.numbers import accuracy_text
 from pmpo_ray.outcomes import Progress, TaskFailure, TaskResult
@@ -108,6 +109,12 @@ def result_html(results: Sequence[TaskResult], failed: Sequence[TaskFailure], ru
 
 def _row(result: TaskResult) -> str:
     best = _escaped(result.best) if result.best != result.start else "<i>unchanged</i>"
+    if result.shots:
+        rows = "".join(
+            f"<li>{_escaped(shot.input)} → <b>{_escaped(shot.target)}</b></li>" for shot in result.shots
+        )
+        words = demonstrations_words(len(result.shots))
+        best += f"<details><summary>with {words}</summary><ol>{rows}</ol></details>"
     return (
         f"<tr><td>{_escaped(result.task)}</td><td style='{_TEXT}'>{_escaped(result.start)}</td>"
         f"<td style='{_TEXT}'>{best}</td><td>{result.loss_before:.3f} → {result.loss_after:.3f}</td>"

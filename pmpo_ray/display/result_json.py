@@ -13,8 +13,10 @@ def result_json(
     results: Sequence[TaskResult], run_dir: str, failed: Sequence[TaskFailure] = ()
 ) -> dict[str, object]:
     """The document that `pmpo optimize --json` prints. Losses are in nats, accuracies from 0 to 1; a number
-    that does not exist is null. `labels_before` and `labels_after` are the accuracies by label, null if the
-    labels are even. `failed` lists the tasks without a result."""
+    that does not exist is null. `shots` are the demonstrations that belong to the best instruction,
+    `prompt_before` and `prompt_after` the median tokens of a training row's prompt (0: unknown).
+    `labels_before` and `labels_after` are the accuracies by label, null if the labels are even. `failed`
+    lists the tasks without a result."""
     return {
         "run_dir": run_dir,
         "tasks": [_task_json(result) for result in results],
@@ -44,5 +46,8 @@ def _task_json(result: TaskResult) -> dict[str, object]:
         "tokens_prompted": result.tokens_prompted,
         "tokens_generated": result.tokens_generated,
         "seconds": result.seconds,
+        "prompt_before": result.prompt_before,
+        "prompt_after": result.prompt_after,
         "best": result.best,
+        "shots": [asdict(shot) for shot in result.shots],
     }

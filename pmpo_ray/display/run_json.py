@@ -64,6 +64,7 @@ def task_json(history: RunHistory, task: TaskHistory) -> Document:
                 "loss": json_number(step.scored.loss),
                 "change": None if step.change is None else json_number(step.change),
                 "text": step.scored.candidate.text,
+                "shots": list(step.scored.candidate.shots),
             }
             for step in steps(task, task.best_id)
         ],
@@ -104,6 +105,7 @@ def _figures(history: RunHistory, task: TaskHistory | None, held: HeldOut) -> Do
             "rounds": None,
             "losses": [],
             "best": None,
+            "shots": [],
             "significant": False,
             **_NOTHING,
         }
@@ -112,6 +114,7 @@ def _figures(history: RunHistory, task: TaskHistory | None, held: HeldOut) -> Do
         "rounds": len(task.records) - 1,
         "losses": [json_number(loss) for loss in task.losses],
         "best": task.best.candidate.text,
+        "shots": [{"input": shot.input, "target": shot.target} for shot in task.demonstrations],
         "loss_before": json_number(task.start.loss),
         "loss_after": json_number(task.best.loss),
         "accuracy_before": interval_json(held.before),

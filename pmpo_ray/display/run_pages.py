@@ -22,6 +22,7 @@ from pmpo_ray.display.accuracies import (
     interval_words,
     label_rows,
 )
+from pmpo_ray.display.demonstrations import demonstrations_table, demonstrations_words
 from pmpo_ray.display.evaluation_tables import show as show_tables
 from pmpo_ray.display.evaluation_tables import tables
 from pmpo_ray.display.numbers import (
@@ -53,6 +54,7 @@ from pmpo_ray.history.task_facts import (
 )
 from pmpo_ray.store import Manifest
 from pmpo_ray.text import excerpt, in_line, shortened_name, visible
+from pmpo_ray.types import Candidate
 
 _STATES: Mapping[TaskState, str] = {
     "done": "green",
@@ -158,7 +160,10 @@ def _show_held_out(history: RunHistory, task: TaskHistory, console: Console) -> 
     show_tables(tables(summary), console)
     if history.has_many_tasks:
         console.print(Text("these p-values are not corrected for the run's other tasks", style="dim"))
-    if any(row.name == BEST and row.instruction != task.best.candidate.text for row in summary.rows):
+    if any(
+        (one.condition.task, one.condition.name) == (task.task, BEST) and not task.is_best(one.condition)
+        for one in history.evaluation
+    ):
         note = "this evaluation is of an earlier best; run `pmpo evaluate` to measure the one above"
         console.print(Text(note, style="yellow"))
 
@@ -185,9 +190,15 @@ def _state(history: RunHistory, task: TaskHistory) -> str:
 
 def _instruction(task: TaskHistory) -> RenderableType:
     start, best = task.start.candidate.text, task.best.candidate.text
-    parts = [Text("best instruction", style="dim"), Text(visible(best), style="bold"), Text()]
+    parts: list[RenderableType] = [Text("best instruction", style="dim"), Text(visible(best), style="bold")]
+    if task.demonstrations:
+        parts.append(demonstrations_table(task.demonstrations))
+    parts.append(Text())
     if best == start:
-        return Group(*parts, Text("unchanged: the search found nothing better than the start", style="dim"))
+        note = "unchanged: the search found nothing better than the start"
+        if task.demonstrations:
+            note = "the text is the start's: the search added demonstrations"
+        return Group(*parts, Text(note, style="dim"))
     title = Text("what changed since the start: [-deleted-] {+inserted+}", style="dim")
     return Group(*parts, title, diff_text(start, best))
 
@@ -222,12 +233,17 @@ def _steps(task: TaskHistory) -> RenderableType:
             candidate.operator,
             loss_text(step.scored.loss),
             "" if step.change is None else f"{step.change:+.3f}",
-            Text(excerpt(candidate.text, _INSTRUCTION)),
+            Text(f"{_shown(candidate)}{excerpt(candidate.text, _INSTRUCTION)}"),
         )
     counts = "; ".join(map(_count, operator_counts(task)))
     return Group(
         Text("steps to the best instruction", style="dim"), table, Text(f"tried: {counts}", style="dim")
     )
+
+
+def _shown(candidate: Candidate) -> str:
+    """The demonstrations of a candidate, in words."""
+    return f"[{demonstrations_words(len(candidate.shots))}] " if candidate.shots else ""
 
 
 def _count(count: OperatorCount) -> str:

@@ -7,7 +7,7 @@ baselines are reserved.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pmpo_ray.config.evaluation import Baseline
@@ -15,7 +15,7 @@ from pmpo_ray.config.instruction_files import Instruction, instruction_text
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.tasks.benchmarks import STEP_BY_STEP
-from pmpo_ray.types import RoundRecord, Task
+from pmpo_ray.types import RoundRecord, ScoredCandidate, Task
 
 BASELINES: Mapping[Baseline, str | None] = {
     "answer_only": "Give the answer and nothing else.",
@@ -36,12 +36,14 @@ need no optimisation."""
 @dataclass(frozen=True, slots=True)
 class NamedInstruction:
     """An instruction with its name. `free` is True if it needed no optimisation. `train_loss` is its loss on
-    the training part in nats, if the run scored it."""
+    the training part in nats, if the run scored it. `shots` are ids of training examples: the demonstrations
+    that belong to it."""
 
     name: str
     instruction: str
     free: bool = False
     train_loss: float | None = None
+    shots: tuple[str, ...] = ()
 
 
 def configured_instructions(
@@ -72,21 +74,22 @@ def baselines(names: Sequence[Baseline], task: Task) -> list[NamedInstruction]:
 
 
 def run_instructions(
-    records: Sequence[RoundRecord], start: str, best: str, *, every_candidate: bool
+    records: Sequence[RoundRecord], best: ScoredCandidate, *, every_candidate: bool
 ) -> list[NamedInstruction]:
     """The start and the best instruction of a run; with `every_candidate` also its other scored candidates,
-    named by their ids."""
-    losses: dict[str, float] = {}
-    others: list[NamedInstruction] = []
-    for record in records:
+    named by their ids. Each has its own demonstrations."""
+    start = records[0].candidates[0]
+    named = [replace(_named(START, start), free=True), _named(BEST, best)]
+    seen = {(one.instruction, one.shots) for one in named}
+    for record in records if every_candidate else ():
         for scored in record.candidates:
-            text = scored.candidate.text
-            if text not in losses:
-                losses[text] = scored.loss
-                if text not in (start, best):
-                    others.append(NamedInstruction(scored.candidate.id, text, train_loss=scored.loss))
-    named = [
-        NamedInstruction(START, start, free=True, train_loss=losses.get(start)),
-        NamedInstruction(BEST, best, train_loss=losses.get(best)),
-    ]
-    return named + others if every_candidate else named
+            other = _named(scored.candidate.id, scored)
+            if (other.instruction, other.shots) not in seen:
+                seen.add((other.instruction, other.shots))
+                named.append(other)
+    return named
+
+
+def _named(name: str, scored: ScoredCandidate) -> NamedInstruction:
+    candidate = scored.candidate
+    return NamedInstruction(name, candidate.text, train_loss=scored.loss, shots=candidate.shots)

@@ -7,17 +7,20 @@ no template, file name or code in them has any effect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pmpo_ray.exporting import documents, frameworks, lm_eval, openai_bodies, promptfoo
 from pmpo_ray.exporting.prompts import ExportedPrompt, prompts_of
-from pmpo_ray.history.run_history import RunHistory
+from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.store import task_folder
 
 Form = Literal["text", "json", "yaml", "dspy", "langchain", "promptfoo", "lm-eval", "openai"]
 Files = Mapping[str, str]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +41,30 @@ def export(history: RunHistory, task: str | None, form: Form) -> Files:
     - openai: a request body; for several tasks an input file of the batch API, with one line for each
     - lm-eval: for each task its configuration and its test part, and the code that reads a test part
 
-    Shots, if the run used any, and the test part for lm-eval are read from the data of the task.
+    Shots of every prompt, if the run used any, and the test part for lm-eval are read from the data of the
+    task; the demonstrations that belong to an instruction, from the run folder.
 
     Raises RunFolderError for a task that the run does not have, DataError or ConfigError if needed data
     cannot be read or have changed since the run, and DataError for texts that are not valid Unicode.
     """
     chosen = history.tasks if task is None else (history.task(task),)
     chosen_format = _FORMATS[form]
+    if not chosen_format.shots:
+        _report_left_out(history, chosen, form)
     return chosen_format.write(history, prompts_of(history, chosen, shots=chosen_format.shots))
+
+
+def _report_left_out(history: RunHistory, tasks: Sequence[TaskHistory], form: Form) -> None:
+    for task in tasks:
+        left_out = history.config.split.shots + len(task.best.candidate.shots)
+        if left_out:
+            _log.warning(
+                "task %s: --format %s leaves out the demonstrations (%d) that the instruction was optimised "
+                "with; --format json has them",
+                task.task,
+                form,
+                left_out,
+            )
 
 
 def _file_per_task(

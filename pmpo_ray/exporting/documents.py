@@ -53,6 +53,7 @@ def _task(prompt: ExportedPrompt) -> Value:
                 "round": scored.candidate.round,
                 "loss": _number(scored.loss),
                 "text": scored.candidate.text,
+                "shots": list(scored.candidate.shots),
             }
             for scored in task.lineage(task.best_id)
         ],

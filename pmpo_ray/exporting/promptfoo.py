@@ -70,11 +70,13 @@ def _provider(prompt: ExportedPrompt) -> Value:
 
 
 def _shown(prompt: ExportedPrompt) -> list[Example]:
-    """The first examples whose texts promptfoo does not interpret."""
+    """The first examples that the prompt does not show and whose texts promptfoo does not interpret."""
+    shown = {shot.input for shot in prompt.shots}
     ordinary = [
         example
         for example in prompt.history.examples
-        if not any(map(_SPECIAL.search, (example.input, example.target, *example.also_right)))
+        if example.input not in shown
+        and not any(map(_SPECIAL.search, (example.input, example.target, *example.also_right)))
     ]
     return ordinary[:_EXAMPLES]
 

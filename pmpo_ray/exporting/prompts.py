@@ -67,11 +67,17 @@ def prompts_of(
 ) -> tuple[ExportedPrompt, ...]:
     """The prompts of some tasks of a run, with or without their shots.
 
-    Raises DataError or ConfigError if the run used shots that cannot be read any more, DataError for an
-    instruction that is not valid Unicode.
+    Raises DataError or ConfigError if the run used shots that cannot be read any more, DataError for a text
+    that is not valid Unicode.
     """
     for task in tasks:
         _check_unicode(task)
+        if shots and len(task.demonstrations) < len(task.best.candidate.shots):
+            raise DataError(
+                f"{history.location}: examples.parquet of task {task.task} is lost or damaged, and with it "
+                "the demonstrations of its best instruction; restore it, or export the instruction alone "
+                "with --format text"
+            )
     with_shots = shots and history.config.split.shots > 0
     data = data_of(history, [task.task for task in tasks]) if with_shots else {}
     scorer = history.manifest.scorer if history.manifest is not None else None
@@ -84,7 +90,10 @@ def prompts_of(
             model=scorer.model if scorer is not None else config.model or history.config.model,
             local=not remote,
             url=config.endpoint.url if remote else None,
-            shots=data[task.task].split.shots if with_shots else (),
+            shots=(
+                *(data[task.task].split.shots if with_shots else ()),
+                *(task.demonstrations if shots else ()),
+            ),
         )
         for task in tasks
     )
@@ -150,6 +159,14 @@ def _layout(named: str) -> Layout:
 
 
 def _check_unicode(task: TaskHistory) -> None:
+    for shot in task.demonstrations:
+        try:
+            f"{shot.input}{shot.target}".encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"task {task.task}: row {shot.id}, a demonstration, has a lone surrogate, which cannot be "
+                "written to a file; write the row as valid Unicode and run again"
+            ) from error
     for scored in (task.start, task.best):
         try:
             scored.candidate.text.encode()

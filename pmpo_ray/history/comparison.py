@@ -20,7 +20,6 @@ from pydantic import BaseModel
 from pmpo_ray.config.messages import secretive
 from pmpo_ray.config.resume import differences
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.evaluation.conditions import BEST
 from pmpo_ray.evaluation.paired_tests import Comparison, compare
 from pmpo_ray.evaluation.statistics import LEVEL, holm, mean_interval
 from pmpo_ray.evaluation.summary import outcome_value
@@ -168,11 +167,9 @@ def _best_values(results: Sequence[ConditionResult], task: TaskHistory) -> dict[
     Answers that a judge compared with references do not count: the references of the runs differ.
     """
     best: dict[object, dict[str, list[float]]] = {}
-    identity = (task.task, BEST, task.best.candidate.text)
     for one in results:
         condition = one.condition
-        named = (condition.task, condition.name, condition.instruction)
-        if named != identity or condition.method == "judged":
+        if condition.task != task.task or not task.is_best(condition) or condition.method == "judged":
             continue
         values = best.setdefault((condition.model, condition.shots, condition.method), {})
         for outcome in one.outcomes:

@@ -205,11 +205,12 @@ def _differences(values: Values, other: str) -> list[float]:
 
 def _outdated(history: RunHistory) -> set[str]:
     """The tasks whose evaluated best is not the best any more."""
-    best = {task.task: task.best.candidate.text for task in history.tasks}
+    tasks = {task.task: task for task in history.tasks}
     return {
         one.condition.task
         for one in history.evaluation
-        if one.condition.name == BEST and one.condition.instruction != best.get(one.condition.task)
+        if one.condition.name == BEST
+        and not (one.condition.task in tasks and tasks[one.condition.task].is_best(one.condition))
     }
 
 

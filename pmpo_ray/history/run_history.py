@@ -14,7 +14,8 @@ from functools import cached_property
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.conditions import BEST, START
-from pmpo_ray.outcomes import ConditionResult, ReplicaCount, TaskResult
+from pmpo_ray.outcomes import Condition, ConditionResult, ReplicaCount, TaskResult
+from pmpo_ray.search.finished_rounds import best_of
 from pmpo_ray.store import Manifest, RunStore
 from pmpo_ray.store.kept_config import config_in
 from pmpo_ray.store.task_overview import TaskOverview
@@ -56,6 +57,18 @@ class TaskHistory:
     def best(self) -> ScoredCandidate:
         """The best instruction of the search."""
         return self.candidates[self.best_id]
+
+    @property
+    def demonstrations(self) -> tuple[Example, ...]:
+        """The demonstrations that belong to the best instruction, without those whose training examples the
+        folder has lost."""
+        examples = {example.id: example for example in self.examples}
+        return tuple(examples[name] for name in self.best.candidate.shots if name in examples)
+
+    def is_best(self, condition: Condition) -> bool:
+        """True if the condition is of the best instruction, with its demonstrations."""
+        best = self.best.candidate
+        return (condition.name, condition.instruction, condition.own_shots) == (BEST, best.text, best.shots)
 
     @property
     def losses(self) -> tuple[float, ...]:
@@ -176,7 +189,7 @@ def _task(store: RunStore, name: str, count: int) -> TaskHistory | None:
     known = {scored.candidate.id for record in records for scored in record.candidates}
     if best is None or best not in known:
         # There is no best.json, or its instruction was made in a round that is damaged.
-        best = _best_id(records, result)
+        best = best_of(records, result).candidate.id
         records = store.read_rounds(name, (best,))
     kept = {records[0].candidates[0].candidate.id, best}
     return TaskHistory(
@@ -186,14 +199,6 @@ def _task(store: RunStore, name: str, count: int) -> TaskHistory | None:
         result=result,
         examples=store.read_training(name) or (),
     )
-
-
-def _best_id(records: Sequence[RoundRecord], result: TaskResult | None) -> str:
-    """The id of the best instruction: the one that the result names, which led a round, or else the one that
-    leads the last round."""
-    leaders = [record.scored_survivors[0].candidate for record in reversed(records)]
-    chosen = (leader.id for leader in leaders if result is not None and leader.text == result.best)
-    return next(chosen, leaders[0].id)
 
 
 def _check_lineages(place: str, records: Sequence[RoundRecord]) -> None:

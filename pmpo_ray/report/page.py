@@ -20,7 +20,8 @@ from pmpo_ray.display.numbers import accuracy_text, loss_text, p_value_text
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.labels import UNEVEN
 from pmpo_ray.history.run_history import RunHistory, read_history
-from pmpo_ray.report.view import OPERATORS, duration, page_view
+from pmpo_ray.report.script_data import OPERATORS
+from pmpo_ray.report.view import duration, page_view
 from pmpo_ray.store import RunStore, write_document
 from pmpo_ray.text import visible
 

@@ -14,7 +14,7 @@ async function read(section) {
   const bytes = Uint8Array.from(packed, (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const { candidates, examples, operators } = await new Response(stream).json();
-  const names = ["id", "round", "parent", "operator", "status", "loss", "text", "reason"];
+  const names = ["id", "round", "parent", "operator", "status", "loss", "text", "reason", "shots"];
   const rows = candidates.map((row) => Object.fromEntries(names.map((name, index) => [name, row[index]])));
   return { candidates: rows, byId: new Map(rows.map((row) => [row.id, row])), examples, operators };
 }
@@ -36,6 +36,9 @@ function candidateParts(candidate, operators) {
   const text = element("p", "text", candidate.text || "(empty)");
   text.dir = "auto";
   const parts = [element("p", "about", about(candidate, operators)), text];
+  if (candidate.shots.length) {
+    parts.push(element("p", "about", `demonstrations: ${candidate.shots.join(", ")}`));
+  }
   if (candidate.reason) parts.push(element("p", "why", candidate.reason));
   return parts;
 }

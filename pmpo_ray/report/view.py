@@ -6,9 +6,6 @@ escapes the texts.
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -35,12 +32,11 @@ from pmpo_ray.history.task_facts import (
 from pmpo_ray.redaction import Redaction
 from pmpo_ray.report import charts
 from pmpo_ray.report.lineage import Node, lineage_tree
+from pmpo_ray.report.script_data import packed
 from pmpo_ray.text import visible
 from pmpo_ray.types import Example, ExampleScore, ScoredCandidate
 
 HARD_EXAMPLES = 5
-OPERATORS = {"seed": "start", "rewrite": "rewrite", "mask_drop": "part left out"}
-"""Names of the built-in operators on the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +86,7 @@ class TaskView:
     seconds: float
     start: ScoredCandidate
     best: ScoredCandidate
+    demonstrations: tuple[Example, ...]
     held: HeldOut
     evaluated: EvaluatedTask | None
     spark: str
@@ -277,6 +274,7 @@ def _task_view(
         seconds=cost.seconds,
         start=task.start,
         best=task.best,
+        demonstrations=task.demonstrations,
         held=held,
         evaluated=evaluated,
         spark=charts.spark_line(task.losses),
@@ -291,7 +289,7 @@ def _task_view(
         examples=tuple(_example(task, hard) for hard in hard_examples(task, HARD_EXAMPLES)),
         example_chart=charts.example_chart(task.start.losses, task.best.losses),
         held_chart=_picture(partial(charts.held_out_chart, bars)) if len(bars) > 1 else None,
-        data=_packed(task),
+        data=packed(task),
     )
 
 
@@ -349,43 +347,6 @@ def _chosen(example: Example, score: ExampleScore) -> str:
         (negative.logprob, text) for negative, text in zip(score.negatives, example.negatives, strict=True)
     ]
     return max(answers, key=lambda answer: answer[0])[1]
-
-
-def _packed(task: TaskHistory) -> str:
-    """The data of every candidate and example for the page's script: JSON, gzip, base64. As the texts of a
-    task resemble each other, this is a tenth of their size."""
-    survived = task.survived
-    rows: list[list[object]] = [
-        [
-            name,
-            found.candidate.round,
-            found.candidate.parent,
-            found.candidate.operator,
-            "survivor" if name in survived else "dropped",
-            found.loss if math.isfinite(found.loss) else None,
-            visible(found.candidate.text),
-            "",
-        ]
-        for name, found in task.candidates.items()
-    ]
-    rows += [
-        [
-            refusal.id,
-            number,
-            refusal.parent,
-            refusal.operator,
-            refusal.status,
-            None,
-            visible(refusal.text),
-            visible(refusal.reason),
-        ]
-        for number, refusal in task.refusals
-    ]
-    rows.sort(key=lambda row: str(row[0]))
-    examples = [[visible(example.input), visible(example.target)] for example in task.examples]
-    document = {"candidates": rows, "examples": examples, "operators": OPERATORS}
-    content = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
-    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
 
 
 def duration(seconds: float) -> str:

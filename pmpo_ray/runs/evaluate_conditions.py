@@ -164,10 +164,7 @@ class Evaluation:
         conditions = list(conditions_of(self._config, plan, model))
         instruction = max((condition.instruction for condition in conditions), key=len)
         shots = max(
-            (
-                shots_of(prepared, condition.shots, condition.repetition, self._config.seed)
-                for condition in conditions
-            ),
+            (shots_of(prepared, condition, self._config.seed) for condition in conditions),
             key=lambda chosen: sum(len(shot.input) + len(shot.target) for shot in chosen),
         )
         return await fitting_examples(
@@ -184,7 +181,7 @@ class Evaluation:
         """The outcomes under one condition: the kept ones, or else measured in a free slot and kept."""
         config, prepared = self._config, plan.prepared
         examples = loaded.examples[plan.task]
-        shots = shots_of(prepared, condition.shots, condition.repetition, config.seed)
+        shots = shots_of(prepared, condition, config.seed)
         key = condition_key(
             condition,
             loaded.info,

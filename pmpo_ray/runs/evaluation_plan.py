@@ -26,6 +26,7 @@ from pmpo_ray.evaluation.instructions import (
 from pmpo_ray.outcomes import Condition, Method
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.runs.run_folder import check_training
+from pmpo_ray.search.finished_rounds import best_of
 from pmpo_ray.store import RunStore, data_hash
 from pmpo_ray.tasks.corruptions import shuffled
 from pmpo_ray.types import Example
@@ -58,7 +59,7 @@ def plan_file(config: RunConfig, prepared: PreparedTask) -> TaskPlan:
 def plan_run(config: RunConfig, prepared: PreparedTask, store: RunStore) -> TaskPlan | None:
     """The plan for a task of a run, which includes its best instruction; None for a task without a finished
     round. Errors as in `plan_file`, and RunFolderError if the data of the task have changed."""
-    others, task = _others(config, prepared), prepared.task
+    task = prepared.task
     records = store.read_rounds(task.name)
     if not records:
         _log.warning("task %s has no finished round and is left out", task.name)
@@ -76,24 +77,24 @@ def plan_run(config: RunConfig, prepared: PreparedTask, store: RunStore) -> Task
         # The search has gone on since, or its last round is damaged.
         result = None
     from_run = run_instructions(
-        records,
-        start=records[0].candidates[0].candidate.text,
-        best=result.best if result else records[-1].scored_survivors[0].candidate.text,
-        every_candidate=config.evaluation.candidates == "all",
+        records, best_of(records, result), every_candidate=config.evaluation.candidates == "all"
     )
+    others = _others(config, prepared, own=max(len(one.shots) for one in from_run))
     return TaskPlan(prepared, method_for(task, config.evaluation), (*from_run, *others))
 
 
-def _others(config: RunConfig, prepared: PreparedTask) -> list[NamedInstruction]:
+def _others(config: RunConfig, prepared: PreparedTask, own: int = 0) -> list[NamedInstruction]:
+    """The configured instructions; one of the run has `own` demonstrations."""
     settings, task, split = config.evaluation, prepared.task, prepared.split
     if not split.test:
         raise DataError(f"task {task.name!r}: no examples are left for a test part; lower split.train_max")
-    available = len(split.shots) + len(split.train)
+    available = len(split.shots) + len(split.train) - own
     requested = max(settings.shots or (0,))
+    beside = f" beside the {own} demonstrations of an instruction" if own else ""
     if requested > available:
         raise ConfigError(
             f"evaluation.shots: {requested} requested, but task {task.name!r} has {available} examples "
-            "outside its test part; lower it, or raise split.train_max"
+            f"outside its test part{beside}; lower it, or raise split.train_max"
         )
     folder = Path(config.run_dir or ".")
     return [
@@ -124,17 +125,22 @@ def conditions_of(config: RunConfig, plan: TaskPlan, model: str) -> Iterator[Con
                     repetition=repetition,
                     method=plan.method,
                     train_loss=named.train_loss,
+                    own_shots=named.shots,
                 )
 
 
-def shots_of(prepared: PreparedTask, count: int, repetition: int, seed: int) -> tuple[Example, ...]:
-    """`count` demonstrations. Repetition 0 takes the shots of the run first, then training examples; every
-    other repetition draws from both."""
-    shots, train = prepared.split.shots, prepared.split.train
-    rng = Random(f"shots:{seed}:{prepared.task.name}:{repetition}")
-    if repetition:
-        return tuple(shuffled((*shots, *train), rng)[:count])
-    return (*shots, *shuffled(train, rng))[:count]
+def shots_of(prepared: PreparedTask, condition: Condition, seed: int) -> tuple[Example, ...]:
+    """The demonstrations of a condition: those that every instruction gets, then the instruction's own.
+    Repetition 0 takes the shots of the run first, then training examples; every other repetition draws from
+    both."""
+    split = prepared.split
+    own = split.demonstrations(condition.own_shots)[len(split.shots) :]
+    rng = Random(f"shots:{seed}:{prepared.task.name}:{condition.repetition}")
+    if condition.repetition:
+        drawn = shuffled((*split.shots, *split.train), rng)
+    else:
+        drawn = [*split.shots, *shuffled(split.train, rng)]
+    return (*[shot for shot in drawn if shot not in own][: condition.shots], *own)
 
 
 def engines_for(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import EngineError
@@ -20,17 +21,17 @@ from pmpo_ray.evaluation.grading import RuleGrader
 from pmpo_ray.evaluation.labels import by_label, labels_of
 from pmpo_ray.evaluation.paired_tests import paired_p_value
 from pmpo_ray.evaluation.statistics import mean_interval
-from pmpo_ray.outcomes import Method, Outcome, Progress, TaskResult
+from pmpo_ray.outcomes import Method, Outcome, Progress, Shot, TaskResult
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.protocols import ScoreClient
-from pmpo_ray.runs.fitting import Fitted
+from pmpo_ray.runs.fitting import Fitted, Ruler
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.task_evaluator import task_evaluator
 from pmpo_ray.search.budget import Costs, fitting
 from pmpo_ray.search.finished_rounds import leaders
 from pmpo_ray.search.loop import SearchOutcome
 from pmpo_ray.search.objectives import batch_loss
-from pmpo_ray.types import Example, ScoredCandidate, ScoreRequest, Task
+from pmpo_ray.types import Example, ScoredCandidate, ScoreRequest, Split, Task
 
 
 async def finish_task(run: RunContext, fitted: Fitted, outcome: SearchOutcome) -> TaskResult:
@@ -43,13 +44,14 @@ async def finish_task(run: RunContext, fitted: Fitted, outcome: SearchOutcome) -
     best, tokens = await pick(prepared, outcome, run.scorer)
     if best.candidate.id != await asyncio.to_thread(store.read_best_id, name):
         await asyncio.to_thread(store.write_best, name, outcome.records, best.candidate.id)
-    result = _result(name, outcome, best, tokens)
+    result = _result(name, outcome, best, prepared.split, tokens)
+    result = await _with_prompts(result, prepared.split, best, run.ruler)
     stored = await asyncio.to_thread(store.read_task_result, name)
     if stored is not None and _without_accuracies(stored) == result:
         result = stored
     elif run.config.evaluation.enabled:
         losses = tuple(record.scored_survivors[0].loss for record in outcome.records)
-        result = await _evaluate(run, fitted, result, losses)
+        result = await _evaluate(run, fitted, result, best, losses)
     await asyncio.to_thread(store.write_task_result, name, result)
     return result
 
@@ -65,7 +67,8 @@ async def pick(
         return outcome.best, 0
     client = prepared.scoring(scorer, prepared.search.calibrate)
     requests = [
-        ScoreRequest(lead.candidate.text, examples, prepared.split.shots) for lead in compared.values()
+        ScoreRequest(lead.candidate.text, examples, prepared.split.demonstrations(lead.candidate.shots))
+        for lead in compared.values()
     ]
     rows = await gather_or_cancel(scored_apart(client, request) for request in requests)
     # Leaders are compared on the same examples: those that fit with all of them.
@@ -94,13 +97,18 @@ def _leaders(prepared: PreparedTask, outcome: SearchOutcome) -> dict[str, Scored
     if limit is None:
         return found
     left = limit - sum(record.tokens for record in outcome.records)
-    cost = Costs(prepared.split, calibrate=prepared.search.calibrate).of_validation(outcome.best)
-    number = fitting([cost] * len(found), left)
-    return dict(list(found.items())[-number:]) if number > 1 else {}
+    costs = Costs(prepared.split, calibrate=prepared.search.calibrate)
+    newest = list(found.items())[::-1]
+    number = fitting([costs.of_validation(outcome.best, lead.candidate) for _, lead in newest], left)
+    return dict(newest[:number][::-1]) if number > 1 else {}
 
 
 async def _evaluate(
-    run: RunContext, fitted: Fitted, result: TaskResult, losses: tuple[float, ...]
+    run: RunContext,
+    fitted: Fitted,
+    result: TaskResult,
+    best: ScoredCandidate,
+    losses: tuple[float, ...],
 ) -> TaskResult:
     """`result` with the accuracies of its first and its best instruction on the test part."""
     prepared, examples = fitted.prepared, fitted.held_out
@@ -119,8 +127,9 @@ async def _evaluate(
     if evaluator is not None and examples:
         before = await evaluator.evaluate(result.start, examples, prepared.split.shots)
         after = before
-        if result.best != result.start:
-            after = await evaluator.evaluate(result.best, examples, prepared.split.shots)
+        if (result.best, result.shots) != (result.start, ()):
+            shots = prepared.split.demonstrations(best.candidate.shots)
+            after = await evaluator.evaluate(result.best, examples, shots)
         result = replace(result, held_out=len(prepared.split.test), too_long=fitted.too_long)
         result = await asyncio.to_thread(_measured, result, prepared.task, examples, before, after)
     run.observer(replace(progress, state="done"))
@@ -183,15 +192,19 @@ def _values(outcomes: Sequence[Outcome]) -> list[float]:
     return [float(outcome.right) for outcome in outcomes]
 
 
-def _result(name: str, outcome: SearchOutcome, best: ScoredCandidate, tokens: int) -> TaskResult:
+def _result(
+    name: str, outcome: SearchOutcome, best: ScoredCandidate, split: Split, tokens: int
+) -> TaskResult:
     """The result of a search with `best` as its instruction; `tokens` were scored to pick it."""
     records = outcome.records
+    shots = split.demonstrations(best.candidate.shots)[len(split.shots) :]
     return TaskResult(
         task=name,
         rounds=len(records) - 1,
         stopped=outcome.stopped,
         start=outcome.start.candidate.text,
         best=best.candidate.text,
+        shots=tuple(Shot(shot.input, shot.target) for shot in shots),
         loss_before=outcome.start.loss,
         loss_after=best.loss,
         accuracy_before=None,
@@ -201,6 +214,24 @@ def _result(name: str, outcome: SearchOutcome, best: ScoredCandidate, tokens: in
         tokens_generated=sum(record.tokens_generated for record in records),
         seconds=sum(record.seconds for record in records),
     )
+
+
+async def _with_prompts(
+    result: TaskResult, split: Split, best: ScoredCandidate, ruler: Ruler | None
+) -> TaskResult:
+    """`result` with the lengths of the prompts before and after, if the engine tells them."""
+    shown = split.demonstrations(best.candidate.shots)
+    return replace(
+        result,
+        prompt_before=await _prompt_tokens(ScoreRequest(result.start, split.train, split.shots), ruler),
+        prompt_after=await _prompt_tokens(ScoreRequest(result.best, split.train, shown), ruler),
+    )
+
+
+async def _prompt_tokens(request: ScoreRequest, ruler: Ruler | None) -> int:
+    """The tokens of a prompt, the median of the request's; 0 if the engine does not tell."""
+    lengths = await ruler.lengths(request) if ruler is not None else None
+    return 0 if lengths is None else round(median(length.context for length in lengths))
 
 
 def _without_accuracies(result: TaskResult) -> TaskResult:

@@ -23,7 +23,9 @@ from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.base import Calibrate
 from pmpo_ray.errors import DataError
 from pmpo_ray.search.calibration import extra_examples
+from pmpo_ray.search.leave_one_out import apart
 from pmpo_ray.types import (
+    Candidate,
     Example,
     GenerateRequest,
     PromptLength,
@@ -111,7 +113,7 @@ class Costs:
 
     async def first(self, instruction: str) -> int:
         """The tokens of the first instruction that is scored, at most; 0 if the engine does not tell."""
-        lengths = await self._lengths(instruction, self.split.train)
+        lengths = await self._lengths(ScoreRequest(instruction, self.split.train, self.split.shots))
         if lengths is None:
             return 0
         tokens = [
@@ -120,36 +122,66 @@ class Costs:
         ]
         return sum(tokens) + extra_examples(self.calibrate) * max(tokens)
 
-    async def of(self, instructions: Sequence[str], known: ScoredCandidate) -> list[int]:
-        """The tokens of other instructions: those of a scored candidate, and the difference between the two
-        instructions, once for every example."""
-        shortest = min(self.split.train, key=lambda example: len(example.input))
+    async def of(self, candidates: Sequence[Candidate], known: ScoredCandidate) -> list[int]:
+        """The tokens of other candidates, at most: those of a scored one, and the difference between the two
+        instructions with their demonstrations, once for every example."""
         there, *others = await gather_or_cancel(
-            self._lengths(text, (shortest,)) for text in (known.candidate.text, *instructions)
+            self._heads(candidate) for candidate in (known.candidate, *candidates)
         )
-        rows = len(self.split.train) + extra_examples(self.calibrate)
-        costs = []
-        for text, here in zip(instructions, others, strict=True):
-            if here is None or there is None:
-                more = max(0, _estimate(text) - _estimate(known.candidate.text))
-            else:
-                more = here[0].context - there[0].context
-            costs.append(tokens_of(known) + rows * more)
-        return costs
+        return [
+            tokens_of(known) + self._rows * self._more(here, there, one, known.candidate)
+            for one, here in zip(candidates, others, strict=True)
+        ]
 
-    def of_validation(self, known: ScoredCandidate) -> int:
-        """The tokens of a scored candidate on the validation part, estimated from the training part."""
+    def of_validation(self, known: ScoredCandidate, leader: Candidate | None = None) -> int:
+        """The tokens of a candidate (None: the scored one) on the validation part, estimated from the tokens
+        of a scored candidate on the training part."""
         trained = sum(map(_characters, self.split.train))
         share = sum(map(_characters, self.split.validation)) / max(trained, 1)
-        alone = max(share, len(self.split.validation) / len(self.split.train)) * tokens_of(known)
-        return math.ceil(alone) + (tokens_of(known) if self.calibrate == "inputs" else 0)
+        share = max(share, len(self.split.validation) / len(self.split.train))
+        more = 0 if leader is None else self._more(None, None, leader, known.candidate)
+        tokens = tokens_of(known) + self._rows * more
+        return math.ceil(share * tokens) + (tokens if self.calibrate == "inputs" else 0)
 
-    async def _lengths(
-        self, instruction: str, examples: tuple[Example, ...]
-    ) -> tuple[PromptLength, ...] | None:
-        if self.measure is None:
-            return None
-        return await self.measure(ScoreRequest(instruction, examples, self.split.shots))
+    @property
+    def _rows(self) -> int:
+        return len(self.split.train) + extra_examples(self.calibrate)
+
+    def _more(
+        self,
+        here: tuple[int, ...] | None,
+        there: tuple[int, ...] | None,
+        candidate: Candidate,
+        known: Candidate,
+    ) -> int:
+        """The tokens, at most, by which a prompt of the candidate is longer than one of the known one;
+        `here` and `there` are the measured lengths of their prompts, None if the engine does not tell."""
+        if here is None or there is None:
+            return max(0, self._estimated(candidate) - self._estimated(known))
+        return max(here) - min(there)
+
+    async def _heads(self, candidate: Candidate) -> tuple[int, ...] | None:
+        """The lengths of the prompts of one short example: behind all demonstrations, and behind those that
+        each of them is scored behind. None if the engine does not tell."""
+        split = self.split
+        shortest = min(split.train, key=lambda example: len(example.input))
+        shots = split.demonstrations(candidate.shots)
+        request = ScoreRequest(candidate.text, split.train, shots)
+        heads = dict.fromkeys((shots, *(part.shots for part in apart(request, split.train))))
+        lengths = await gather_or_cancel(
+            self._lengths(replace(request, examples=(shortest,), shots=head)) for head in heads
+        )
+        known = [length[0].context for length in lengths if length is not None]
+        return tuple(known) if known else None
+
+    def _estimated(self, candidate: Candidate) -> int:
+        """The tokens of an instruction with its demonstrations, estimated from above."""
+        shots = self.split.demonstrations(candidate.shots)[len(self.split.shots) :]
+        turns = (text for shot in shots for text in (shot.input, shot.target))
+        return _estimate(candidate.text) + sum(_estimate(text) + _TURN_TOKENS for text in turns)
+
+    async def _lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...] | None:
+        return None if self.measure is None else await self.measure(request)
 
 
 def tokens_of(scored: ScoredCandidate) -> int:

@@ -7,9 +7,10 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from pmpo_ray.search.gate import normalise
+from pmpo_ray.outcomes import TaskResult
+from pmpo_ray.search.gate import identity
 from pmpo_ray.search.operators import REWRITE
 from pmpo_ray.types import RoundRecord, ScoredCandidate, SegmentImportance
 
@@ -23,15 +24,27 @@ def leaders(records: Iterable[RoundRecord]) -> dict[str, ScoredCandidate]:
     return {scored.candidate.id: scored for scored in best}
 
 
+def best_of(records: Sequence[RoundRecord], result: TaskResult | None) -> ScoredCandidate:
+    """The best candidate of a search: the one that the result names, which led a round, or, without a result
+    of these records, the one that leads the last round."""
+    leading = [record.scored_survivors[0] for record in reversed(records)]
+    if result is None:
+        return leading[0]
+    named = [lead for lead in leading if lead.candidate.text == result.best]
+    # The same text may have led with other demonstrations, and then with another loss.
+    exact = [lead for lead in named if lead.loss == result.loss_after]
+    return (exact or named or leading)[0]
+
+
 class FinishedRounds:
-    """The records of a search, and three indexes over them: `known` holds the normalised texts that may not
-    be proposed again, `losses` the loss of every scored text, and `importances` the mask analysis of every
-    analysed candidate, by its id."""
+    """The records of a search, and three indexes over them: `known` holds the identities of what may not be
+    proposed again, `losses` the loss of every scored text with its demonstrations, and `importances` the mask
+    analysis of every analysed candidate, by its id."""
 
     def __init__(self, records: Iterable[RoundRecord] = ()) -> None:
         self.records: list[RoundRecord] = []
         self.known: set[str] = set()
-        self.losses: dict[str, float] = {}
+        self.losses: dict[tuple[str, tuple[str, ...]], float] = {}
         self.importances: dict[str, tuple[SegmentImportance, ...]] = {}
         for record in records:
             self.add(record)
@@ -41,11 +54,12 @@ class FinishedRounds:
         self.records[-1:] = [earlier.slim() for earlier in self.records[-1:]]
         self.records.append(record.slim(record.survivors))
         for scored in record.candidates:
-            self.known.add(normalise(scored.candidate.text))
-            self.losses[scored.candidate.text] = scored.loss
+            candidate = scored.candidate
+            self.known.add(identity(candidate.text, candidate.shots))
+            self.losses[candidate.text, candidate.shots] = scored.loss
         # A proposal that could not be scored is not scored again; a masked text never was a proposal.
         self.known.update(
-            normalise(refusal.text)
+            identity(refusal.text, refusal.shots)
             for refusal in record.refusals
             if refusal.status == "failed" and refusal.operator != MASK_DROP
         )

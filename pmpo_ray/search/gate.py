@@ -43,9 +43,15 @@ def normalise(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
+def identity(text: str, shots: Sequence[str] = ()) -> str:
+    """What a candidate is known by: its normalised text and the ids of its demonstrations, in their order."""
+    return "\n".join((normalise(text), *shots))
+
+
 def refusal_reason(
     text: str,
     *,
+    shots: Sequence[str] = (),
     known: Collection[str],
     examples: Sequence[Example],
     max_chars: int,
@@ -53,9 +59,9 @@ def refusal_reason(
 ) -> str | None:
     """The reason why this text may not become a candidate, a short stable phrase; None if it may.
 
-    `known` holds the normalised texts of all candidates so far (a set, for speed), `examples` are the
-    training examples, `allowed` is the current instruction. A copy is the whole input of an example, if it
-    has 20 characters or more, or 8 words in a row from its input or target.
+    `shots` are the ids of its demonstrations, `known` holds the identities of all candidates so far (a set,
+    for speed), `examples` are the training examples, `allowed` is the current instruction. A copy is the
+    whole input of an example, if it has 20 characters or more, or 8 words in a row from its input or target.
     """
     plain = normalise(text)
     current = normalise(allowed)
@@ -65,7 +71,7 @@ def refusal_reason(
         return "hidden or broken characters"
     if len(text) > max_chars:
         return f"longer than {max_chars} characters"
-    if plain in known:
+    if identity(text, shots) in known:
         return "duplicate"
     straight, straight_current = plain.replace("’", "'"), current.replace("’", "'")
     if _REFUSAL.match(straight) and not _REFUSAL.match(straight_current):

@@ -14,8 +14,9 @@ from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import EngineError
 from pmpo_ray.search.budget import Allowance, fitting, highest_cost
 from pmpo_ray.search.finished_rounds import MASK_DROP
-from pmpo_ray.search.gate import normalise
+from pmpo_ray.search.gate import identity
 from pmpo_ray.search.masking import mask_prompt, parse_masked, rule_segments, without
+from pmpo_ray.search.operators import Proposal
 from pmpo_ray.search.round import Round
 from pmpo_ray.search.scoring import score_all
 from pmpo_ray.types import (
@@ -54,17 +55,18 @@ async def analyse(current: Round) -> None:
         for index, segment in enumerate(segments)
         if (text := _without(parent, segment, current)).strip()
     ]
-    unscored: dict[str, Candidate] = {}
+    unscored: dict[tuple[str, tuple[str, ...]], Candidate] = {}
     for parent, _, _, text in masked:
-        if text not in finished.losses and text not in unscored:
-            unscored[text] = current.child(parent, text, MASK_DROP)
+        key = text, parent.candidate.shots
+        if key not in finished.losses and key not in unscored:
+            unscored[key] = current.child(parent, Proposal(text), MASK_DROP)
     scored = await score_all(list(unscored.values()), current, allowance.left)
     # A copy: beyond this round only what its record keeps is remembered, as in a continued search.
-    losses = finished.losses | {one.candidate.text: one.loss for one in scored}
+    losses = finished.losses | {(one.candidate.text, one.candidate.shots): one.loss for one in scored}
     current.segments += [
-        SegmentImportance(parent.candidate.id, index, segment, losses[text] - parent.loss)
+        SegmentImportance(parent.candidate.id, index, segment, loss - parent.loss)
         for parent, index, segment, text in masked
-        if text in losses
+        if (loss := losses.get((text, parent.candidate.shots))) is not None
     ]
     if setup.settings.mask_mode == "drop":
         current.children += _unknown(scored, current)
@@ -108,13 +110,13 @@ def _unknown(masked: Sequence[ScoredCandidate], current: Round) -> list[ScoredCa
     new = []
     for scored in masked:
         candidate = scored.candidate
-        text = normalise(candidate.text)
-        if text in current.finished.known:
+        key = identity(candidate.text, candidate.shots)
+        if key in current.finished.known:
             continue
         reason = current.nonsense_reason(candidate, parents[candidate.parent or ""])
         if reason is not None:
             current.refuse(candidate, reason)
             continue
-        current.finished.known.add(text)
+        current.finished.known.add(key)
         new.append(scored)
     return new

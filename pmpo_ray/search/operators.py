@@ -1,7 +1,7 @@
-"""Custom operators: user-defined proposers of instructions, in addition to rewriting or instead of it.
+"""Operators: proposers of instructions and demonstrations, in addition to rewriting or instead of it.
 
-Invariants: a proposer sees only training examples; its texts pass the gate and are scored like any rewrite;
-the tokens that it makes the rewriter write are counted.
+Invariants: a proposer sees only training examples; its proposals pass the gate and are scored like any
+rewrite; the tokens that it makes the rewriter write are counted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,17 @@ from pmpo_ray.types import OPERATORS, Example, ScoredCandidate, SegmentImportanc
 
 REWRITE = "rewrite"
 _KEY = "search.operators"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate that an operator proposes: an instruction, and the ids of the training examples that are
+    shown as its demonstrations, in their order (None: those of the parent). With a `fault` it is refused for
+    that reason before it meets the gate."""
+
+    text: str
+    shots: tuple[str, ...] | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +57,16 @@ class ProposalContext:
 class Proposer(Protocol):
     """Proposes new instructions in place of a parent's, once a round for every parent."""
 
-    async def propose(self, context: ProposalContext) -> Sequence[str]:
-        """Return new instructions; one that equals the parent's is refused as a duplicate. An EngineError,
-        which the rewriter raises for a request that it cannot answer, counts as one refused text."""
+    async def propose(self, context: ProposalContext) -> Sequence[str | Proposal]:
+        """Return new instructions, as texts or with their demonstrations; what equals a known candidate in
+        both is refused as a duplicate. An EngineError, which the rewriter raises for a request that it cannot
+        answer, counts as one refused text."""
         ...
 
 
-ProposerFunction: TypeAlias = Callable[[ProposalContext], Sequence[str] | Awaitable[Sequence[str]]]
+Proposals: TypeAlias = Sequence[str | Proposal]
+
+ProposerFunction: TypeAlias = Callable[[ProposalContext], Proposals | Awaitable[Proposals]]
 """The method of a Proposer as a function, asynchronous or not."""
 
 OperatorLike: TypeAlias = str | type[Proposer] | ProposerFunction
@@ -65,9 +79,9 @@ class _Function:
 
     function: ProposerFunction
 
-    async def propose(self, context: ProposalContext) -> Sequence[str]:
-        texts = self.function(context)
-        return await texts if inspect.isawaitable(texts) else texts
+    async def propose(self, context: ProposalContext) -> Proposals:
+        proposals = self.function(context)
+        return await proposals if inspect.isawaitable(proposals) else proposals
 
 
 def load_proposers(paths: Sequence[str]) -> dict[str, Proposer]:
@@ -93,8 +107,17 @@ def load_proposers(paths: Sequence[str]) -> dict[str, Proposer]:
     return proposers
 
 
-def check_texts(texts: Sequence[str], operator: str) -> Sequence[str]:
-    """`texts`, the return value of a user's code. Raises ConfigError if they are not a list of texts."""
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+def checked(proposals: Proposals, operator: str, examples: Sequence[Example]) -> list[Proposal]:
+    """`proposals`, the return value of a user's code, of a search on the training examples `examples`. Raises
+    ConfigError if they are not a list of texts and Proposals whose demonstrations are training examples."""
+    if isinstance(proposals, str) or not all(isinstance(one, str | Proposal) for one in proposals):
         raise ConfigError(f"{_KEY}: {operator} did not return a list of texts; see Proposer.propose")
-    return texts
+    found = [Proposal(one) if isinstance(one, str) else one for one in proposals]
+    known = {example.id for example in examples}
+    for shots in (one.shots or () for one in found):
+        if not known.issuperset(shots) or len(set(shots)) < len(shots):
+            raise ConfigError(
+                f"{_KEY}: {operator} proposed the demonstrations {list(shots)!r:.80}; name ids of training "
+                "examples, each once"
+            )
+    return found

@@ -1,4 +1,4 @@
-"""The new candidates of a round: rewrites and the proposals of custom operators that pass the gate.
+"""The new candidates of a round: rewrites and the proposals of other operators that pass the gate.
 
 Invariant: rewrites are admitted before proposals, and proposals in the order of parents and operators; so ids
 do not depend on which reply arrived first.
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.search.budget import Allowance, highest_cost, tokens_of
-from pmpo_ray.search.operators import REWRITE, ProposalContext, check_texts
+from pmpo_ray.search.operators import REWRITE, Proposal, ProposalContext, checked
 from pmpo_ray.search.rewrite import rewrite
-from pmpo_ray.search.round import Proposal, Round
+from pmpo_ray.search.round import Round
 from pmpo_ray.search.seeds import seed_of
 from pmpo_ray.types import Candidate, GenerateRequest, GenerateResult, ScoredCandidate
 
 
 async def new_candidates(current: Round) -> list[Candidate]:
-    """Run rewriting and all custom operators concurrently; return the candidates that passed the gate."""
+    """Run rewriting and all other operators concurrently; return the candidates that passed the gate."""
     calls = [(parent, name) for parent in current.parents for name in current.setup.proposers]
     # Equal parts, so that what one may spend does not depend on who is served first.
     share = current.left / (len(calls) + (REWRITE in current.setup.settings.operators))
@@ -51,10 +51,10 @@ async def _proposals(
 ) -> list[Proposal]:
     """The proposals of the operator `name`; the reason if it has none."""
     try:
-        texts = await current.setup.proposers[name].propose(_context(parent, name, current, allowance))
+        proposals = await current.setup.proposers[name].propose(_context(parent, name, current, allowance))
     except (EngineError, DataError) as error:
-        return [Proposal("", str(error))]
-    return [Proposal(text) for text in check_texts(texts, name)]
+        return [Proposal("", fault=str(error))]
+    return checked(proposals, name, current.setup.split.train)
 
 
 def _context(parent: ScoredCandidate, name: str, current: Round, allowance: Allowance) -> ProposalContext:
@@ -74,7 +74,7 @@ def _context(parent: ScoredCandidate, name: str, current: Round, allowance: Allo
 
 @dataclass(frozen=True, slots=True)
 class _CountedRewriter:
-    """The rewriter that a custom operator gets: its tokens are counted in the round, and a request for which
+    """The rewriter that an operator gets: its tokens are counted in the round, and a request for which
     the allowance does not suffice raises EngineError."""
 
     current: Round

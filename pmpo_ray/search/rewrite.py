@@ -9,8 +9,8 @@ from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import EngineError
 from pmpo_ray.search.budget import Allowance, shrunk, tokens_of
 from pmpo_ray.search.meta_prompts import parse_rewrite, rewrite_prompt, rewrite_shots
-from pmpo_ray.search.operators import REWRITE
-from pmpo_ray.search.round import Proposal, Round
+from pmpo_ray.search.operators import REWRITE, Proposal
+from pmpo_ray.search.round import Round
 from pmpo_ray.search.seeds import seed_of
 from pmpo_ray.types import Candidate, GenerateRequest, GenerateResult, ScoredCandidate
 
@@ -66,13 +66,13 @@ def _proposals(
 ) -> list[Proposal]:
     """The rewrites in a reply; the error in place of each if there is none."""
     if isinstance(reply, EngineError):
-        return [Proposal("", str(reply))] * request.n
+        return [Proposal("", fault=str(reply))] * request.n
     style = current.setup.style
     proposals = []
     for sample in reply.samples:
         parsed = parse_rewrite(sample.text, finished=sample.finished, style=style)
         proposals.append(
-            Proposal(sample.text, parsed.reason) if parsed.text is None else Proposal(parsed.text)
+            Proposal(sample.text, fault=parsed.reason) if parsed.text is None else Proposal(parsed.text)
         )
     return proposals
 

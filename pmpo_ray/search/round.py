@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from pmpo_ray.search.budget import SECONDS, TOKENS, Costs
 from pmpo_ray.search.finished_rounds import FinishedRounds, leaders
-from pmpo_ray.search.gate import normalise, refusal_reason
+from pmpo_ray.search.gate import identity, refusal_reason
 from pmpo_ray.search.hard_cases import HardCaseContext
+from pmpo_ray.search.operators import Proposal
 from pmpo_ray.search.seeds import seed_of
 from pmpo_ray.search.selection import candidate_id
 from pmpo_ray.search.setup import SearchSetup
@@ -27,15 +28,6 @@ from pmpo_ray.types import (
     ScoredCandidate,
     SegmentImportance,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A text that an operator proposes. With a `fault` it is refused for that reason before it meets the
-    gate."""
-
-    text: str
-    fault: str = ""
 
 
 @dataclass(slots=True)
@@ -84,7 +76,11 @@ class Round:
             seconds = (settings.max_seconds - self.finished.seconds) * pace - self.tokens
         kept = 0
         if self.setup.split.validation and self.parents and not math.isinf(min(tokens, seconds)):
-            kept = (len(leaders(self.finished.records)) + 1) * self.costs.of_validation(self.parents[0])
+            known = self.parents[0]
+            compared = [lead.candidate for lead in leaders(self.finished.records).values()]
+            costs = [self.costs.of_validation(known, lead) for lead in compared]
+            # The leader after this round may be another one.
+            kept = sum(costs) + max(costs)
         return {TOKENS: tokens - kept, SECONDS: seconds - kept}
 
     @property
@@ -100,18 +96,22 @@ class Round:
         self.ids += 1
         return candidate_id(self.number, self.ids - 1)
 
-    def child(self, parent: ScoredCandidate, text: str, operator: Operator) -> Candidate:
+    def child(self, parent: ScoredCandidate, proposal: Proposal, operator: Operator) -> Candidate:
         """A new candidate with the next id."""
         origin = parent.candidate
-        return Candidate(self.next_id(), text, origin.id, origin.lineage, operator, self.number)
+        shots = origin.shots if proposal.shots is None else proposal.shots
+        return Candidate(
+            self.next_id(), proposal.text, origin.id, origin.lineage, operator, self.number, shots
+        )
 
     def admit(self, parent: ScoredCandidate, proposal: Proposal, operator: Operator) -> Candidate | None:
         """The proposal as a candidate if it passes the gate; otherwise None, and the refusal is recorded."""
-        child = self.child(parent, proposal.text, operator)
+        child = self.child(parent, proposal, operator)
         reason = (
             proposal.fault
             or refusal_reason(
-                proposal.text,
+                child.text,
+                shots=child.shots,
                 known=self.finished.known,
                 examples=self.setup.split.train,
                 max_chars=self.setup.settings.max_instruction_chars,
@@ -122,13 +122,15 @@ class Round:
         if reason:
             self.refuse(child, reason)
             return None
-        self.finished.known.add(normalise(proposal.text))
+        self.finished.known.add(identity(child.text, child.shots))
         return child
 
     def nonsense_reason(self, child: Candidate, parent: ScoredCandidate) -> str | None:
         """The reason why a text is no instruction; None if it may be one, or if nothing is judged."""
         sense = self.setup.sense
-        return sense.reason(child.text, parent.candidate.text) if sense is not None else None
+        if sense is None or child.text == parent.candidate.text:
+            return None
+        return sense.reason(child.text, parent.candidate.text)
 
     def refuse(self, candidate: Candidate, reason: str, *, failed: bool = False) -> None:
         """Record a text that was refused, or that could not be scored (`failed`)."""
@@ -140,6 +142,7 @@ class Round:
             operator=candidate.operator,
             reason=reason,
             status="failed" if failed else "refused",
+            shots=candidate.shots,
         )
         self.refusals.append(refusal)
 

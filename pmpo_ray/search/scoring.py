@@ -19,7 +19,7 @@ from pmpo_ray.types import Candidate, ScoredCandidate, ScoreRequest
 async def score(candidate: Candidate, current: Round) -> ScoredCandidate:
     """The candidate with its losses. Raises EngineError or DataError if it cannot be scored."""
     setup, split = current.setup, current.setup.split
-    request = ScoreRequest(candidate.text, split.train, split.shots)
+    request = ScoreRequest(candidate.text, split.train, split.demonstrations(candidate.shots))
     scores = await setup.scorer.score(request, rounds_left=current.rounds_left)
     current.tokens_scored += sum(score.tokens for score in scores)
     losses = tuple(setup.objective(score) for score in scores)
@@ -35,7 +35,7 @@ async def score_all(
     other error cancels the rest and propagates."""
     left = current.left if left is None else left
     if not math.isinf(left):
-        costs = await current.costs.of([one.text for one in candidates], current.parents[0])
+        costs = await current.costs.of(candidates, current.parents[0])
         number = fitting(costs, left)
         for candidate in candidates[number:]:
             current.refuse(candidate, current.tightest)

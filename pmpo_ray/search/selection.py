@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pmpo_ray.search.budget import SECONDS, TOKENS
-from pmpo_ray.search.gate import normalise
+from pmpo_ray.search.gate import identity
 from pmpo_ray.types import ScoredCandidate
 
 _ID_LIMIT = 10_000
@@ -37,10 +37,11 @@ def select_survivors(
 ) -> tuple[ScoredCandidate, ...]:
     """The 1 to `size` candidates of lowest loss, best first (Algorithm 1's selection for size 1).
 
-    Ties go to parents, then to the older id. Of texts that differ only in white space and case, only the
-    oldest counts. At most `max_siblings` survivors share a parent, which itself does not count; None means
-    half of `size`, rounded up. The cap may leave fewer than `size`. Candidates whose loss is not finite
-    survive only if no loss is finite. Raises ValueError if there are no candidates at all.
+    Ties go to parents, then to the older id. Of candidates with the same demonstrations whose texts differ
+    only in white space and case, only the oldest counts. At most `max_siblings` survivors share a parent,
+    which itself does not count; None means half of `size`, rounded up. The cap may leave fewer than `size`.
+    Candidates whose loss is not finite survive only if no loss is finite. Raises ValueError if there are no
+    candidates at all.
     """
     if not parents and not children:
         raise ValueError("there is no candidate to select from")
@@ -70,7 +71,7 @@ def _by_age(candidates: Iterable[ScoredCandidate]) -> list[ScoredCandidate]:
 def _distinct(candidates: Iterable[ScoredCandidate]) -> list[ScoredCandidate]:
     first: dict[str, ScoredCandidate] = {}
     for scored in candidates:
-        first.setdefault(normalise(scored.candidate.text), scored)
+        first.setdefault(identity(scored.candidate.text, scored.candidate.shots), scored)
     return list(first.values())
 
 

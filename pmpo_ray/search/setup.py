@@ -28,8 +28,8 @@ class SearchSetup:
     """Everything that a search needs.
 
     `keep` stores a finished round before the next one begins; `clock` returns seconds; `proposers` are the
-    custom operators by name; `measure` tells the lengths of prompts, for the token budget; `sense` refuses
-    texts that are no instructions (None: nothing is refused for that).
+    operators other than rewriting, by name; `measure` tells the lengths of prompts, for the token budget;
+    `sense` refuses texts that are no instructions (None: nothing is refused for that).
     """
 
     task: Task

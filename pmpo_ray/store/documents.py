@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pmpo_ray.outcomes import ByLabel, Interval, LabelAccuracy, TaskResult
+from pmpo_ray.outcomes import ByLabel, Interval, LabelAccuracy, Shot, TaskResult
 from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
 from pmpo_ray.store.task_overview import TaskOverview
 from pmpo_ray.store.typed import typed
@@ -141,8 +141,9 @@ def _by_label(document: Mapping[str, Any] | None) -> ByLabel | None:
 
 
 def encode_best(records: Sequence[RoundRecord], best_id: str | None = None) -> bytes:
-    """The best instruction of the last round, or the one with the id `best_id`; the first seed, which it is
-    compared with; and its lineage: its ancestors from the seed on, each with its loss.
+    """The best instruction of the last round, or the one with the id `best_id`, with the ids of its
+    demonstrations; the first seed, which it is compared with; and its lineage: its ancestors from the seed
+    on, each with its loss.
 
     Raises ValueError if there is no round, or if an ancestor is in none of the rounds.
     """
@@ -156,6 +157,7 @@ def encode_best(records: Sequence[RoundRecord], best_id: str | None = None) -> b
             "task": records[-1].task,
             "round": records[-1].round,
             "instruction": best.candidate.text,
+            "shots": list(best.candidate.shots),
             "loss": best.loss,
             "start": {"instruction": start.candidate.text, "loss": start.loss},
             "lineage": [
@@ -165,6 +167,7 @@ def encode_best(records: Sequence[RoundRecord], best_id: str | None = None) -> b
                     "round": item.candidate.round,
                     "loss": item.loss,
                     "text": item.candidate.text,
+                    "shots": list(item.candidate.shots),
                 }
                 for item in _ancestry(best, scored)
             ],
@@ -229,12 +232,18 @@ SUMMARY_SCHEMA = pa.schema(
         pa.field("p_value", pa.float64()),
         *(pa.field(name, _LABELS) for name in _BY_LABEL),
         pa.field("tokens_prompted", pa.int64()),
+        pa.field("shots", pa.list_(pa.struct([("input", pa.string()), ("target", pa.string())]))),
+        *(pa.field(name, pa.int64()) for name in ("prompt_before", "prompt_after")),
     ]
 )
 """One row per task. An interval takes four columns (accuracy_after, accuracy_after_low, ..._high, ..._n), all
 null if nothing was evaluated; it is Wilson's."""
 
 _TEXTS = ("task", "stopped", "start", "best")
+_COUNTS = ("tokens_prompted", "prompt_before", "prompt_after")
+"""Counts that an earlier version did not have."""
+_ADDED = (*_BY_LABEL, *_COUNTS, "shots")
+"""Columns that a file of an earlier version lacks."""
 
 
 def encode_summary(results: Sequence[TaskResult]) -> bytes:
@@ -249,6 +258,7 @@ def encode_summary(results: Sequence[TaskResult]) -> bytes:
         for name in _BY_LABEL:
             for one in (row[name] or {}).get("labels", ()):
                 one["label"] = escape(one["label"])
+        row["shots"] = [{part: escape(text) for part, text in shot.items()} for shot in row["shots"]]
         rows.append(row)
     return to_parquet(pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA))
 
@@ -256,7 +266,7 @@ def encode_summary(results: Sequence[TaskResult]) -> bytes:
 def decode_summary(content: bytes) -> tuple[TaskResult, ...]:
     """Raises ValueError, OSError or pa.ArrowException if the file is damaged or of another version."""
     results = []
-    for row in from_parquet(content, SUMMARY_SCHEMA, added=(*_BY_LABEL, "tokens_prompted")).to_pylist():
+    for row in from_parquet(content, SUMMARY_SCHEMA, added=_ADDED).to_pylist():
         for name in _TEXTS:
             row[name] = unescape(row[name])
         for name in _INTERVALS:
@@ -266,7 +276,10 @@ def decode_summary(content: bytes) -> tuple[TaskResult, ...]:
             for one in (row[name] or {}).get("labels", ()):
                 one["label"] = unescape(one["label"])
             row[name] = _by_label(row[name])
-        row["tokens_prompted"] = row["tokens_prompted"] or 0
+        row |= {name: row[name] or 0 for name in _COUNTS}
+        row["shots"] = tuple(
+            Shot(unescape(shot["input"]), unescape(shot["target"])) for shot in row["shots"] or ()
+        )
         results.append(TaskResult(**row))
     return tuple(results)
 

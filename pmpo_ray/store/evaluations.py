@@ -33,6 +33,7 @@ _CONDITION_FIELDS = [
     pa.field("repetition", pa.int32(), nullable=False),
     pa.field("method", pa.string(), nullable=False),
     pa.field("train_loss", pa.float64()),
+    pa.field("own_shots", pa.list_(pa.string())),
 ]
 OUTCOME_SCHEMA = pa.schema(_OUTCOME_FIELDS)
 EVALUATION_SCHEMA = pa.schema([*_CONDITION_FIELDS, *_OUTCOME_FIELDS, pa.field("label", pa.string())])
@@ -40,7 +41,7 @@ EVALUATION_SCHEMA = pa.schema([*_CONDITION_FIELDS, *_OUTCOME_FIELDS, pa.field("l
 from the reply; `loss` is in nats; `score` is from 0 to 1; `label` is null in tasks without a closed set of
 labels."""
 
-_ADDED = ("label",)
+_ADDED = ("label", "own_shots")
 """Columns that files of earlier versions lack."""
 _TEXTS = ("task", "model", "name", "instruction", "example", "answer", "reply", "label")
 
@@ -58,8 +59,9 @@ def decode_outcomes(content: bytes) -> tuple[Outcome, ...]:
 
 def encode_evaluation(results: Sequence[ConditionResult]) -> bytes:
     rows = [
-        _escaped(asdict(result.condition) | asdict(outcome) | {"label": label})
+        _escaped(asdict(result.condition) | {"own_shots": own_shots} | asdict(outcome) | {"label": label})
         for result in results
+        for own_shots in [[escape(name) for name in result.condition.own_shots]]
         for outcome, label in zip_longest(result.outcomes, result.labels)
     ]
     return to_parquet(pa.Table.from_pylist(rows, schema=EVALUATION_SCHEMA))
@@ -114,6 +116,8 @@ def _columns(table: pa.Table, names: Sequence[str]) -> list[list[Any]]:
             escaped = {value for value in set(values) if value is not None and ESCAPE in value}
             if escaped:
                 values = [unescape(value) if value in escaped else value for value in values]
+        elif name == "own_shots":
+            values = [tuple(map(unescape, value or ())) for value in values]
         columns.append(values)
     return columns
 

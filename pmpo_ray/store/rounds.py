@@ -42,6 +42,7 @@ ROUND_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
         pa.field("rank", pa.int32()),
         pa.field("born", pa.int32(), nullable=False),
+        pa.field("shots", pa.list_(pa.string())),
         pa.field("loss", pa.float64()),
         pa.field("losses", pa.list_(pa.float64())),
         pa.field("target_logprobs", pa.list_(pa.float64())),
@@ -51,8 +52,9 @@ ROUND_SCHEMA = pa.schema(
         pa.field("context_tokens", pa.list_(pa.int32())),
     ]
 )
-"""`rank` is a survivor's place, 0 for the best; the columns from `loss` on are null for refusals. The lists
-have one entry per training example, in training order; log-probabilities are in nats."""
+"""`rank` is a survivor's place, 0 for the best; `shots` are ids of training examples; the columns from `loss`
+on are null for refusals. The lists have one entry per training example, in training order; log-probabilities
+are in nats."""
 
 SEGMENT_SCHEMA = pa.schema(
     [
@@ -68,6 +70,8 @@ SEGMENT_SCHEMA = pa.schema(
 _LISTS = ROUND_SCHEMA.names[ROUND_SCHEMA.get_field_index("losses") :]
 _PLAIN = ROUND_SCHEMA.names[: -len(_LISTS)]
 """Columns with and without lists. Lists take nearly all of a file, and of the time to read it."""
+_ADDED = ("shots",)
+"""Columns that a file of an earlier version lacks."""
 _STATUSES = frozenset(get_args(Status))
 _OPERATOR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _Row = dict[str, Any]
@@ -132,7 +136,7 @@ def decode_round(
 
     Raises one of the `pmpo_ray.store.damage.DECODING_ERRORS` if the file is damaged or of another origin.
     """
-    table = from_parquet(content, ROUND_SCHEMA, _PLAIN)
+    table = from_parquet(content, ROUND_SCHEMA, _PLAIN, added=_ADDED)
     header = typed(_Header, json.loads((table.schema.metadata or {})[METADATA_KEY]))
     if header.format != FORMAT:
         raise ValueError("it has another format version")
@@ -166,7 +170,7 @@ def _add_lists(rows: Sequence[_Row], content: bytes, whole: Collection[str] | No
     for row in rows:
         row.update(dict.fromkeys(_LISTS, ()))
     if places:
-        lists = from_parquet(content, ROUND_SCHEMA, _LISTS)
+        lists = from_parquet(content, ROUND_SCHEMA, _LISTS, added=_ADDED)
         for place in places:
             rows[place].update(lists.slice(place, 1).to_pylist()[0])
 
@@ -196,6 +200,7 @@ def _scored_row(scored: ScoredCandidate, rank: int | None) -> _Row:
         "reason": "",
         "rank": rank,
         "born": candidate.round,
+        "shots": [escape(name) for name in candidate.shots],
         "loss": scored.loss,
         "losses": list(scored.losses),
         "target_logprobs": [score.target.logprob for score in scores],
@@ -216,6 +221,7 @@ def _refusal_row(refusal: Refusal, born: int) -> _Row:
         "status": refusal.status,
         "reason": escape(refusal.reason),
         "born": born,
+        "shots": [escape(name) for name in refusal.shots],
     }
 
 
@@ -228,6 +234,7 @@ def _scored(row: _Row) -> ScoredCandidate:
             lineage=unescape(row["lineage"]),
             operator=row["operator"],
             round=row["born"],
+            shots=_shots(row),
         ),
         scores=_scores(row),
         losses=tuple(row["losses"]),
@@ -265,4 +272,9 @@ def _refusal(row: _Row) -> Refusal:
         operator=row["operator"],
         reason=unescape(row["reason"]),
         status=row["status"],
+        shots=_shots(row),
     )
+
+
+def _shots(row: _Row) -> tuple[str, ...]:
+    return tuple(map(unescape, row["shots"] or ()))

@@ -18,7 +18,7 @@ from pmpo_ray.display.live import LiveTable, PlainLog
 from pmpo_ray.display.numbers import amount, spark
 from pmpo_ray.display.result_json import result_json
 from pmpo_ray.evaluation.labels import by_label
-from pmpo_ray.outcomes import ByLabel, Interval, Progress, State, TaskResult
+from pmpo_ray.outcomes import ByLabel, Interval, Progress, Shot, State, TaskResult
 from pmpo_ray.text import shortened, visible
 
 HOSTILE = (
@@ -365,7 +365,10 @@ def test_the_json_object_has_the_promised_keys() -> None:
                 "tokens_prompted": 45_678,
                 "tokens_generated": 123_456,
                 "seconds": 61.5,
+                "prompt_before": 0,
+                "prompt_after": 0,
                 "best": "Read it twice.",
+                "shots": [],
             }
         ],
         "failed": [],
@@ -380,3 +383,18 @@ def test_numbers_that_do_not_exist_are_null_in_json() -> None:
     assert (read["accuracy_before"], read["accuracy_after"], read["n_test"]) == (None, None, 0)
     assert read["loss_before"] is None
     assert read["best"] == HOSTILE
+
+
+def test_demonstrations_are_shown_with_their_answers_and_their_cost() -> None:
+    shots = (Shot(f"where is it {HOSTILE}", "shipping"), Shot("y" * 500, HOSTILE))
+    one = result(shots=shots, prompt_before=73, prompt_after=1231)
+    shown = printed([one], width=120)
+    assert "with 2 demonstrations, in this order" in shown
+    assert "shipping" in shown
+    assert re.search(r"tokens of a prompt \(median\) +73 +1,231", shown)
+    assert not set(shown) & set("\x1b\x07\x9b\u202e")
+    several = printed([one, result("other")], width=120)
+    assert "with 2 demonstrations, which result.json has" in several
+    [task] = result_json([one], "runs/one")["tasks"]  # type: ignore[misc]
+    assert task["shots"] == [{"input": shot.input, "target": shot.target} for shot in shots]
+    assert (task["prompt_before"], task["prompt_after"]) == (73, 1231)

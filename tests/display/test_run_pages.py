@@ -312,3 +312,29 @@ def test_a_run_in_object_storage_is_shown(finished: Path, s3: str) -> None:
     done = pmpo("show", f"s3://runs/shown?{s3}", "--json")
     assert done.returncode == 0
     assert [task["task"] for task in json.loads(done.stdout)["tasks"]] == ["tickets", "second"]
+
+
+def test_a_page_shows_the_demonstrations_of_the_best_instruction(tmp_path: Path) -> None:
+    search = {"rounds": 2, "operators": [], "masking": "off", "demonstrations": 3}
+    store = write_run(tmp_path / "run", search=search)
+    history = load_history(store.location)
+    (task,) = history.tasks
+    text = page(history)
+    assert "with 3 demonstrations, in this order" in text
+    assert "the text is the start's: the search added demonstrations" in text
+    assert "[3 demonstrations]" in text
+    assert "earlier best" not in text
+    shots = [{"input": shot.input, "target": shot.target} for shot in task.demonstrations]
+    document = task_json(history, task)
+    assert document["shots"] == shots
+    assert len(shots) == 3
+    assert document["lineage"][-1]["shots"] == list(task.best.candidate.shots)
+
+
+def test_an_evaluation_with_other_demonstrations_is_of_an_earlier_best(tmp_path: Path) -> None:
+    search = {"rounds": 2, "operators": [], "masking": "off", "demonstrations": 3}
+    store = write_run(tmp_path / "run", search=search)
+    results = store.read_evaluation()
+    assert results is not None
+    store.write_evaluation([replace(one, condition=replace(one.condition, own_shots=())) for one in results])
+    assert "this evaluation is of an earlier best" in page(load_history(store.location))

@@ -276,14 +276,28 @@ def test_demonstrations_are_never_test_examples() -> None:
     config = RunConfig.model_validate({"split": {"shots": 2, "train_max": 10}})
     prepared = prepare_tasks(config)[0]
     tested = {example.input for example in prepared.split.test}
-    assert shots_of(prepared, 2, 0, 0) == prepared.split.shots
-    assert shots_of(prepared, 5, 0, 0)[:2] == prepared.split.shots
+
+    def shots(count: int, repetition: int = 0, own: tuple[str, ...] = ()) -> tuple[Example, ...]:
+        condition = Condition("t", "m", "best", "Sort.", count, repetition, "likelihood", own_shots=own)
+        return shots_of(prepared, condition, 0)
+
+    assert shots(2) == prepared.split.shots
+    assert shots(5)[:2] == prepared.split.shots
     for repetition in range(3):
         for count in (0, 1, 2, 7, 12):
-            shots = shots_of(prepared, count, repetition, 0)
-            assert len(shots) == len({shot.id for shot in shots}) == count
-            assert not tested & {shot.input for shot in shots}
-    assert shots_of(prepared, 7, 1, 0) != shots_of(prepared, 7, 2, 0)
+            shown = shots(count, repetition)
+            assert len(shown) == len({shot.id for shot in shown}) == count
+            assert not tested & {shot.input for shot in shown}
+    assert shots(7, 1) != shots(7, 2)
+    # An instruction's own come last, in their order, and are not drawn again.
+    own = prepared.split.train[3], prepared.split.train[1]
+    names = tuple(shot.id for shot in own)
+    assert shots(0, own=names) == own
+    assert shots(2, own=names) == (*prepared.split.shots, *own)
+    for repetition in range(3):
+        shown = shots(10, repetition, own=names)
+        assert shown[-2:] == own
+        assert len({shot.id for shot in shown}) == 12
     with pytest.raises(ConfigError, match="13 requested, but task 'tickets' has 12 examples outside"):
         plan_file(config.model_copy(update={"evaluation": EvaluationConfig(shots=(13,))}), prepared)
 
@@ -415,13 +429,29 @@ def test_candidates_of_a_run_keep_their_training_losses() -> None:
         RoundRecord("t", 0, (scored("a", "A", 3.0),), ("a",)),
         RoundRecord("t", 1, (scored("a", "A", 3.0), scored("b", "B", 2.0), scored("c", "C", 4.0)), ("b",)),
     )
-    found = run_instructions(records, "A", "B", every_candidate=True)
+    best = records[1].candidates[1]
+    found = run_instructions(records, best, every_candidate=True)
     assert [(one.name, one.train_loss, one.free) for one in found] == [
         ("start", 3.0, True),
         ("best", 2.0, False),
         ("c", 4.0, False),
     ]
-    assert [one.name for one in run_instructions(records, "A", "B", every_candidate=False)] == [
-        "start",
-        "best",
+    assert [one.name for one in run_instructions(records, best, every_candidate=False)] == ["start", "best"]
+
+
+def test_candidates_of_a_run_are_told_apart_by_their_demonstrations() -> None:
+    def scored(name: str, text: str, *shots: str) -> ScoredCandidate:
+        return ScoredCandidate(Candidate(name, text, None, name, "seed", 0, shots), (), (), 1.0)
+
+    records = (
+        RoundRecord("t", 0, (scored("a", "A"),), ("a",)),
+        RoundRecord(
+            "t", 1, (scored("a", "A"), scored("b", "A", "1", "2"), scored("c", "A", "2", "1")), ("b",)
+        ),
+    )
+    found = run_instructions(records, records[1].candidates[1], every_candidate=True)
+    assert [(one.name, one.shots) for one in found] == [
+        ("start", ()),
+        ("best", ("1", "2")),
+        ("c", ("2", "1")),
     ]

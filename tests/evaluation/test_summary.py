@@ -228,7 +228,9 @@ def test_outcomes_survive_their_files() -> None:
     found = (
         ConditionResult(Condition("t", "m", "start", "Do \x1a.", 0, 0, "generation"), outcomes),
         ConditionResult(
-            Condition("t", "m", "best", "Do.", 2, 1, "likelihood", 0.5), outcomes[:1], ("\x1aa",)
+            Condition("t", "m", "best", "Do.", 2, 1, "likelihood", 0.5, ("\x1ab", "c")),
+            outcomes[:1],
+            ("\x1aa",),
         ),
     )
     assert decode_evaluation(encode_evaluation(found)) == found
@@ -239,4 +241,4 @@ def test_an_evaluation_of_an_earlier_version_has_no_labels() -> None:
         ConditionResult(Condition("t", "m", "best", "Do.", 2, 1, "likelihood"), (Outcome("1", True, "a"),)),
     )
     table = from_parquet(encode_evaluation(found), EVALUATION_SCHEMA)
-    assert decode_evaluation(to_parquet(table.drop_columns(["label"]))) == found
+    assert decode_evaluation(to_parquet(table.drop_columns(["label", "own_shots"]))) == found

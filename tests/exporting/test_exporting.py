@@ -33,7 +33,7 @@ from pmpo_ray.exporting.quoting import (
     json_line,
     yaml_document,
 )
-from pmpo_ray.history.run_history import load_history
+from pmpo_ray.history.run_history import RunHistory, load_history
 from pmpo_ray.prepared_task import prepare_tasks
 from pmpo_ray.runs.run_folder import keep_function_tasks
 from pmpo_ray.store import RunStore
@@ -211,6 +211,46 @@ def test_shots_are_read_from_the_data_of_the_run(tmp_path: Path) -> None:
         export(history, None, "openai")
     (tmp_path / "own.csv").unlink()
     with pytest.raises(DataError, match=r"needs the data of its tasks, and .*own\.csv"):
+        export(history, None, "openai")
+    assert export(history, None, "text") == {"own.txt": "Even?"}
+
+
+@pytest.fixture
+def demonstrated(tmp_path: Path) -> RunHistory:
+    """A run whose best instruction has demonstrations of its own, without its data."""
+    search = {"rounds": 2, "operators": [], "masking": "off", "demonstrations": 3}
+    task = {"name": "own", "path": str(own_csv(tmp_path)), "instruction": "Even?"}
+    store = write_run(tmp_path / "run", evaluated=False, tasks=[task], search=search)
+    manifest = store.read_manifest()
+    assert manifest is not None
+    assert manifest.scorer is not None
+    store.write_manifest(replace(manifest, scorer=replace(manifest.scorer, layout="system")))
+    (tmp_path / "own.csv").unlink()
+    return load_history(str(tmp_path / "run"))
+
+
+def test_demonstrations_are_read_from_the_run_folder(
+    demonstrated: RunHistory, caplog: pytest.LogCaptureFixture
+) -> None:
+    (task,) = demonstrated.tasks
+    shots = [(shot.input, shot.target) for shot in task.demonstrations]
+    assert len(shots) == len(task.best.candidate.shots) == 3
+    body = json.loads(export(demonstrated, None, "openai")["own.json"])
+    contents = [message["content"] for message in body["messages"]]
+    assert contents == ["Even?", *(text for shot in shots for text in shot), "{{input}}"]
+    (document,) = json.loads(export(demonstrated, None, "json")["instructions.json"])["tasks"]
+    assert [(shot["input"], shot["target"]) for shot in document["shots"]] == shots
+    assert document["lineage"][-1]["shots"] == list(task.best.candidate.shots)
+    assert "leaves out" not in caplog.text
+    assert export(demonstrated, None, "text") == {"own.txt": "Even?"}
+    assert "--format text leaves out the demonstrations (3)" in caplog.text
+
+
+def test_lost_demonstrations_are_named(demonstrated: RunHistory) -> None:
+    (examples,) = Path(demonstrated.location).glob("tasks/*/examples.parquet")
+    examples.unlink()
+    history = load_history(demonstrated.location)
+    with pytest.raises(DataError, match=r"examples\.parquet of task own is lost .*; restore it, or export"):
         export(history, None, "openai")
     assert export(history, None, "text") == {"own.txt": "Even?"}
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import html
+import json
 import re
 import subprocess
 import sys
@@ -110,3 +114,18 @@ def test_losses_that_are_not_finite_are_drawn_at_the_edge(tmp_path: Path) -> Non
     assert chart.count("data-id") == 2
     assert "NaN" not in chart
     assert example_chart([float("inf")], [1.0]) == ""
+
+
+def test_demonstrations_are_shown_and_sent_to_the_script(tmp_path: Path) -> None:
+    search = {"rounds": 2, "operators": [], "masking": "off", "demonstrations": 3}
+    store = write_run(tmp_path / "run", search=search)
+    (task,) = load_history(store.location).tasks
+    write_report(store.location)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Its demonstrations, in their order" in page
+    for shot in task.demonstrations:
+        assert html.escape(shot.input) in page
+    data = re.search(r'<script[^>]* class="data">([^<]+)</script>', page)
+    assert data is not None
+    rows = json.loads(gzip.decompress(base64.b64decode(data[1])))["candidates"]
+    assert list(task.best.candidate.shots) in [row[-1] for row in rows]

@@ -17,9 +17,11 @@ from pmpo_ray.errors import DataError
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.runs.finish_task import pick
 from pmpo_ray.search.budget import highest_cost, shrunk
+from pmpo_ray.search.demonstrations import Demonstrate
 from pmpo_ray.search.finished_rounds import FinishedRounds
+from pmpo_ray.search.leave_one_out import LeaveOneOut
 from pmpo_ray.search.loop import SearchOutcome, search_task
-from pmpo_ray.search.operators import ProposalContext
+from pmpo_ray.search.operators import ProposalContext, Proposer
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.tasks import split_task
 from pmpo_ray.types import ExampleScore, GenerateRequest, PromptLength, RoundRecord, ScoreRequest
@@ -73,18 +75,23 @@ configurations = st.fixed_dictionaries(
     tells=st.booleans(),
     asks=st.booleans(),
     validation=st.sampled_from([0, 6]),
+    shown=st.integers(0, 4),
 )
 def test_a_budget_is_never_exceeded(
-    limit: int, changes: dict[str, object], tells: bool, asks: bool, validation: int
+    limit: int, changes: dict[str, object], tells: bool, asks: bool, validation: int, shown: int
 ) -> None:
     async def run() -> int:
         setup = small(limit, **changes)
         split = split_task(setup.task, SplitConfig(train_max=12, validation=validation), 0)
+        operators: dict[str, Proposer] = {"Asking": Asking()} if asks else {}
+        if shown:
+            operators["demonstrate"] = Demonstrate(shown, 4)
         setup = replace(
             setup,
             split=split,
             measure=measure if tells else None,
-            proposers={"Asking": Asking()} if asks else {},
+            scorer=LeaveOneOut(setup.scorer, split.train),
+            proposers=operators,
         )
         outcome = await search_task(setup)
         prepared = PreparedTask(setup.task, split, setup.objective, setup.settings, {})

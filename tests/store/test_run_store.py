@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.outcomes import ByLabel, Interval, LabelAccuracy, TaskResult
+from pmpo_ray.outcomes import ByLabel, Interval, LabelAccuracy, Shot, TaskResult
 from pmpo_ray.store import (
     ClusterInfo,
     Manifest,
@@ -130,6 +130,7 @@ example_scores = st.builds(
 def records(draw: st.DrawFn) -> RoundRecord:
     ids = draw(st.lists(any_text, min_size=1, max_size=4, unique=True))
     operators = st.sampled_from(["seed", "rewrite", "mask_drop", "Shorten"])
+    shots = st.lists(any_text, max_size=2).map(tuple)
     number = draw(st.integers(0, 10_000))
     candidates = tuple(
         draw(
@@ -143,6 +144,7 @@ def records(draw: st.DrawFn) -> RoundRecord:
                     any_text,
                     operators,
                     st.integers(0, number),
+                    shots,
                 ),
                 st.lists(example_scores, max_size=3).map(tuple),
                 st.lists(any_float, max_size=3).map(tuple),
@@ -160,6 +162,7 @@ def records(draw: st.DrawFn) -> RoundRecord:
         operators,
         any_text,
         st.sampled_from(["refused", "failed"]),
+        shots,
     )
     places = st.integers(0, 2**31 - 1)
     segments = st.builds(
@@ -189,6 +192,12 @@ def test_a_round_survives_its_file_exactly(record: RoundRecord) -> None:
     assert repr(read) == repr(record)
 
 
+def test_a_round_of_an_earlier_version_has_no_demonstrations() -> None:
+    record = replace(rounds_of(TASK)[2], segments=())
+    table = pq.read_table(pa.BufferReader(encode_round(record)))
+    assert decode_round(to_parquet(table.drop_columns(["shots"])), ()) == record
+
+
 def test_rounds_are_read_in_order_and_task_by_task(store: RunStore) -> None:
     other = "bbh/word_sorting"
     for record in (*rounds_of(TASK), rounds_of(other)[0]):
@@ -208,7 +217,7 @@ def test_task_results_survive_json_and_parquet_exactly(
     tmp_path_factory: pytest.TempPathFactory, text: str, loss: float
 ) -> None:
     store = RunStore.create(str(tmp_path_factory.mktemp("run") / "run"), CONFIG)
-    result = replace(result_of(text), best=text, loss_after=loss)
+    result = replace(result_of(text), best=text, loss_after=loss, shots=(Shot(text, "yes"), Shot("in", text)))
     plain = replace(result, accuracy_before=None, accuracy_after=None)
     store.write_task_result(text, result)
     store.write_summary([result, plain])
@@ -243,7 +252,8 @@ def test_results_of_an_earlier_version_have_no_accuracies_by_label(store: RunSto
     earlier = replace(with_labels("a"), labels_before=None, labels_after=None)
     assert decode_result(json.dumps(document).encode(), "a") == earlier
     table = from_parquet(encode_summary([earlier]), SUMMARY_SCHEMA)
-    assert decode_summary(to_parquet(table.drop_columns(["labels_before", "labels_after"]))) == (earlier,)
+    added = ["labels_before", "labels_after", "shots", "prompt_before", "prompt_after", "tokens_prompted"]
+    assert decode_summary(to_parquet(table.drop_columns(added))) == (earlier,)
     with pytest.raises(ValueError, match="not those of this version"):
         decode_summary(to_parquet(table.drop_columns(["p_value"])))
 
