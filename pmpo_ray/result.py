@@ -88,10 +88,10 @@ class RunResult:
         return self.history.task(task).losses
 
     def to_pandas(self) -> pd.DataFrame:
-        """A data frame with a row per candidate, refused ones included, by task and age: task,
-        round (in which it was made), id, parent, lineage (the id of its first ancestor), operator, status
-        (survivor of any round, dropped, refused or failed), reason (of a refusal or failure), loss (NaN if
-        there is none), text and shots (the ids of its demonstrations)."""
+        """A data frame with a row per candidate, refused ones included, by task and age: task, round (in
+        which it was made), id, parent, lineage (the id of its first ancestor), operator, status (survivor of
+        any round, dropped, refused or failed), reason (of a refusal or failure, or that the candidate left
+        the race), loss (NaN if there is none), text and shots (the ids of its demonstrations)."""
         import pandas as pd
 
         rows = [row for task in self.history.tasks for row in _rows(task)]
@@ -140,6 +140,8 @@ class RunResult:
 
 
 def _rows(task: TaskHistory) -> list[dict[str, object]]:
+    from pmpo_ray.history.task_facts import race_note
+
     scored: list[dict[str, object]] = [
         {
             "task": task.task,
@@ -149,7 +151,7 @@ def _rows(task: TaskHistory) -> list[dict[str, object]]:
             "lineage": one.candidate.lineage,
             "operator": one.candidate.operator,
             "status": "survivor" if one.candidate.id in task.survived else "dropped",
-            "reason": "",
+            "reason": race_note(one),
             "loss": one.loss,
             "text": one.candidate.text,
             "shots": one.candidate.shots,

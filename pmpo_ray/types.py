@@ -222,12 +222,14 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class ScoredCandidate:
     """A candidate with its scores on every training example (in training order), the losses of the examples,
-    and the batch loss (Eq. 4, weighted)."""
+    and the batch loss (Eq. 4, weighted). One that left the race after `left` examples has no scores, nan for
+    the losses of the other examples, and the batch loss of those `left`; 0: it was scored on all."""
 
     candidate: Candidate
     scores: tuple[ExampleScore, ...]
     losses: tuple[float, ...]
     loss: float
+    left: int = 0
 
     def without_scores(self) -> ScoredCandidate:
         """This candidate with only its batch loss, which takes a fraction of the memory."""

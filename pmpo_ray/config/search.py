@@ -23,8 +23,9 @@ class SearchConfig(Section):
     propose instructions; masking and demonstrations have their own settings. `demonstrations` is the most
     training examples that a candidate shows (0: none). `per_token` divides log-likelihoods by the number of
     tokens (None: in the cross-entropy of free text alone). `sense` refuses texts that are no instructions.
-    `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without content
-    (true) or its mean over the training inputs (inputs), in tasks with a closed set of answers."""
+    `racing` is the level at which a candidate that is worse on some of the examples is not scored on the
+    rest. `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without
+    content (true) or its mean over the training inputs (inputs), in tasks with a closed set of answers."""
 
     rounds: Annotated[NonNegative, Field(le=1_000_000), _STOPPING_RULE] = 20
     hard_examples: Annotated[Positive, Field(le=10_000)] = 3
@@ -44,6 +45,7 @@ class SearchConfig(Section):
     calibrate: Calibrate = False
     meta_prompt: Literal["auto", "long", "short"] = "auto"
     max_instruction_chars: Annotated[Positive, Field(le=1_000_000)] = 4000
+    racing: float | None = Field(default=None, gt=0, le=0.5)
     sense: bool = True
     reasks: Annotated[NonNegative, Field(le=100)] = 1
     patience: Annotated[Positive | None, _STOPPING_RULE] = None

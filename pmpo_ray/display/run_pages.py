@@ -247,7 +247,12 @@ def _shown(candidate: Candidate) -> str:
 
 
 def _count(count: OperatorCount) -> str:
-    parts = {"survived": count.survived, "refused": count.refused, "failed": count.failed}
+    parts = {
+        "survived": count.survived,
+        "left the race": count.left,
+        "refused": count.refused,
+        "failed": count.failed,
+    }
     others = (f", {number} {what}" for what, number in parts.items() if number)
     return f"{count.operator} {count.scored} scored{''.join(others)}"
 

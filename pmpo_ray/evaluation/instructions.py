@@ -92,4 +92,6 @@ def run_instructions(
 
 def _named(name: str, scored: ScoredCandidate) -> NamedInstruction:
     candidate = scored.candidate
-    return NamedInstruction(name, candidate.text, train_loss=scored.loss, shots=candidate.shots)
+    # A loss on some of the examples cannot be compared with the others.
+    loss = None if scored.left else scored.loss
+    return NamedInstruction(name, candidate.text, train_loss=loss, shots=candidate.shots)

@@ -62,14 +62,15 @@ class HardExample:
 
 @dataclass(frozen=True, slots=True)
 class OperatorCount:
-    """Counts of one operator's texts: scored ones, those of them that survived a round, refused ones, and
-    those that could not be scored."""
+    """Counts of one operator's candidates: scored ones, those of them that survived a round and that left the
+    race, refused ones, and those that could not be scored."""
 
     operator: Operator
     scored: int
     survived: int
     refused: int
     failed: int
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +210,25 @@ def operator_counts(task: TaskHistory) -> tuple[OperatorCount, ...]:
     ids = task.survived
     scored = Counter(item.candidate.operator for item in task.candidates.values())
     survived = Counter(item.candidate.operator for name, item in task.candidates.items() if name in ids)
+    left = Counter(item.candidate.operator for item in task.candidates.values() if item.left)
     refused = Counter((refusal.operator, refusal.status) for _, refusal in task.refusals)
     operators = dict.fromkeys((*scored, *(operator for operator, _ in refused)))
     return tuple(
-        OperatorCount(name, scored[name], survived[name], refused[name, "refused"], refused[name, "failed"])
+        OperatorCount(
+            name,
+            scored[name],
+            survived[name],
+            refused[name, "refused"],
+            refused[name, "failed"],
+            left[name],
+        )
         for name in operators
     )
+
+
+def race_note(scored: ScoredCandidate) -> str:
+    """That a candidate left the race, in words; empty for one that did not."""
+    return f"left the race after {scored.left} examples" if scored.left else ""
 
 
 def refusal_counts(task: TaskHistory) -> tuple[tuple[str, int], ...]:

@@ -11,6 +11,7 @@ import json
 import math
 
 from pmpo_ray.history.run_history import TaskHistory
+from pmpo_ray.history.task_facts import race_note
 from pmpo_ray.text import visible
 from pmpo_ray.types import Candidate, Refusal
 
@@ -32,6 +33,7 @@ def packed(task: TaskHistory) -> str:
             found.candidate.round,
             "survivor" if name in survived else "dropped",
             found.loss if math.isfinite(found.loss) else None,
+            race_note(found),
         )
         for name, found in task.candidates.items()
     ]
@@ -43,9 +45,7 @@ def packed(task: TaskHistory) -> str:
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
 
 
-def _row(
-    one: Candidate | Refusal, born: int, status: str, loss: float | None, reason: str = ""
-) -> list[object]:
+def _row(one: Candidate | Refusal, born: int, status: str, loss: float | None, reason: str) -> list[object]:
     """The values of a candidate that was made in the round `born`, in the order of the names in report.js."""
     texts = visible(one.text), visible(reason), [visible(name) for name in one.shots]
     return [one.id, born, one.parent, one.operator, status, loss, *texts]

@@ -15,6 +15,7 @@ from pmpo_ray.runs.finish_task import evaluated_by, finish_task
 from pmpo_ray.runs.fitting import fit_task
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.run_folder import changed_data
+from pmpo_ray.search.calibration import Calibration
 from pmpo_ray.search.loop import search_task
 from pmpo_ray.search.meta_prompts import choose_style
 from pmpo_ray.search.sense import SenseGate
@@ -55,7 +56,7 @@ async def optimize_task(
         settings=prepared.search,
         sampling=config.rewriter,
         seed=config.seed,
-        scorer=prepared.scoring(fitted.guarded(run.scorer), prepared.search.calibrate),
+        scorer=prepared.scoring(fitted.guarded(run.scorer), False),
         rewriter=run.rewriter,
         keep=keep,
         observer=run.observer,
@@ -63,6 +64,7 @@ async def optimize_task(
         proposers=prepared.proposers,
         hard_cases=prepared.hard_cases,
         sense=SenseGate.of(prepared.task, prepared.split.train, style) if prepared.search.sense else None,
+        calibration=Calibration.of(prepared.task, prepared.search.calibrate),
         measure=run.ruler.lengths if run.ruler is not None else None,
     )
     await asyncio.to_thread(_keep_training, store, name, prepared.split.train)

@@ -13,8 +13,8 @@ scores give equal calibrated scores.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from pmpo_ray.config.base import Calibrate
@@ -59,6 +59,31 @@ def extra_examples(calibrate: Calibrate) -> int:
     return len(CONTENT_FREE) if calibrate is True else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The calibration of the scores of one instruction on training examples. The bias of an answer is its
+    mean log-likelihood after `blanks`, or, if there are none, after the training examples themselves."""
+
+    answers: frozenset[str]
+    blanks: tuple[Example, ...]
+
+    @classmethod
+    def of(cls, task: Task, calibrate: Calibrate) -> Calibration | None:
+        """The calibration of a task; None if nothing is calibrated."""
+        answers = closed_answers(task)
+        if not calibrate or not answers:
+            return None
+        return cls(frozenset(answers), () if calibrate == "inputs" else _blanks(answers))
+
+    def applied(
+        self, examples: Sequence[Example], scores: Sequence[ExampleScore], blanks: Sequence[ExampleScore]
+    ) -> tuple[ExampleScore, ...]:
+        """The scores of the examples without the bias. The tokens of `blanks`, the scores of the blanks,
+        count towards the context of the first example."""
+        pairs = (self.blanks, blanks) if self.blanks else (examples, scores)
+        return _without_bias(self.answers, examples, scores, list(zip(*pairs, strict=True)), blanks)
+
+
 def _blanks(answers: Sequence[str]) -> tuple[Example, ...]:
     first, *others = answers
     return tuple(
@@ -89,28 +114,40 @@ class CalibratedScorer:
         extended = self._extended.setdefault(examples, self._with_references(examples))
         scores = await self._inner.score(replace(request, examples=extended), rounds_left=rounds_left)
         known = dict(zip(extended, scores, strict=True))
-        bias = self._bias([(example, known[example]) for example in self._references])
-        first, *others = (
-            _subtract(bias, example, score)
-            for example, score in zip(examples, scores[: len(examples)], strict=True)
-        )
-        more = sum(score.tokens for score in scores[len(examples) :])
-        return (replace(first, context_tokens=first.context_tokens + more), *others)
+        references = [(example, known[example]) for example in self._references]
+        own, more = scores[: len(examples)], scores[len(examples) :]
+        return _without_bias(self._answers, examples, own, references, more)
 
     def _with_references(self, examples: tuple[Example, ...]) -> tuple[Example, ...]:
         own = set(examples)
         missing = tuple(example for example in self._references if example not in own)
         return (*examples, *missing) if missing else examples
 
-    def _bias(self, references: Sequence[tuple[Example, ExampleScore]]) -> dict[str, float]:
-        """The mean log-likelihood of each answer after the inputs that have it among theirs."""
-        found: dict[str, list[float]] = {}
-        for example, score in references:
-            answers = (example.target, *example.negatives)
-            for text, answer in zip(answers, (score.target, *score.negatives), strict=True):
-                if text in self._answers:
-                    found.setdefault(text, []).append(answer.logprob)
-        return {text: fmean(values) for text, values in found.items()}
+
+def _without_bias(
+    answers: Collection[str],
+    examples: Sequence[Example],
+    scores: Sequence[ExampleScore],
+    references: Sequence[tuple[Example, ExampleScore]],
+    more: Sequence[ExampleScore],
+) -> tuple[ExampleScore, ...]:
+    """The scores less the bias that the references show. The tokens of the scores `more` count towards the
+    context of the first example."""
+    bias = _bias(answers, references)
+    pairs = zip(examples, scores, strict=True)
+    first, *others = (_subtract(bias, example, score) for example, score in pairs)
+    return (replace(first, context_tokens=first.context_tokens + sum(one.tokens for one in more)), *others)
+
+
+def _bias(answers: Collection[str], references: Sequence[tuple[Example, ExampleScore]]) -> dict[str, float]:
+    """The mean log-likelihood of each answer after the inputs that have it among theirs."""
+    found: dict[str, list[float]] = {}
+    for example, score in references:
+        texts = (example.target, *example.negatives)
+        for text, answer in zip(texts, (score.target, *score.negatives), strict=True):
+            if text in answers:
+                found.setdefault(text, []).append(answer.logprob)
+    return {text: fmean(values) for text, values in found.items()}
 
 
 def _subtract(bias: Mapping[str, float], example: Example, score: ExampleScore) -> ExampleScore:

@@ -38,8 +38,8 @@ def best_of(records: Sequence[RoundRecord], result: TaskResult | None) -> Scored
 
 class FinishedRounds:
     """The records of a search, and three indexes over them: `known` holds the identities of what may not be
-    proposed again, `losses` the loss of every scored text with its demonstrations, and `importances` the mask
-    analysis of every analysed candidate, by its id."""
+    proposed again, `losses` the loss of every text with its demonstrations that was scored on all examples,
+    and `importances` the mask analysis of every analysed candidate, by its id."""
 
     def __init__(self, records: Iterable[RoundRecord] = ()) -> None:
         self.records: list[RoundRecord] = []
@@ -56,7 +56,8 @@ class FinishedRounds:
         for scored in record.candidates:
             candidate = scored.candidate
             self.known.add(identity(candidate.text, candidate.shots))
-            self.losses[candidate.text, candidate.shots] = scored.loss
+            if not scored.left:
+                self.losses[candidate.text, candidate.shots] = scored.loss
         # A proposal that could not be scored is not scored again; a masked text never was a proposal.
         self.known.update(
             identity(refusal.text, refusal.shots)

@@ -94,8 +94,9 @@ async def _next_round(setup: SearchSetup, finished: FinishedRounds) -> RoundReco
 
 def _survivors(current: Round) -> tuple[ScoredCandidate, ...]:
     settings = current.setup.settings
+    finishers = [child for child in current.children if not child.left]
     return select_survivors(
-        current.parents, current.children, size=settings.population, max_siblings=settings.max_siblings
+        current.parents, finishers, size=settings.population, max_siblings=settings.max_siblings
     )
 
 

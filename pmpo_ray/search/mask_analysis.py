@@ -17,6 +17,7 @@ from pmpo_ray.search.finished_rounds import MASK_DROP
 from pmpo_ray.search.gate import identity
 from pmpo_ray.search.masking import mask_prompt, parse_masked, rule_segments, without
 from pmpo_ray.search.operators import Proposal
+from pmpo_ray.search.racing import rise
 from pmpo_ray.search.round import Round
 from pmpo_ray.search.scoring import score_all
 from pmpo_ray.types import (
@@ -61,13 +62,17 @@ async def analyse(current: Round) -> None:
         if key not in finished.losses and key not in unscored:
             unscored[key] = current.child(parent, Proposal(text), MASK_DROP)
     scored = await score_all(list(unscored.values()), current, allowance.left)
-    # A copy: beyond this round only what its record keeps is remembered, as in a continued search.
-    losses = finished.losses | {(one.candidate.text, one.candidate.shots): one.loss for one in scored}
-    current.segments += [
-        SegmentImportance(parent.candidate.id, index, segment, loss - parent.loss)
-        for parent, index, segment, text in masked
-        if (loss := losses.get((text, parent.candidate.shots))) is not None
-    ]
+    weights = [example.weight for example in setup.split.train]
+    new = {(one.candidate.text, one.candidate.shots): one for one in scored}
+    for parent, index, segment, text in masked:
+        key = text, parent.candidate.shots
+        if key in new:
+            importance = rise(new[key], parent, weights)
+        elif key in finished.losses:
+            importance = finished.losses[key] - parent.loss
+        else:
+            continue
+        current.segments.append(SegmentImportance(parent.candidate.id, index, segment, importance))
     if setup.settings.mask_mode == "drop":
         current.children += _unknown(scored, current)
 

@@ -1,30 +1,30 @@
 """Scoring candidates on the training examples.
 
-Invariant: a candidate's loss is the batch loss over all training examples, in their order.
+Invariant: a candidate's loss is the batch loss over all training examples, in their order, or, if it left the
+race, over those of its blocks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.search.budget import fitting
 from pmpo_ray.search.objectives import batch_loss
+from pmpo_ray.search.racing import blocks_of, leaving
 from pmpo_ray.search.round import Round
-from pmpo_ray.types import Candidate, ScoredCandidate, ScoreRequest
+from pmpo_ray.types import Candidate, ExampleScore, ScoredCandidate, ScoreRequest
 
 
 async def score(candidate: Candidate, current: Round) -> ScoredCandidate:
-    """The candidate with its losses. Raises EngineError or DataError if it cannot be scored."""
-    setup, split = current.setup, current.setup.split
-    request = ScoreRequest(candidate.text, split.train, split.demonstrations(candidate.shots))
-    scores = await setup.scorer.score(request, rounds_left=current.rounds_left)
-    current.tokens_scored += sum(score.tokens for score in scores)
-    losses = tuple(setup.objective(score) for score in scores)
-    weights = [example.weight for example in split.train]
-    return ScoredCandidate(candidate, scores, losses, batch_loss(losses, weights))
+    """The candidate with its losses on all examples. Raises EngineError or DataError if it cannot be
+    scored."""
+    runner = _Runner(candidate, current)
+    await runner.run(range(len(current.setup.split.train)))
+    return runner.scored()
 
 
 async def score_all(
@@ -32,7 +32,7 @@ async def score_all(
 ) -> list[ScoredCandidate]:
     """Score candidates concurrently, as many as `left` tokens suffice for (None: all that the budget leaves);
     the others are recorded as refused. One that cannot be scored is recorded as failed, with the reason; any
-    other error cancels the rest and propagates."""
+    other error cancels the rest and propagates. With racing, some are scored on the first examples alone."""
     left = current.left if left is None else left
     if not math.isinf(left):
         costs = await current.costs.of(candidates, current.parents[0])
@@ -42,12 +42,64 @@ async def score_all(
         current.cut = current.cut or number < len(candidates)
         candidates = candidates[:number]
 
-    async def attempt(candidate: Candidate) -> ScoredCandidate | None:
+    async def attempt(runner: _Runner, rows: Sequence[int]) -> _Runner | None:
         try:
-            return await score(candidate, current)
+            await runner.run(rows)
         except (EngineError, DataError) as error:
-            current.refuse(candidate, str(error), failed=True)
+            current.refuse(runner.candidate, str(error), failed=True)
             return None
+        return runner
 
-    attempts = await gather_or_cancel(attempt(candidate) for candidate in candidates)
-    return [scored for scored in attempts if scored is not None]
+    settings, train = current.setup.settings, current.setup.split.train
+    weights = [example.weight for example in train]
+    running = [_Runner(candidate, current) for candidate in candidates]
+    done: list[_Runner] = []
+    for rows in blocks_of(train, settings.racing):
+        # All of a block before the next one: so the decisions do not depend on who answers first.
+        attempts = await gather_or_cancel(attempt(runner, rows) for runner in running)
+        running = [runner for runner in attempts if runner is not None]
+        if not running or len(running[0].scores) == len(train):
+            break
+        scored = [runner.scored() for runner in running]
+        out = leaving(scored, current.parents, list(running[0].scores), weights, settings)
+        done += [runner for runner in running if runner.candidate.id in out]
+        running = [runner for runner in running if runner.candidate.id not in out]
+    return sorted((runner.scored() for runner in (*done, *running)), key=lambda one: one.candidate.id)
+
+
+@dataclass(slots=True)
+class _Runner:
+    """A candidate that is being scored: its scores so far, by the index of the example, before calibration,
+    and those of the calibration's own examples."""
+
+    candidate: Candidate
+    current: Round
+    scores: dict[int, ExampleScore] = field(default_factory=dict)
+    blanks: tuple[ExampleScore, ...] = ()
+
+    async def run(self, rows: Sequence[int]) -> None:
+        """Score these examples, and with the first ones those of the calibration."""
+        current, setup = self.current, self.current.setup
+        split, calibration = setup.split, setup.calibration
+        blanks = calibration.blanks if calibration is not None and not self.scores else ()
+        examples = (*(split.train[row] for row in rows), *blanks)
+        request = ScoreRequest(self.candidate.text, examples, split.demonstrations(self.candidate.shots))
+        scores = await setup.scorer.score(request, rounds_left=current.rounds_left)
+        current.tokens_scored += sum(score.tokens for score in scores)
+        self.scores |= zip(rows, scores[: len(rows)], strict=True)
+        self.blanks = scores[len(rows) :] or self.blanks
+
+    def scored(self) -> ScoredCandidate:
+        """The candidate with its losses so far."""
+        setup, train = self.current.setup, self.current.setup.split.train
+        rows = sorted(self.scores)
+        examples = [train[row] for row in rows]
+        scores = tuple(self.scores[row] for row in rows)
+        if setup.calibration is not None:
+            scores = setup.calibration.applied(examples, scores, self.blanks)
+        losses = dict(zip(rows, map(setup.objective, scores), strict=True))
+        loss = batch_loss(list(losses.values()), [example.weight for example in examples])
+        if len(rows) == len(train):
+            return ScoredCandidate(self.candidate, scores, tuple(losses.values()), loss)
+        every = tuple(losses.get(row, math.nan) for row in range(len(train)))
+        return ScoredCandidate(self.candidate, (), every, loss, left=len(rows))

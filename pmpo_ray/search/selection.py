@@ -28,6 +28,11 @@ def candidate_id(round: int, index: int) -> str:  # noqa: A002
     return f"r{round:04d}-{index:04d}"
 
 
+def sibling_cap(size: int, max_siblings: int | None) -> int:
+    """The maximum number of survivors that share a parent: half of `size`, rounded up, if it is None."""
+    return max_siblings if max_siblings is not None else math.ceil(size / 2)
+
+
 def select_survivors(
     parents: Sequence[ScoredCandidate],
     children: Sequence[ScoredCandidate],
@@ -45,7 +50,7 @@ def select_survivors(
     """
     if not parents and not children:
         raise ValueError("there is no candidate to select from")
-    cap = max_siblings if max_siblings is not None else math.ceil(size / 2)
+    cap = sibling_cap(size, max_siblings)
     pool = _distinct([*_by_age(parents), *_by_age(children)])
     finite = [scored for scored in pool if math.isfinite(scored.loss)]
     # Stable: among equal losses the pool's order, parents first and then by age, decides.

@@ -10,6 +10,7 @@ from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.protocols import GenerateClient, Observer, ScoreClient
 from pmpo_ray.search.budget import Measure
+from pmpo_ray.search.calibration import Calibration
 from pmpo_ray.search.hard_cases import HardCases, HighestLoss
 from pmpo_ray.search.meta_prompts import Style
 from pmpo_ray.search.objectives import Objective
@@ -29,7 +30,8 @@ class SearchSetup:
 
     `keep` stores a finished round before the next one begins; `clock` returns seconds; `proposers` are the
     operators other than rewriting, by name; `measure` tells the lengths of prompts, for the token budget;
-    `sense` refuses texts that are no instructions (None: nothing is refused for that).
+    `sense` refuses texts that are no instructions (None: nothing is refused for that);
+    `calibration` takes the bias from the scores (None: they stay as they are).
     """
 
     task: Task
@@ -47,4 +49,5 @@ class SearchSetup:
     proposers: Mapping[str, Proposer] = field(default_factory=dict)
     hard_cases: HardCases = field(default_factory=HighestLoss)
     sense: SenseGate | None = None
+    calibration: Calibration | None = None
     measure: Measure | None = None

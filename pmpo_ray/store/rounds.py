@@ -43,6 +43,7 @@ ROUND_SCHEMA = pa.schema(
         pa.field("rank", pa.int32()),
         pa.field("born", pa.int32(), nullable=False),
         pa.field("shots", pa.list_(pa.string())),
+        pa.field("left", pa.int32()),
         pa.field("loss", pa.float64()),
         pa.field("losses", pa.list_(pa.float64())),
         pa.field("target_logprobs", pa.list_(pa.float64())),
@@ -52,9 +53,9 @@ ROUND_SCHEMA = pa.schema(
         pa.field("context_tokens", pa.list_(pa.int32())),
     ]
 )
-"""`rank` is a survivor's place, 0 for the best; `shots` are ids of training examples; the columns from `loss`
-on are null for refusals. The lists have one entry per training example, in training order; log-probabilities
-are in nats."""
+"""`rank` is a survivor's place, 0 for the best; `shots` are ids of training examples; `left` counts the
+examples after which a candidate left the race (0: it did not); the columns from `loss` on are null for
+refusals. The lists have one entry per training example, in training order; log-probabilities are in nats."""
 
 SEGMENT_SCHEMA = pa.schema(
     [
@@ -70,7 +71,7 @@ SEGMENT_SCHEMA = pa.schema(
 _LISTS = ROUND_SCHEMA.names[ROUND_SCHEMA.get_field_index("losses") :]
 _PLAIN = ROUND_SCHEMA.names[: -len(_LISTS)]
 """Columns with and without lists. Lists take nearly all of a file, and of the time to read it."""
-_ADDED = ("shots",)
+_ADDED = ("shots", "left")
 """Columns that a file of an earlier version lacks."""
 _STATUSES = frozenset(get_args(Status))
 _OPERATOR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -198,6 +199,7 @@ def _scored_row(scored: ScoredCandidate, rank: int | None) -> _Row:
         "operator": candidate.operator,
         "status": "dropped" if rank is None else "survivor",
         "reason": "",
+        "left": scored.left,
         "rank": rank,
         "born": candidate.round,
         "shots": [escape(name) for name in candidate.shots],
@@ -239,6 +241,7 @@ def _scored(row: _Row) -> ScoredCandidate:
         scores=_scores(row),
         losses=tuple(row["losses"]),
         loss=row["loss"],
+        left=row["left"] or 0,
     )
 
 
