@@ -144,7 +144,8 @@ class RunConfig(Section):
         return search.model_copy(update=limits)
 
     def _changed_search(self, changes: dict[str, Any]) -> SearchConfig:
-        return SearchConfig.model_validate(self.search.model_dump() | changes, strict=True)
+        preset = SearchConfig.of_preset(changes.get("preset"))
+        return SearchConfig.model_validate(self.search.model_dump() | preset | changes, strict=True)
 
     def named_searches(self, task: str | None = None) -> dict[str, SearchConfig]:
         """The search settings of all tasks, or of one task, in the configuration's order. A search has the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -15,11 +16,29 @@ OBJECTIVES = ("auto", "cross_entropy", "preference", "listwise")
 HARD_CASES = ("highest_loss", "balanced", "random")
 """The names of the built-in rules for hard cases."""
 
+PAPER: Mapping[str, Any] = {
+    "rounds": 20,
+    "hard_examples": 3,
+    "variants": 4,
+    "population": 1,
+    "masking": "model",
+    "mask_mode": "drop",
+    "demonstrations": 0,
+    "hard_cases": "highest_loss",
+    "operators": ("rewrite",),
+    "calibrate": False,
+    "racing": None,
+    "sense": False,
+    "reasks": 0,
+    "patience": None,
+}
+"""The settings of the preset "paper": Algorithm 1."""
+
 _STOPPING_RULE = Changeable("a stopping rule: finished rounds stay as they are")
 
 
 class SearchConfig(Section):
-    """The settings of the method (paper: 20 rounds, 3 hard examples, 4 variants, one lineage). `operators`
+    """The settings of the method. `preset` gives the settings that are not named themselves. `operators`
     propose instructions; masking and demonstrations have their own settings. `demonstrations` is the most
     training examples that a candidate shows (0: none). `per_token` divides log-likelihoods by the number of
     tokens (None: in the cross-entropy of free text alone). `sense` refuses texts that are no instructions.
@@ -27,6 +46,7 @@ class SearchConfig(Section):
     rest. `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without
     content (true) or its mean over the training inputs (inputs), in tasks with a closed set of answers."""
 
+    preset: Literal["best", "paper"] = "best"
     rounds: Annotated[NonNegative, Field(le=1_000_000), _STOPPING_RULE] = 20
     hard_examples: Annotated[Positive, Field(le=10_000)] = 3
     variants: Annotated[Positive, Field(le=1000)] = 4
@@ -61,6 +81,18 @@ class SearchConfig(Section):
             kept = {key: item for key, item in value.items() if key != "hard_case_selection"}
             return {"hard_cases": "highest_loss" if value["hard_case_selection"] else "random", **kept}
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_preset(cls, value: Any) -> Any:
+        """The settings of the preset for all that is not set."""
+        return {**PAPER, **value} if isinstance(value, dict) and value.get("preset") == "paper" else value
+
+    @classmethod
+    def of_preset(cls, preset: object) -> dict[str, Any]:
+        """The settings that a preset chooses; none for anything that is no preset."""
+        defaults = {key: cls.model_fields[key].default for key in PAPER}
+        return {"best": defaults, "paper": dict(PAPER)}.get(str(preset), {})
 
     @field_validator("operators")
     @classmethod

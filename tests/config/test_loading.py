@@ -334,3 +334,28 @@ def test_the_bbh_configuration_names_every_file_with_the_papers_settings(data_di
 
 def test_errors_of_configurations_are_errors_of_users() -> None:
     assert issubclass(ConfigError, PmpoError)
+
+
+def test_a_preset_gives_what_is_not_named() -> None:
+    paper = config_from_mapping({"search": {"preset": "paper", "rounds": 5}}, "test").search
+    assert (paper.rounds, paper.variants, paper.sense, paper.reasks) == (5, 4, False, 0)
+    best = config_from_mapping({"search": {"preset": "best"}}, "test").search
+    assert best == config_from_mapping({}, "test").search
+    with pytest.raises(ConfigError, match=r"search\.preset"):
+        config_from_mapping({"search": {"preset": "fast"}}, "test")
+
+
+def test_a_preset_in_a_grid_replaces_the_settings_of_the_search() -> None:
+    config = config_from_mapping(
+        {
+            "search": {"rounds": 3, "demonstrations": 2, "beta": 2.0},
+            "grid": {"a": {}, "paper": {"preset": "paper"}, "short": {"preset": "paper", "rounds": 1}},
+        },
+        "test",
+    )
+    found = config.searches()
+    assert (found["a"].rounds, found["a"].demonstrations) == (3, 2)
+    assert (found["paper"].rounds, found["paper"].demonstrations, found["paper"].beta) == (20, 0, 2.0)
+    assert (found["short"].rounds, found["short"].sense) == (1, False)
+    again = config_from_mapping(yaml.safe_load(dump_config(config)), "test")
+    assert again.searches() == found
