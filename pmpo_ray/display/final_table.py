@@ -107,7 +107,7 @@ def _one_task(result: TaskResult) -> RenderableType:
         Text("instruction before", style="dim"),
         Text(visible(result.start)),
         Text(),
-        Text("instruction after" + (" (unchanged)" if result.best == result.start else ""), style="dim"),
+        Text(f"instruction after{_unchanged(result)}", style="dim"),
         Text(visible(result.best), style="bold"),
         *([demonstrations_table(result.shots)] if result.shots else ()),
         Text(),
@@ -115,6 +115,13 @@ def _one_task(result: TaskResult) -> RenderableType:
         Text(basis, style="dim"),
         Text(spent),
     )
+
+
+def _unchanged(result: TaskResult) -> str:
+    """What to say of an instruction that is the start; empty for another one."""
+    if result.best != result.start:
+        return ""
+    return " (the same text, now with demonstrations)" if result.shots else " (unchanged)"
 
 
 def _basis(result: TaskResult) -> str:
@@ -190,7 +197,7 @@ def _instructions(results: Sequence[TaskResult]) -> RenderableType:
     table.add_column("task", max_width=26)
     table.add_column("instruction after" if len(starts) == 1 else "instruction before and after")
     for result in results:
-        after = "(unchanged)" if result.best == result.start else excerpt(result.best, _EXCERPT)
+        after = _unchanged(result).strip() or excerpt(result.best, _EXCERPT)
         if result.shots:
             after += f"\nwith {demonstrations_words(len(result.shots))}, which result.json has"
         before = "" if len(starts) == 1 else f"before: {excerpt(result.start, _EXCERPT)}\nafter: "
