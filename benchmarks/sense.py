@@ -61,7 +61,8 @@ def collected(run: str) -> list[Row]:
     store, config = RunStore.open(run), kept_config(run)
     found: dict[tuple[str, str], Row] = {}
     for task in config.tasks:
-        for record in store.read_rounds(task.name):
+        searches = config.named_searches(task.name)
+        for record in (record for name in searches for record in store.read_rounds(name)):
             own = [one.candidate for one in record.candidates if one.candidate.round == record.round]
             for text in (*own, *record.refusals):
                 if text.operator != REWRITE:
