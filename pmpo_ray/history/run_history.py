@@ -15,7 +15,6 @@ from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.conditions import BEST, START
 from pmpo_ray.outcomes import Condition, ConditionResult, ReplicaCount, TaskResult
-from pmpo_ray.search.finished_rounds import best_of
 from pmpo_ray.store import Manifest, RunStore
 from pmpo_ray.store.kept_config import config_in
 from pmpo_ray.store.task_overview import TaskOverview
@@ -199,6 +198,18 @@ def _task(store: RunStore, name: str, count: int) -> TaskHistory | None:
         result=result,
         examples=store.read_training(name) or (),
     )
+
+
+def best_of(records: Sequence[RoundRecord], result: TaskResult | None) -> ScoredCandidate:
+    """The best candidate of a search: the one that the result names, which led a round, or, without a result
+    of these records, the one that leads the last round."""
+    leading = [record.scored_survivors[0] for record in reversed(records)]
+    if result is None:
+        return leading[0]
+    named = [lead for lead in leading if lead.candidate.text == result.best]
+    # The same text may have led with other demonstrations, and then with another loss.
+    exact = [lead for lead in named if lead.loss == result.loss_after]
+    return (exact or named or leading)[0]
 
 
 def _check_lineages(place: str, records: Sequence[RoundRecord]) -> None:

@@ -23,10 +23,10 @@ from pmpo_ray.evaluation.instructions import (
     configured_instructions,
     run_instructions,
 )
+from pmpo_ray.history.run_history import best_of
 from pmpo_ray.outcomes import Condition, Method
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.runs.run_folder import check_training
-from pmpo_ray.search.finished_rounds import best_of
 from pmpo_ray.store import RunStore, data_hash
 from pmpo_ray.tasks.corruptions import shuffled
 from pmpo_ray.types import Example

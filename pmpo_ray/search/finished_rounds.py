@@ -7,9 +7,8 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from pmpo_ray.outcomes import TaskResult
 from pmpo_ray.search.gate import identity
 from pmpo_ray.search.operators import REWRITE
 from pmpo_ray.types import RoundRecord, ScoredCandidate, SegmentImportance
@@ -22,18 +21,6 @@ def leaders(records: Iterable[RoundRecord]) -> dict[str, ScoredCandidate]:
     """The best candidate after each round, by id: those among which a validation part picks."""
     best = (record.scored_survivors[0] for record in records)
     return {scored.candidate.id: scored for scored in best}
-
-
-def best_of(records: Sequence[RoundRecord], result: TaskResult | None) -> ScoredCandidate:
-    """The best candidate of a search: the one that the result names, which led a round, or, without a result
-    of these records, the one that leads the last round."""
-    leading = [record.scored_survivors[0] for record in reversed(records)]
-    if result is None:
-        return leading[0]
-    named = [lead for lead in leading if lead.candidate.text == result.best]
-    # The same text may have led with other demonstrations, and then with another loss.
-    exact = [lead for lead in named if lead.loss == result.loss_after]
-    return (exact or named or leading)[0]
 
 
 class FinishedRounds:
