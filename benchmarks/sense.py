@@ -1,10 +1,14 @@
 """Does the gate for sense tell instructions from nonsense? On texts that small models wrote, read by people.
 
-    python -m benchmarks.sense --data-dir DIR [--texts FILE]
+    python -m benchmarks.sense --data-dir DIR [--texts FILE] [--model NAME]
     python -m benchmarks.sense --collect RUN [RUN ...] --texts FILE
 
 The first form judges the texts of FILE (default: results/sense.json) by the gate, and prints how many good
 texts it refuses and how much nonsense it lets through, with 95% intervals (Wilson), and every misjudged text.
+
+With --model it also measures a likelihood term that the gate does not have: log p(text | description) -
+log p(text), in nats per token, under that model. It prints the area under the curve between good texts and
+nonsense, and the rates of the term and of both together for several thresholds.
 
 The second form adds the rewrites of run folders to FILE, with the verdict null, for people to read. A text is
 "good" if it tells a reader what to do with an input of the task, or "nonsense". Replies that the first gate
@@ -14,13 +18,16 @@ refuses anyway (cut off, empty, tags, duplicates) are left out.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.display.numbers import percent_text
+from pmpo_ray.engines.factory import open_scorer
 from pmpo_ray.evaluation.statistics import wilson_interval
 from pmpo_ray.search.gate import refusal_reason
 from pmpo_ray.search.operators import REWRITE
@@ -29,10 +36,16 @@ from pmpo_ray.store import RunStore
 from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.tasks import load_task
 from pmpo_ray.text import in_line
-from pmpo_ray.types import Task
+from pmpo_ray.types import Example, ScoreRequest, Task
 
 TEXTS = Path(__file__).parent / "results" / "sense.json"
 GOOD, NONSENSE = "good", "nonsense"
+_ASK = "Write the instruction for this task: tell the reader what to do with an input."
+_NOTHING = "N/A"
+"""The input that stands for no description."""
+_TEXTS = 16
+"""Texts of a request, so that their tokens fit into a model's context together."""
+_BOUNDS = (0.3, 0.5, 0.6, 0.7, 0.8, 1.0)
 
 Row = dict[str, Any]
 
@@ -43,6 +56,7 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", help="folder of the benchmark files")
     parser.add_argument("--texts", type=Path, default=TEXTS)
+    parser.add_argument("--model", help="also measure the likelihood term under this model")
     parser.add_argument("--collect", nargs="+", metavar="RUN", default=[])
     arguments = parser.parse_args()
     rows: list[Row] = json.loads(arguments.texts.read_text()) if arguments.texts.exists() else []
@@ -53,7 +67,10 @@ def main() -> None:
         arguments.texts.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"{len(rows)} texts, {sum(row['verdict'] is None for row in rows)} to be read")
         return
-    print(table(judged(rows, arguments.data_dir)))
+    read = judged(rows, arguments.data_dir)
+    print(table(read))
+    if arguments.model:
+        print("\n" + thresholds(read, asyncio.run(terms(read, arguments.data_dir, arguments.model))))
 
 
 def collected(run: str) -> list[Row]:
@@ -104,6 +121,48 @@ def table(rows: Sequence[Row]) -> str:
         "",
         *(f"{row['verdict']}, {row['task']}, {row['reason']}: {in_line(row['text'])}" for row in wrong),
     ]
+    return "\n".join(lines)
+
+
+async def terms(rows: Sequence[Row], data_dir: str | None, model: str) -> list[float]:
+    """log p(text | description) - log p(text) of each text, in nats per token."""
+    scorer = await open_scorer(ScorerConfig(layout="plain"), model)
+    found: dict[tuple[str, str], float] = {}
+    for name in dict.fromkeys(row["task"] for row in rows):
+        description = load_task(TaskConfig(name=name), data_dir, 0).description
+        texts = list(dict.fromkeys(row["text"] for row in rows if row["task"] == name))
+        for first, *others in (texts[start : start + _TEXTS] for start in range(0, len(texts), _TEXTS)):
+            # The texts are the answers behind one context: the model reads it once.
+            examples = tuple(
+                Example(context, context, first, tuple(others)) for context in (description, _NOTHING)
+            )
+            told, untold = (await scorer.score(ScoreRequest(_ASK, examples))).scores
+            pairs = zip((told.target, *told.negatives), (untold.target, *untold.negatives), strict=True)
+            for text, (one, other) in zip((first, *others), pairs, strict=True):
+                found[name, text] = (one.logprob - other.logprob) / one.tokens
+    return [found[row["task"], row["text"]] for row in rows]
+
+
+def thresholds(rows: Sequence[Row], values: Sequence[float]) -> str:
+    """The area under the curve, and the rates of the gate with each threshold: a text below it is refused."""
+    pairs = list(zip(rows, values, strict=True))
+    good = [value for row, value in pairs if row["verdict"] == GOOD]
+    nonsense = [value for row, value in pairs if row["verdict"] == NONSENSE]
+    wins = sum((one > other) + (one == other) / 2 for one in good for other in nonsense)
+    lines = [
+        f"area under the curve of the likelihood term: {wins / (len(good) * len(nonsense)):.3f}",
+        "| below | good refused | nonsense let through, term alone | with the gate |",
+        "|---|---|---|---|",
+    ]
+    for bound in _BOUNDS:
+        passed = [row for row, value in pairs if row["verdict"] == NONSENSE and value >= bound]
+        both = [row for row in passed if row["reason"] is None]
+        cells = [
+            wilson_interval(sum(value < bound for value in good), len(good)),
+            wilson_interval(len(passed), len(nonsense)),
+            wilson_interval(len(both), len(nonsense)),
+        ]
+        lines.append(f"| {bound:.1f} nats | " + " | ".join(f"{percent_text(one)} %" for one in cells) + " |")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """The rows of a task that fit into a model's context, found before the first round.
 
 Invariants:
-- Every row that is kept fits with every instruction that the search accepts: with the start instruction it
+- Every row that is kept fits with every candidate that the search accepts: with the start instruction it
   leaves room for a longer one, and a candidate that outgrows the room of the longest row fails.
 - Rows that are left out are counted and named in one warning; a search without enough of them is an error.
 - The training part of a search that has begun stays as it is.
@@ -172,8 +172,8 @@ class _GuardedScorer:
         )
         if growth > self.room:
             raise PromptTooLongError(
-                f"the instruction is {growth} tokens longer than the start instruction, and the longest row "
-                f"leaves room for {self.room} in the model's context"
+                f"the instruction with its demonstrations is {growth} tokens longer than the start "
+                f"instruction, and the longest row leaves room for {self.room} in the model's context"
             )
         return scores
 

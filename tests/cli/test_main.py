@@ -45,6 +45,9 @@ RESULT_KEYS = {
     "tokens_generated",
     "seconds",
     "best",
+    "shots",
+    "prompt_before",
+    "prompt_after",
 }
 
 
