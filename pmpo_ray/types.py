@@ -75,10 +75,12 @@ class Split:
     def demonstrations(self, shots: Sequence[str]) -> tuple[Example, ...]:
         """The demonstrations behind an instruction: those of every prompt, then the training examples with
         the ids `shots`. Raises KeyError for an id that the training part lacks."""
-        if not shots:
-            return self.shots
-        train = {example.id: example for example in self.train}
-        return (*self.shots, *(train[name] for name in shots))
+        return (*self.shots, *self.trained(shots))
+
+    def trained(self, names: Sequence[str]) -> tuple[Example, ...]:
+        """The training examples with these ids, in their order. Raises KeyError for an unknown one."""
+        train = {example.id: example for example in self.train} if names else {}
+        return tuple(train[name] for name in names)
 
 
 @dataclass(frozen=True, slots=True)

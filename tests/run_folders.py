@@ -111,7 +111,7 @@ async def _searched(store: RunStore, config: RunConfig, prepared: PreparedTask) 
         proposers=prepared.proposers,
     )
     outcome = await search_task(setup)
-    shots = prepared.split.demonstrations(outcome.best.candidate.shots)[len(prepared.split.shots) :]
+    shots = prepared.split.trained(outcome.best.candidate.shots)
     result = TaskResult(
         task=name,
         rounds=len(outcome.records) - 1,

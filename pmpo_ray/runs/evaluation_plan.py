@@ -134,7 +134,7 @@ def shots_of(prepared: PreparedTask, condition: Condition, seed: int) -> tuple[E
     Repetition 0 takes the shots of the run first, then training examples; every other repetition draws from
     both."""
     split = prepared.split
-    own = split.demonstrations(condition.own_shots)[len(split.shots) :]
+    own = split.trained(condition.own_shots)
     rng = Random(f"shots:{seed}:{prepared.task.name}:{condition.repetition}")
     if condition.repetition:
         drawn = shuffled((*split.shots, *split.train), rng)

@@ -45,7 +45,7 @@ async def finish_task(run: RunContext, fitted: Fitted, outcome: SearchOutcome) -
     if best.candidate.id != await asyncio.to_thread(store.read_best_id, name):
         await asyncio.to_thread(store.write_best, name, outcome.records, best.candidate.id)
     result = _result(name, outcome, best, prepared.split, tokens)
-    result = await _with_prompts(result, prepared.split, best, run.ruler)
+    result = await _with_prompts(result, fitted, best, run.ruler)
     stored = await asyncio.to_thread(store.read_task_result, name)
     if stored is not None and _without_accuracies(stored) == result:
         result = stored
@@ -197,7 +197,7 @@ def _result(
 ) -> TaskResult:
     """The result of a search with `best` as its instruction; `tokens` were scored to pick it."""
     records = outcome.records
-    shots = split.demonstrations(best.candidate.shots)[len(split.shots) :]
+    shots = split.trained(best.candidate.shots)
     return TaskResult(
         task=name,
         rounds=len(records) - 1,
@@ -217,21 +217,19 @@ def _result(
 
 
 async def _with_prompts(
-    result: TaskResult, split: Split, best: ScoredCandidate, ruler: Ruler | None
+    result: TaskResult, fitted: Fitted, best: ScoredCandidate, ruler: Ruler | None
 ) -> TaskResult:
-    """`result` with the lengths of the prompts before and after, if the engine tells them."""
-    shown = split.demonstrations(best.candidate.shots)
+    """`result` with the median lengths of the prompts before and after, if the engine tells them."""
+    split = fitted.prepared.split
+    request = ScoreRequest(result.best, split.train, split.demonstrations(best.candidate.shots))
+    lengths = await ruler.lengths(request) if ruler is not None else None
+    if fitted.contexts is None or lengths is None:
+        return result
     return replace(
         result,
-        prompt_before=await _prompt_tokens(ScoreRequest(result.start, split.train, split.shots), ruler),
-        prompt_after=await _prompt_tokens(ScoreRequest(result.best, split.train, shown), ruler),
+        prompt_before=round(median(fitted.contexts.values())),
+        prompt_after=round(median(length.context for length in lengths)),
     )
-
-
-async def _prompt_tokens(request: ScoreRequest, ruler: Ruler | None) -> int:
-    """The tokens of a prompt, the median of the request's; 0 if the engine does not tell."""
-    lengths = await ruler.lengths(request) if ruler is not None else None
-    return 0 if lengths is None else round(median(length.context for length in lengths))
 
 
 def _without_accuracies(result: TaskResult) -> TaskResult:

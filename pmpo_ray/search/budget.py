@@ -176,7 +176,7 @@ class Costs:
 
     def _estimated(self, candidate: Candidate) -> int:
         """The tokens of an instruction with its demonstrations, estimated from above."""
-        shots = self.split.demonstrations(candidate.shots)[len(self.split.shots) :]
+        shots = self.split.trained(candidate.shots)
         turns = (text for shot in shots for text in (shot.input, shot.target))
         return _estimate(candidate.text) + sum(_estimate(text) + _TURN_TOKENS for text in turns)
 

@@ -48,10 +48,10 @@ def calibrated(
 ) -> ScoreClient:
     """`scorer` without the bias for a task with a closed set of answers, unchanged for any other task.
     `train` is the training part, which "inputs" takes the bias from."""
-    answers = closed_answers(task)
-    if not calibrate or not answers:
+    calibration = Calibration.of(task, calibrate)
+    if calibration is None:
         return scorer
-    return CalibratedScorer(scorer, answers, train if calibrate == "inputs" else _blanks(answers))
+    return CalibratedScorer(scorer, calibration.answers, calibration.blanks or train)
 
 
 def extra_examples(calibrate: Calibrate) -> int:
@@ -99,7 +99,7 @@ class CalibratedScorer:
     towards the context of the first example.
     """
 
-    def __init__(self, inner: ScoreClient, answers: Sequence[str], references: Sequence[Example]) -> None:
+    def __init__(self, inner: ScoreClient, answers: Collection[str], references: Sequence[Example]) -> None:
         self._inner = inner
         self._answers = frozenset(answers)
         self._references = tuple(references)
