@@ -42,20 +42,8 @@ BASELINES = ("description", "step_by_step", "answer_only")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-dir", required=True, help="folder of the benchmark files")
-    parser.add_argument("--model", nargs="+", default=[DEFAULT_MODEL])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--task", nargs="+", help="tasks of the configuration (default: all)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/classification"))
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    arguments = parser.parse_args()
-    settings = [f"data_dir={json.dumps(arguments.data_dir)}", *arguments.set]
-    if arguments.task:
-        settings.append(f"tasks={json.dumps(arguments.task)}")
+    arguments = options(__doc__, Path("runs/classification")).parse_args()
+    settings = settings_of(arguments)
     rows = [
         row
         for model in arguments.model
@@ -69,6 +57,28 @@ def main() -> None:
     print(f"\n{winners(rows)}")
     if arguments.json is not None:
         write(arguments.json, [*rows, *averages])
+
+
+def options(description: str | None, runs: Path) -> argparse.ArgumentParser:
+    """The options of a benchmark that searches the tasks of the configuration, with runs in the folder `runs`
+    if no other is named."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", required=True, help="folder of the benchmark files")
+    parser.add_argument("--model", nargs="+", default=[DEFAULT_MODEL])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--task", nargs="+", help="tasks of the configuration (default: all)")
+    parser.add_argument("--runs", type=Path, default=runs)
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    return parser
+
+
+def settings_of(arguments: argparse.Namespace) -> list[str]:
+    """What the options change of the configuration."""
+    settings = [f"data_dir={json.dumps(arguments.data_dir)}", *arguments.set]
+    return [*settings, f"tasks={json.dumps(arguments.task)}"] if arguments.task else settings
 
 
 def measured(model: str, seed: int, runs: Path, settings: Sequence[str]) -> list[dict[str, Any]]:

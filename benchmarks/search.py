@@ -22,7 +22,6 @@ The file of --json gets a row per search, and keeps its rows of other searches.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,10 +30,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.classification import BASELINES, CONFIG, run
+from benchmarks.classification import BASELINES, CONFIG, options, run, settings_of
 from benchmarks.packaged_models import available_model
 from benchmarks.repeated import Values, both_intervals, corrected, gain_cell
-from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.evaluation.paired_tests import compare
 from pmpo_ray.history.run_history import RunHistory, TaskHistory, load_history
 from pmpo_ray.history.task_facts import operator_counts, refusal_counts
@@ -47,22 +45,11 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-dir", required=True, help="folder of the benchmark files")
-    parser.add_argument("--model", nargs="+", default=[DEFAULT_MODEL])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--task", nargs="+", help="tasks of the configuration (default: all)")
+    parser = options(__doc__, Path("runs/search"))
     parser.add_argument("--demonstrations", type=int, nargs="+", default=[0, 2, 4, 8])
     parser.add_argument("--rounds", type=int, help="rounds of every search (default: the preset's)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/search"))
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
-    settings = [f"data_dir={json.dumps(arguments.data_dir)}", *arguments.set]
-    if arguments.task:
-        settings.append(f"tasks={json.dumps(arguments.task)}")
+    settings = settings_of(arguments)
     rows = [
         row
         for model in arguments.model
