@@ -112,6 +112,9 @@ class VllmEngine:
         _check_version(role)
         _set_environment(placement)
         device = _device(role, placement)
+        if device == "cpu":
+            # Or else vLLM overrides the executor "uni". Its asynchronous engine has a process all the same.
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         resolved = resolve_model(
             model, revision=config.revision, code=config.trust_remote_code, progress=False
         )
@@ -301,6 +304,9 @@ def _arguments(
         arguments["block_size"] = _CPU_BLOCK
         # Compiling takes a minute at every start and was not faster on CPUs.
         arguments["enforce_eager"] = True
+        if config.tensor_parallel == 1:
+            # A worker process of its own reads all of vLLM and torch again: a third of the start.
+            arguments["distributed_executor_backend"] = "uni"
     else:
         arguments["gpu_memory_utilization"] = round(_GPU_SHARE * min(1.0, placement.gpus or 1.0), 3)
     if isinstance(config, ScorerConfig):

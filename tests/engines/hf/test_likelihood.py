@@ -238,12 +238,10 @@ def test_an_item_that_cannot_fit_is_named_and_harms_no_other() -> None:
 SHORT_OF_MEMORY = """
 import resource, sys, torch
 sys.path.insert(0, {root!r})
-from tests.engines.hf.test_likelihood import WIDE, some_items, tiny_model
-from pmpo_ray.engines.hf.likelihood import LikelihoodEngine
+from tests.engines.hf.test_likelihood import many_items, some_items, wide_engine
 torch.set_num_threads(1)
-engine = LikelihoodEngine(tiny_model(WIDE), working_memory=10**12)
+engine = wide_engine()
 engine.score(some_items()[:1])
-items = some_items(question=300, count=40)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 passes = []
 inner = engine._sums
@@ -251,24 +249,34 @@ def counted(packed):
     passes.append(len(packed))
     return inner(packed)
 engine._sums = counted
-resource.setrlimit(resource.RLIMIT_AS, (used + {room}, -1))
-found = engine.score(items)
-print(max(passes), len(passes), *(value for sums in found.logprobs for value in sums))
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), -1))
+found = engine.score(many_items())
+print(len(passes), *(value for sums in found.logprobs for value in sums))
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's memory")
-def test_a_pass_that_runs_out_of_memory_is_halved(request: pytest.FixtureRequest) -> None:
-    def passes_and_sums(room: int) -> tuple[int, list[float]]:
-        script = SHORT_OF_MEMORY.format(root=str(request.config.rootpath), room=room)
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        _, count, *sums = done.stdout.split()
-        return int(count), [float(value) for value in sums]
+def wide_engine() -> LikelihoodEngine:
+    """An engine that takes all items into one pass if memory suffices."""
+    return LikelihoodEngine(tiny_model(WIDE), working_memory=10**12)
 
-    plenty, expected = passes_and_sums(1 << 33)
-    scarce, found = passes_and_sums(100 << 20)
-    assert scarce > plenty
-    assert found == pytest.approx(expected, abs=1e-4)
+
+def many_items() -> list[Item]:
+    return some_items(question=300, count=20)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's memory")
+def test_a_pass_that_runs_out_of_memory_is_halved(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = SHORT_OF_MEMORY.format(root=str(request.config.rootpath))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    passes, *found = done.stdout.split()
+    engine = wide_engine()
+    whole: list[int] = []
+    monkeypatch.setattr(engine, "_sums", lambda packed, inner=engine._sums: whole.append(1) or inner(packed))
+    expected = [value for sums in engine.score(many_items()).logprobs for value in sums]
+    assert int(passes) > len(whole)
+    assert [float(value) for value in found] == pytest.approx(expected, abs=1e-4)
 
 
 SLOW_AND_SHORT_OF_MEMORY = """
