@@ -111,6 +111,15 @@ class Shot:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerBias:
+    """The bias of a model towards an answer, in nats: what calibration subtracts from the log-likelihood of
+    the answer."""
+
+    answer: str
+    nats: float
+
+
+@dataclass(frozen=True, slots=True)
 class TaskResult:
     """The result of a task's optimisation. `stopped` is the reason why it ended, `start` and `best` are
     instructions, and `shots` are the demonstrations that belong to the best one. The scorer read
@@ -118,7 +127,9 @@ class TaskResult:
     `tokens_generated`; the evaluation does not count. `p_value` is that of the hypothesis that both are
     equally accurate (a paired test on the test part). It and the accuracies are None if no test part was
     evaluated. `prompt_before` and `prompt_after` are the tokens of a training row's prompt, the median, with
-    the first and with the best instruction (0: the engine does not tell). `labels_before` and `labels_after`
+    the first and with the best instruction (0: the engine does not tell). `biases` are the constants of the
+    best instruction with which its accuracy was measured, if answers are chosen by calibrated likelihood: the
+    answer with the highest log-likelihood less its bias is the model's. `labels_before` and `labels_after`
     are the accuracies by label; None if the labels are even, or there are none. `held_out` counts the rows of
     the test part (0: unknown), `too_long` those that were left out of the evaluation because they do not fit
     into the model's context."""
@@ -139,6 +150,7 @@ class TaskResult:
     shots: tuple[Shot, ...] = field(default=(), kw_only=True)
     prompt_before: int = field(default=0, kw_only=True)
     prompt_after: int = field(default=0, kw_only=True)
+    biases: tuple[AnswerBias, ...] = field(default=(), kw_only=True)
     p_value: float | None = None
     labels_before: ByLabel | None = None
     labels_after: ByLabel | None = None

@@ -22,11 +22,12 @@ from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.evaluation.evaluators import check_choices, method_for
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.search.calibration import calibrated, closed_answers
+from pmpo_ray.search.compose import COMPOSE, Compose
 from pmpo_ray.search.demonstrations import DEMONSTRATE, Demonstrate
 from pmpo_ray.search.hard_cases import HardCases, HighestLoss, load_hard_cases
 from pmpo_ray.search.leave_one_out import LeaveOneOut
 from pmpo_ray.search.objectives import Objective, check_objective, make_objective, resolve_auto
-from pmpo_ray.search.operators import REWRITE, Proposer, load_proposers
+from pmpo_ray.search.operators import Proposer, load_proposers
 from pmpo_ray.store import RunStore
 from pmpo_ray.store.task_overview import TaskOverview, overview_of
 from pmpo_ray.tasks import load_task, split_task
@@ -110,10 +111,7 @@ def prepare_tasks(
         for variant, search in config.searches().items():
             _check_size(task, split, search)
             objective = _objective(task, split, search)
-            proposers = load_proposers([name for name in search.operators if name != REWRITE])
-            if search.demonstrations:
-                count = search.hard_examples * search.variants
-                proposers[DEMONSTRATE] = Demonstrate(search.demonstrations, count)
+            proposers = _proposers(task, search)
             # All variants of a task share one split.
             named = replace(task, name=config.search_name(task.name, variant))
             used = _with_negatives(task, split, objective, config)
@@ -123,6 +121,17 @@ def prepare_tasks(
             _check(prepared, config.evaluation)
             prepared_tasks.append(prepared)
     return prepared_tasks
+
+
+def _proposers(task: Task, search: SearchConfig) -> dict[str, Proposer]:
+    """The operators other than rewriting. Those that need no model propose as much as rewriting does."""
+    proposers = load_proposers([name for name in search.operators if is_import_path(name)])
+    count = search.hard_examples * search.variants
+    if COMPOSE in search.operators:
+        proposers[COMPOSE] = Compose.of(task, count)
+    if search.demonstrations:
+        proposers[DEMONSTRATE] = Demonstrate(search.demonstrations, count)
+    return proposers
 
 
 def _report_parts(task: Task, split: Split, config: RunConfig) -> None:

@@ -16,7 +16,7 @@ preferred outputs of pairs."""
 
 Operator = str
 """The origin of a candidate: one of OPERATORS, or the name of a custom operator."""
-OPERATORS = ("seed", "rewrite", "mask_drop", "demonstrate")
+OPERATORS = ("seed", "rewrite", "mask_drop", "compose", "demonstrate")
 """The built-in operators."""
 Status = Literal["survivor", "dropped", "refused", "failed"]
 

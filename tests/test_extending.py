@@ -210,7 +210,7 @@ def test_functions_and_classes_become_paths_wherever_they_stand() -> None:
     [
         (
             {"search": {"operators": ["rewrites"]}},
-            "search.operators: 'rewrites' should be rewrite, or module:name",
+            "search.operators: 'rewrites' should be rewrite, compose, or module:name",
         ),
         ({"search": {"operators": ["rewrite", "rewrite"]}}, "search.operators: an operator is named twice"),
         (

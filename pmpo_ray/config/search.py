@@ -13,6 +13,9 @@ from pmpo_ray.config.import_paths import is_import_path
 OBJECTIVES = ("auto", "cross_entropy", "preference", "listwise")
 """The names of the built-in objectives."""
 
+OPERATORS = ("rewrite", "compose")
+"""The names of the built-in operators that `search.operators` may hold."""
+
 HARD_CASES = ("highest_loss", "balanced", "random")
 """The names of the built-in rules for hard cases."""
 
@@ -98,8 +101,9 @@ class SearchConfig(Section):
     @classmethod
     def _known_or_custom(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for operator in value:
-            if operator != "rewrite" and not is_import_path(operator):
-                raise ValueError(f"{operator!r:.80} should be rewrite, or module:name of a custom operator")
+            if operator not in OPERATORS and not is_import_path(operator):
+                names = ", ".join(OPERATORS)
+                raise ValueError(f"{operator!r:.80} should be {names}, or module:name of a custom operator")
         if len(set(value)) < len(value):
             raise ValueError("an operator is named twice; name each once")
         return value

@@ -22,6 +22,7 @@ from pmpo_ray.display.accuracies import (
     interval_words,
     label_rows,
 )
+from pmpo_ray.display.calibration import calibration_words
 from pmpo_ray.display.demonstrations import demonstrations_table, demonstrations_words
 from pmpo_ray.display.numbers import (
     accuracy_text,
@@ -112,6 +113,7 @@ def _one_task(result: TaskResult) -> RenderableType:
         *([demonstrations_table(result.shots)] if result.shots else ()),
         Text(),
         facts,
+        *([Text(calibration_words(result.biases), style="dim")] if result.biases else ()),
         Text(basis, style="dim"),
         Text(spent),
     )

@@ -14,9 +14,10 @@ def result_json(
 ) -> dict[str, object]:
     """The document that `pmpo optimize --json` prints. Losses are in nats, accuracies from 0 to 1; a number
     that does not exist is null. `shots` are the demonstrations that belong to the best instruction,
-    `prompt_before` and `prompt_after` the median tokens of a training row's prompt (0: unknown).
-    `labels_before` and `labels_after` are the accuracies by label, null if the labels are even. `failed`
-    lists the tasks without a result."""
+    `prompt_before` and `prompt_after` the median tokens of a training row's prompt (0: unknown). `biases` are
+    the constants of calibrated choices: the model's answer is the one with the highest log-likelihood less
+    its bias, in nats. `labels_before` and `labels_after` are the accuracies by label, null if the labels are
+    even. `failed` lists the tasks without a result."""
     return {
         "run_dir": run_dir,
         "tasks": [_task_json(result) for result in results],
@@ -50,4 +51,5 @@ def _task_json(result: TaskResult) -> dict[str, object]:
         "prompt_after": result.prompt_after,
         "best": result.best,
         "shots": [asdict(shot) for shot in result.shots],
+        "biases": [asdict(bias) for bias in result.biases],
     }

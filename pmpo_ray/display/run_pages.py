@@ -22,6 +22,7 @@ from pmpo_ray.display.accuracies import (
     interval_words,
     label_rows,
 )
+from pmpo_ray.display.calibration import calibration_words
 from pmpo_ray.display.demonstrations import demonstrations_table, demonstrations_words
 from pmpo_ray.display.evaluation_tables import show as show_tables
 from pmpo_ray.display.evaluation_tables import tables
@@ -213,6 +214,8 @@ def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
     for title, *cells in label_rows(held.labels_before, held.labels_after):
         table.add_row(Text(title), *map(Text, cells))
     notes = []
+    if task.result is not None and task.result.biases:
+        notes.append(calibration_words(task.result.biases))
     if held.after is not None:
         notes.append(f"on {held.extent}; 95% intervals: {interval_words((held.before, held.after))}")
     if held.labels_after is not None:

@@ -25,10 +25,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """A writer, and if its files contain the shots, which are read from the task's data."""
+    """A writer, if its files contain the shots, which are read from the task's data, and if they contain the
+    constants of calibrated choices."""
 
     write: Callable[[RunHistory, tuple[ExportedPrompt, ...]], Files]
     shots: bool = True
+    biases: bool = False
 
 
 def export(history: RunHistory, task: str | None, form: Form) -> Files:
@@ -51,6 +53,8 @@ def export(history: RunHistory, task: str | None, form: Form) -> Files:
     chosen_format = _FORMATS[form]
     if not chosen_format.shots:
         _report_left_out(history, chosen, form)
+    if not chosen_format.biases:
+        _report_uncalibrated(chosen, form)
     return chosen_format.write(history, prompts_of(history, chosen, shots=chosen_format.shots))
 
 
@@ -64,6 +68,18 @@ def _report_left_out(history: RunHistory, tasks: Sequence[TaskHistory], form: Fo
                 task.task,
                 form,
                 left_out,
+            )
+
+
+def _report_uncalibrated(tasks: Sequence[TaskHistory], form: Form) -> None:
+    for task in tasks:
+        if task.result is not None and task.result.biases:
+            _log.warning(
+                "task %s: its accuracy is that of calibrated choices, and --format %s has no place for their "
+                "constants; --format json has them: choose the answer with the highest log-likelihood less "
+                "its bias",
+                task.task,
+                form,
             )
 
 
@@ -82,8 +98,8 @@ def _instruction(prompt: ExportedPrompt) -> str:
 
 _FORMATS: Mapping[Form, _Format] = {
     "text": _Format(_file_per_task("txt", _instruction), shots=False),
-    "json": _Format(documents.as_json),
-    "yaml": _Format(documents.as_yaml),
+    "json": _Format(documents.as_json, biases=True),
+    "yaml": _Format(documents.as_yaml, biases=True),
     "dspy": _Format(_file_per_task("json", frameworks.dspy_state)),
     "langchain": _Format(_file_per_task("json", frameworks.langchain_template)),
     "promptfoo": _Format(_file_per_task("yaml", promptfoo.configuration)),

@@ -28,6 +28,7 @@ _OPERATORS: Mapping[str, tuple[str, str]] = {
     "seed": ("var(--ink)", "square"),
     "rewrite": ("var(--rewrite)", "circle"),
     "mask_drop": ("var(--drop)", "diamond"),
+    "compose": ("var(--compose)", "cross"),
     "demonstrate": ("var(--shots)", "triangle-down"),
 }
 _OTHER = ("var(--other)", "triangle-up")

@@ -19,6 +19,7 @@ OPERATORS = {
     "seed": "start",
     "rewrite": "rewrite",
     "mask_drop": "part left out",
+    "compose": "put together",
     "demonstrate": "demonstrations",
 }
 """Names of the built-in operators on the page."""

@@ -15,6 +15,7 @@ from statistics import fmean
 
 from pmpo_ray.config.loading import dump_config
 from pmpo_ray.display.accuracies import interval_words
+from pmpo_ray.display.calibration import calibration_words
 from pmpo_ray.display.numbers import amount, p_value_text, tokens_words
 from pmpo_ray.display.task_overview import overview_line, remarks
 from pmpo_ray.history.held_out import NOTHING, EvaluatedTask, HeldOut, evaluated_tasks, held_out_results
@@ -71,7 +72,7 @@ class Picture:
 @dataclass(frozen=True, slots=True)
 class TaskView:
     """The section of one task. `overview` tells how it was taken, `remarks` what was odd about its data; both
-    are empty for a run of an earlier version."""
+    are empty for a run of an earlier version. `calibration` tells how an answer is chosen, if calibrated."""
 
     anchor: str
     name: str
@@ -87,6 +88,7 @@ class TaskView:
     start: ScoredCandidate
     best: ScoredCandidate
     demonstrations: tuple[Example, ...]
+    calibration: str
     held: HeldOut
     evaluated: EvaluatedTask | None
     spark: str
@@ -275,6 +277,7 @@ def _task_view(
         start=task.start,
         best=task.best,
         demonstrations=task.demonstrations,
+        calibration=calibration_words(task.result.biases) if task.result and task.result.biases else "",
         held=held,
         evaluated=evaluated,
         spark=charts.spark_line(task.losses),

@@ -21,13 +21,14 @@ from pmpo_ray.evaluation.grading import RuleGrader
 from pmpo_ray.evaluation.labels import by_label, labels_of
 from pmpo_ray.evaluation.paired_tests import paired_p_value
 from pmpo_ray.evaluation.statistics import mean_interval
-from pmpo_ray.outcomes import Method, Outcome, Progress, Shot, TaskResult
+from pmpo_ray.outcomes import AnswerBias, Method, Outcome, Progress, Shot, TaskResult
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.runs.fitting import Fitted, Ruler
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.task_evaluator import task_evaluator
 from pmpo_ray.search.budget import Costs, fitting
+from pmpo_ray.search.calibration import biases
 from pmpo_ray.search.finished_rounds import leaders
 from pmpo_ray.search.loop import SearchOutcome
 from pmpo_ray.search.objectives import batch_loss
@@ -47,11 +48,13 @@ async def finish_task(run: RunContext, fitted: Fitted, outcome: SearchOutcome) -
     result = _result(name, outcome, best, prepared.split, tokens)
     result = await _with_prompts(result, fitted, best, run.ruler)
     stored = await asyncio.to_thread(store.read_task_result, name)
-    if stored is not None and _without_accuracies(stored) == result:
+    if stored is not None and _as_searched(stored) == result:
         result = stored
-    elif run.config.evaluation.enabled:
-        losses = tuple(record.scored_survivors[0].loss for record in outcome.records)
-        result = await _evaluate(run, fitted, result, best, losses)
+    else:
+        result = await _with_biases(run, prepared, result, best)
+        if run.config.evaluation.enabled:
+            losses = tuple(record.scored_survivors[0].loss for record in outcome.records)
+            result = await _evaluate(run, fitted, result, best, losses)
     await asyncio.to_thread(store.write_task_result, name, result)
     return result
 
@@ -232,10 +235,25 @@ async def _with_prompts(
     )
 
 
-def _without_accuracies(result: TaskResult) -> TaskResult:
-    """`result` without everything that the evaluation added."""
+async def _with_biases(
+    run: RunContext, prepared: PreparedTask, result: TaskResult, best: ScoredCandidate
+) -> TaskResult:
+    """`result` with the constants that calibrate the choices of its best instruction, if answers are chosen
+    by likelihood. The search scored these examples, so they are remembered."""
+    if method_for(prepared.task, run.config.evaluation) != "likelihood":
+        return result
+    split, calibrate = prepared.split, prepared.calibrates(run.config.evaluation)
+    prompt = ScoreRequest(result.best, (), split.demonstrations(best.candidate.shots))
+    uncalibrated = prepared.scoring(run.scorer, calibrate=False)
+    found = await biases(uncalibrated, prepared.task, calibrate, split.train, prompt)
+    return replace(result, biases=tuple(AnswerBias(answer, found[answer]) for answer in sorted(found)))
+
+
+def _as_searched(result: TaskResult) -> TaskResult:
+    """`result` without everything that was measured after the search."""
     return replace(
         result,
+        biases=(),
         accuracy_before=None,
         accuracy_after=None,
         p_value=None,

@@ -54,6 +54,24 @@ def calibrated(
     return CalibratedScorer(scorer, calibration.answers, calibration.blanks or train)
 
 
+async def biases(
+    scorer: ScoreClient,
+    task: Task,
+    calibrate: Calibrate,
+    train: Sequence[Example],
+    prompt: ScoreRequest,
+) -> dict[str, float]:
+    """What calibration subtracts from each answer's log-likelihood under the instruction and the shots of
+    `prompt`, in nats, by answer; empty if nothing is calibrated. `scorer` is not calibrated; the examples of
+    `prompt` are not read. Raises the errors of the scorer."""
+    calibration = Calibration.of(task, calibrate)
+    if calibration is None:
+        return {}
+    references = calibration.blanks or tuple(train)
+    scores = await scorer.score(replace(prompt, examples=references))
+    return _bias(calibration.answers, list(zip(references, scores, strict=True)))
+
+
 def extra_examples(calibrate: Calibrate) -> int:
     """The number of examples that are scored for the bias, beside those of the training part."""
     return len(CONTENT_FREE) if calibrate is True else 0

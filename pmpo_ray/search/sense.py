@@ -87,7 +87,7 @@ class SenseGate:
         if (copied := self._copied_input(words, current)) is not None:
             return f"copies example {copied}"
         # The verbs are English.
-        if text.isascii() and _DIRECTIVE.search(allowed) and not _DIRECTIVE.search(text):
+        if text.isascii() and tells_what_to_do(allowed) and not tells_what_to_do(text):
             return "tells nobody what to do"
         return "is not about the task" if self._is_off_topic(text, words) else None
 
@@ -130,6 +130,11 @@ class SenseGate:
     def _vocabulary(self) -> frozenset[str]:
         texts = (*self.topic, *self.labels)
         return frozenset(word for text in texts for word in _words(text) if len(word) >= _CONTENT)
+
+
+def tells_what_to_do(text: str) -> bool:
+    """True if the text holds one of the English verbs that instructions use."""
+    return _DIRECTIVE.search(text) is not None
 
 
 def _words(text: str) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pmpo_ray.outcomes import ByLabel, Interval, LabelAccuracy, Shot, TaskResult
+from pmpo_ray.outcomes import AnswerBias, ByLabel, Interval, LabelAccuracy, Shot, TaskResult
 from pmpo_ray.store.tables import escape, from_parquet, to_parquet, unescape
 from pmpo_ray.store.task_overview import TaskOverview
 from pmpo_ray.store.typed import typed
@@ -234,6 +234,7 @@ SUMMARY_SCHEMA = pa.schema(
         pa.field("tokens_prompted", pa.int64()),
         pa.field("shots", pa.list_(pa.struct([("input", pa.string()), ("target", pa.string())]))),
         *(pa.field(name, pa.int64()) for name in ("prompt_before", "prompt_after")),
+        pa.field("biases", pa.list_(pa.struct([("answer", pa.string()), ("nats", pa.float64())]))),
     ]
 )
 """One row per task. An interval takes four columns (accuracy_after, accuracy_after_low, ..._high, ..._n), all
@@ -242,7 +243,7 @@ null if nothing was evaluated; it is Wilson's."""
 _TEXTS = ("task", "stopped", "start", "best")
 _COUNTS = ("tokens_prompted", "prompt_before", "prompt_after")
 """Counts that an earlier version did not have."""
-_ADDED = (*_BY_LABEL, *_COUNTS, "shots")
+_ADDED = (*_BY_LABEL, *_COUNTS, "shots", "biases")
 """Columns that a file of an earlier version lacks."""
 
 
@@ -259,6 +260,7 @@ def encode_summary(results: Sequence[TaskResult]) -> bytes:
             for one in (row[name] or {}).get("labels", ()):
                 one["label"] = escape(one["label"])
         row["shots"] = [{part: escape(text) for part, text in shot.items()} for shot in row["shots"]]
+        row["biases"] = [one | {"answer": escape(one["answer"])} for one in row["biases"]]
         rows.append(row)
     return to_parquet(pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA))
 
@@ -280,6 +282,7 @@ def decode_summary(content: bytes) -> tuple[TaskResult, ...]:
         row["shots"] = tuple(
             Shot(unescape(shot["input"]), unescape(shot["target"])) for shot in row["shots"] or ()
         )
+        row["biases"] = tuple(AnswerBias(unescape(one["answer"]), one["nats"]) for one in row["biases"] or ())
         results.append(TaskResult(**row))
     return tuple(results)
 

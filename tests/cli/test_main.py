@@ -48,6 +48,7 @@ RESULT_KEYS = {
     "shots",
     "prompt_before",
     "prompt_after",
+    "biases",
 }
 
 

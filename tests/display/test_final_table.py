@@ -18,7 +18,7 @@ from pmpo_ray.display.live import LiveTable, PlainLog
 from pmpo_ray.display.numbers import amount, spark
 from pmpo_ray.display.result_json import result_json
 from pmpo_ray.evaluation.labels import by_label
-from pmpo_ray.outcomes import ByLabel, Interval, Progress, Shot, State, TaskResult
+from pmpo_ray.outcomes import AnswerBias, ByLabel, Interval, Progress, Shot, State, TaskResult
 from pmpo_ray.text import shortened, visible
 
 HOSTILE = (
@@ -369,6 +369,7 @@ def test_the_json_object_has_the_promised_keys() -> None:
                 "prompt_after": 0,
                 "best": "Read it twice.",
                 "shots": [],
+                "biases": [],
             }
         ],
         "failed": [],
@@ -383,6 +384,18 @@ def test_numbers_that_do_not_exist_are_null_in_json() -> None:
     assert (read["accuracy_before"], read["accuracy_after"], read["n_test"]) == (None, None, 0)
     assert read["loss_before"] is None
     assert read["best"] == HOSTILE
+
+
+def test_constants_of_calibrated_choices_are_shown() -> None:
+    few = (AnswerBias(f"billing {HOSTILE}", -1.234), AnswerBias("shipping", 0.5))
+    shown = " ".join(printed([result(biases=few)], width=100).split())
+    assert "the answer is the one with the highest log-likelihood less its bias (in nats: billing" in shown
+    assert "-1.23, shipping 0.50)" in shown
+    many = tuple(AnswerBias(f"label {n}", float(n)) for n in range(77))
+    shown = " ".join(printed([result(biases=many)], width=100).split())
+    assert "(77 constants in nats: pmpo export --format json)" in shown
+    [task] = result_json([result(biases=few)], "runs/one")["tasks"]  # type: ignore[misc]
+    assert task["biases"][1] == {"answer": "shipping", "nats": 0.5}
 
 
 def test_demonstrations_are_shown_with_their_answers_and_their_cost() -> None:

@@ -34,6 +34,7 @@ from pmpo_ray.exporting.quoting import (
     yaml_document,
 )
 from pmpo_ray.history.run_history import RunHistory, load_history
+from pmpo_ray.outcomes import AnswerBias
 from pmpo_ray.prepared_task import prepare_tasks
 from pmpo_ray.runs.run_folder import keep_function_tasks
 from pmpo_ray.store import RunStore
@@ -244,6 +245,26 @@ def test_demonstrations_are_read_from_the_run_folder(
     assert "leaves out" not in caplog.text
     assert export(demonstrated, None, "text") == {"own.txt": "Even?"}
     assert "--format text leaves out the demonstrations (3)" in caplog.text
+
+
+def test_constants_of_calibrated_choices_are_exported_or_missed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = run_with(tmp_path / "run", "Even?", task={"name": "own", "path": str(own_csv(tmp_path))})
+    store = RunStore.open(history.location)
+    result = store.read_task_result("own")
+    assert result is not None
+    store.write_task_result("own", replace(result, biases=(AnswerBias("yes", -0.5),)))
+    history = load_history(history.location)
+    for form, name in (("json", "instructions.json"), ("yaml", "instructions.yaml")):
+        [document] = yaml.safe_load(export(history, None, form)[name])["tasks"]  # type: ignore[arg-type]
+        assert document["biases"] == [{"answer": "yes", "nats": -0.5}]
+    assert "calibrated" not in caplog.text
+    export(history, None, "openai")
+    assert (
+        "task own: its accuracy is that of calibrated choices, and --format openai has no place"
+        in caplog.text
+    )
 
 
 def test_lost_demonstrations_are_named(demonstrated: RunHistory) -> None:

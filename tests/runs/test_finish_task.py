@@ -128,6 +128,41 @@ async def test_a_stored_result_is_not_evaluated_again(tmp_path: Path) -> None:
     assert "evaluating" not in {progress.state for progress in seen}
 
 
+@pytest.mark.parametrize("calibrate", [True, "inputs"])
+async def test_the_biases_in_the_result_choose_the_answers_that_were_measured(
+    tmp_path: Path, calibrate: bool | str
+) -> None:
+    settings = {"search": {"calibrate": calibrate}, "evaluation": {"limit": 40}}
+    run, prepared = context(tmp_path / "run", [], **settings)
+    result = await optimize_task(run, prepared, lambda _: None)
+    biases = {one.answer: one.nats for one in result.biases}
+    assert sorted(biases) == sorted(prepared.task.labels)
+    examples = prepared.split.test[:40]
+    right = 0
+    for example, score in zip(
+        examples, await run.scorer.score(ScoreRequest(result.best, examples)), strict=True
+    ):
+        answers = (example.target, *example.negatives)
+        less = [
+            answer.logprob - biases[text]
+            for text, answer in zip(answers, (score.target, *score.negatives), strict=True)
+        ]
+        right += less.index(max(less)) == 0
+    assert result.accuracy_after is not None
+    assert right / 40 == result.accuracy_after.value
+    assert run.store.read_task_result("tickets") == result
+
+
+@pytest.mark.parametrize(
+    "evaluation", [{"calibrate": False, "limit": 10}, {"method": "generation", "limit": 10}], ids=str
+)
+async def test_choices_that_are_not_calibrated_have_no_biases(
+    tmp_path: Path, evaluation: dict[str, object]
+) -> None:
+    run, prepared = context(tmp_path / "run", [], search={"calibrate": True}, evaluation=evaluation)
+    assert (await optimize_task(run, prepared, lambda _: None)).biases == ()
+
+
 async def test_the_best_of_all_rounds_is_picked_on_the_validation_part(tmp_path: Path) -> None:
     run, prepared = context(
         tmp_path / "run", [], split={"validation": 20}, search={"rounds": 4}, evaluation={"enabled": False}

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from benchmarks.in_process import InProcessScorer
 from pmpo_ray import evaluate, optimize
+from pmpo_ray.config.base import Calibrate
 from pmpo_ray.outcomes import Progress
-from pmpo_ray.search.calibration import CONTENT_FREE, calibrated, closed_answers
+from pmpo_ray.search.calibration import CONTENT_FREE, biases, calibrated, closed_answers
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import Example, ScoreRequest, Task
@@ -103,6 +104,23 @@ async def test_other_examples_are_calibrated_by_the_training_inputs_which_are_co
     assert found.tokens == sum(score.tokens for score in plain)
     bias = [plain[1].negatives[1].logprob, plain[2].target.logprob]
     assert found.negatives[1].logprob == pytest.approx(plain[0].negatives[1].logprob - sum(bias) / 2)
+
+
+@pytest.mark.parametrize("calibrate", [True, "inputs"])
+async def test_the_biases_are_what_calibration_subtracts(calibrate: Calibrate) -> None:
+    inner, request = biased({"praise": 3.0, "billing": -1.0}), ScoreRequest("Which desk?", EXAMPLES)
+    found = await biases(inner, TASK, calibrate, EXAMPLES, request)
+    assert set(found) == set(LABELS)
+    plain = await inner.score(request)
+    fair = await calibrated(inner, TASK, calibrate, EXAMPLES).score(request)
+    for example, one, other in zip(EXAMPLES, plain, fair, strict=True):
+        answers = (example.target, *example.negatives)
+        for answer, raw, less in zip(
+            answers, (one.target, *one.negatives), (other.target, *other.negatives), strict=True
+        ):
+            assert raw.logprob - found[answer] == pytest.approx(less.logprob)
+    assert await biases(inner, TASK, False, EXAMPLES, request) == {}
+    assert await biases(inner, Task("free", "text", "", "", ()), calibrate, EXAMPLES, request) == {}
 
 
 def test_options_are_a_closed_set_if_the_same_ones_stand_for_choice_in_nearly_every_input() -> None:

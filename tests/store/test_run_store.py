@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from pmpo_ray.errors import RunFolderError
-from pmpo_ray.outcomes import ByLabel, Interval, LabelAccuracy, Shot, TaskResult
+from pmpo_ray.outcomes import AnswerBias, ByLabel, Interval, LabelAccuracy, Shot, TaskResult
 from pmpo_ray.store import (
     ClusterInfo,
     Manifest,
@@ -218,7 +218,8 @@ def test_task_results_survive_json_and_parquet_exactly(
     tmp_path_factory: pytest.TempPathFactory, text: str, loss: float
 ) -> None:
     store = RunStore.create(str(tmp_path_factory.mktemp("run") / "run"), CONFIG)
-    result = replace(result_of(text), best=text, loss_after=loss, shots=(Shot(text, "yes"), Shot("in", text)))
+    shots, biases = (Shot(text, "yes"), Shot("in", text)), (AnswerBias(text, loss), AnswerBias("yes", -1.5))
+    result = replace(result_of(text), best=text, loss_after=loss, shots=shots, biases=biases)
     plain = replace(result, accuracy_before=None, accuracy_after=None)
     store.write_task_result(text, result)
     store.write_summary([result, plain])
@@ -254,6 +255,7 @@ def test_results_of_an_earlier_version_have_no_accuracies_by_label(store: RunSto
     assert decode_result(json.dumps(document).encode(), "a") == earlier
     table = from_parquet(encode_summary([earlier]), SUMMARY_SCHEMA)
     added = ["labels_before", "labels_after", "shots", "prompt_before", "prompt_after", "tokens_prompted"]
+    added += ["biases"]
     assert decode_summary(to_parquet(table.drop_columns(added))) == (earlier,)
     with pytest.raises(ValueError, match="not those of this version"):
         decode_summary(to_parquet(table.drop_columns(["p_value"])))
