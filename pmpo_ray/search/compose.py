@@ -71,7 +71,7 @@ class _Moves:
     def whole(self) -> str:
         """A sentence about the choices, and by chance one for each other place; the parent's own as likely as
         those of the library."""
-        chosen = []
+        chosen: list[str] = []
         for place in Place:
             own = [part.text for part, where in self._own if where is place]
             known = list(dict.fromkeys((*self._library[place], *own)))
