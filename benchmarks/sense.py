@@ -6,9 +6,9 @@
 The first form judges the texts of FILE (default: results/sense.json) by the gate, and prints how many good
 texts it refuses and how much nonsense it lets through, with 95% intervals (Wilson), and every misjudged text.
 
-With --model it also measures a likelihood term that the gate does not have: log p(text | description) -
-log p(text), in nats per token, under that model. It prints the area under the curve between good texts and
-nonsense, and the rates of the term and of both together for several thresholds.
+With --model it also measures the gate's last question, the relevance of a text (`search.relevance`) under
+that model: log p(text | description) - log p(text), in nats per token. It prints the area under the curve
+between good texts and nonsense, and the rates of this question and of the whole gate for several bounds.
 
 The second form adds the rewrites of run folders to FILE, with the verdict null, for people to read. A text is
 "good" if it tells a reader what to do with an input of the task, or "nonsense". Replies that the first gate
@@ -21,30 +21,29 @@ import argparse
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.packaged_models import available_model
 from pmpo_ray.config.engines import ScorerConfig
 from pmpo_ray.config.tasks import TaskConfig
 from pmpo_ray.display.numbers import percent_text
 from pmpo_ray.engines.factory import open_scorer
 from pmpo_ray.evaluation.statistics import wilson_interval
+from pmpo_ray.protocols import AsyncScorer
 from pmpo_ray.search.gate import refusal_reason
 from pmpo_ray.search.operators import REWRITE
+from pmpo_ray.search.relevance import relevances
 from pmpo_ray.search.sense import SenseGate
 from pmpo_ray.store import RunStore
 from pmpo_ray.store.kept_config import kept_config
 from pmpo_ray.tasks import load_task
 from pmpo_ray.text import in_line
-from pmpo_ray.types import Example, ScoreRequest, Task
+from pmpo_ray.types import ExampleScore, ScoreRequest, Task
 
 TEXTS = Path(__file__).parent / "results" / "sense.json"
 GOOD, NONSENSE = "good", "nonsense"
-_ASK = "Write the instruction for this task: tell the reader what to do with an input."
-_NOTHING = "N/A"
-"""The input that stands for no description."""
-_TEXTS = 16
-"""Texts of a request, so that their tokens fit into a model's context together."""
 _BOUNDS = (0.3, 0.5, 0.6, 0.7, 0.8, 1.0)
 
 Row = dict[str, Any]
@@ -56,7 +55,8 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", help="folder of the benchmark files")
     parser.add_argument("--texts", type=Path, default=TEXTS)
-    parser.add_argument("--model", help="also measure the likelihood term under this model")
+    parser.add_argument("--model", help="also measure the relevance of the texts under this model")
+    parser.add_argument("--layout", default="auto", help="layout of its prompts (default: auto)")
     parser.add_argument("--collect", nargs="+", metavar="RUN", default=[])
     arguments = parser.parse_args()
     rows: list[Row] = json.loads(arguments.texts.read_text()) if arguments.texts.exists() else []
@@ -70,7 +70,8 @@ def main() -> None:
     read = judged(rows, arguments.data_dir)
     print(table(read))
     if arguments.model:
-        print("\n" + thresholds(read, asyncio.run(terms(read, arguments.data_dir, arguments.model))))
+        values = asyncio.run(measured(read, arguments.data_dir, arguments.model, arguments.layout))
+        print("\n" + thresholds(read, values))
 
 
 def collected(run: str) -> list[Row]:
@@ -124,34 +125,38 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-async def terms(rows: Sequence[Row], data_dir: str | None, model: str) -> list[float]:
-    """log p(text | description) - log p(text) of each text, in nats per token."""
-    scorer = await open_scorer(ScorerConfig(layout="plain"), model)
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """An engine of this process as a client of the search."""
+
+    engine: AsyncScorer
+
+    async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
+        return (await self.engine.score(request)).scores
+
+
+async def measured(rows: Sequence[Row], data_dir: str | None, model: str, layout: str) -> list[float]:
+    """The relevance of each text, in nats per token."""
+    config = ScorerConfig.model_validate({"layout": layout})
+    client = _Client(await open_scorer(config, available_model(model)))
     found: dict[tuple[str, str], float] = {}
     for name in dict.fromkeys(row["task"] for row in rows):
         description = load_task(TaskConfig(name=name), data_dir, 0).description
         texts = list(dict.fromkeys(row["text"] for row in rows if row["task"] == name))
-        for first, *others in (texts[start : start + _TEXTS] for start in range(0, len(texts), _TEXTS)):
-            # The texts are the answers behind one context: the model reads it once.
-            examples = tuple(
-                Example(context, context, first, tuple(others)) for context in (description, _NOTHING)
-            )
-            told, untold = (await scorer.score(ScoreRequest(_ASK, examples))).scores
-            pairs = zip((told.target, *told.negatives), (untold.target, *untold.negatives), strict=True)
-            for text, (one, other) in zip((first, *others), pairs, strict=True):
-                found[name, text] = (one.logprob - other.logprob) / one.tokens
+        values, _ = await relevances(client, description, texts)
+        found |= zip([(name, text) for text in texts], values, strict=True)
     return [found[row["task"], row["text"]] for row in rows]
 
 
 def thresholds(rows: Sequence[Row], values: Sequence[float]) -> str:
-    """The area under the curve, and the rates of the gate with each threshold: a text below it is refused."""
+    """The area under the curve, and the rates with each bound: a text below it is refused."""
     pairs = list(zip(rows, values, strict=True))
     good = [value for row, value in pairs if row["verdict"] == GOOD]
     nonsense = [value for row, value in pairs if row["verdict"] == NONSENSE]
     wins = sum((one > other) + (one == other) / 2 for one in good for other in nonsense)
     lines = [
-        f"area under the curve of the likelihood term: {wins / (len(good) * len(nonsense)):.3f}",
-        "| below | good refused | nonsense let through, term alone | with the gate |",
+        f"area under the curve of the relevance: {wins / (len(good) * len(nonsense)):.3f}",
+        "| below | good refused | nonsense let through, by the relevance alone | by the whole gate |",
         "|---|---|---|---|",
     ]
     for bound in _BOUNDS:

@@ -32,6 +32,7 @@ PAPER: Mapping[str, Any] = {
     "calibrate": False,
     "racing": None,
     "sense": False,
+    "relevance": None,
     "reasks": 0,
     "patience": None,
 }
@@ -44,7 +45,8 @@ class SearchConfig(Section):
     """The settings of the method. `preset` gives the settings that are not named themselves. `operators`
     propose instructions; masking and demonstrations have their own settings. `demonstrations` is the most
     training examples that a candidate shows (0: none). `per_token` divides log-likelihoods by the number of
-    tokens (None: in the cross-entropy of free text alone). `sense` refuses texts that are no instructions.
+    tokens (None: in the cross-entropy of free text alone). `sense` refuses texts that are no instructions,
+    also rewrites that the task's description makes less than `relevance` nats per token likelier.
     `racing` is the level at which a candidate that is worse on some of the examples is not scored on the
     rest. `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without
     content (true) or its mean over the training inputs (inputs), in tasks with a closed set of answers."""
@@ -70,6 +72,7 @@ class SearchConfig(Section):
     max_instruction_chars: Annotated[Positive, Field(le=1_000_000)] = 4000
     racing: float | None = Field(default=None, gt=0, le=0.5)
     sense: bool = True
+    relevance: Annotated[float, Field(gt=0, le=100)] | None = 0.6
     reasks: Annotated[NonNegative, Field(le=100)] = 1
     patience: Annotated[Positive | None, _STOPPING_RULE] = None
     target_loss: Annotated[float | None, _STOPPING_RULE] = None

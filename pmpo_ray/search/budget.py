@@ -73,7 +73,7 @@ def prompt_estimate(request: GenerateRequest) -> int:
         *(text for shot in request.shots for text in (shot.input, shot.target)),
     ]
     turns = [text for text in texts if text]
-    return sum(_estimate(text) for text in turns) + _TURN_TOKENS * (len(turns) + 1)
+    return sum(estimated(text) for text in turns) + _TURN_TOKENS * (len(turns) + 1)
 
 
 def shrunk(
@@ -178,7 +178,7 @@ class Costs:
         """The tokens of an instruction with its demonstrations, estimated from above."""
         shots = self.split.trained(candidate.shots)
         turns = (text for shot in shots for text in (shot.input, shot.target))
-        return _estimate(candidate.text) + sum(_estimate(text) + _TURN_TOKENS for text in turns)
+        return estimated(candidate.text) + sum(estimated(text) + _TURN_TOKENS for text in turns)
 
     async def _lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...] | None:
         return None if self.measure is None else await self.measure(request)
@@ -199,7 +199,7 @@ def check_first(task: str, cost: int, max_tokens: int) -> None:
         )
 
 
-def _estimate(text: str) -> int:
+def estimated(text: str) -> int:
     return math.ceil(len(text.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN)
 
 

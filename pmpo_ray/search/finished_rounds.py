@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pmpo_ray.search.gate import identity
+from pmpo_ray.search.gate import NOT_RELEVANT, identity
 from pmpo_ray.search.operators import REWRITE
 from pmpo_ray.types import RoundRecord, ScoredCandidate, SegmentImportance
 
@@ -45,11 +45,13 @@ class FinishedRounds:
             self.known.add(identity(candidate.text, candidate.shots))
             if not scored.left:
                 self.losses[candidate.text, candidate.shots] = scored.loss
-        # A proposal that could not be scored is not scored again; a masked text never was a proposal.
+        # A proposal that the scorer has read, or could not read, is not sent again; a masked text never was a
+        # proposal.
         self.known.update(
             identity(refusal.text, refusal.shots)
             for refusal in record.refusals
-            if refusal.status == "failed" and refusal.operator != MASK_DROP
+            if (refusal.status == "failed" or refusal.reason == NOT_RELEVANT)
+            and refusal.operator != MASK_DROP
         )
         for row in record.segments:
             self.importances[row.candidate] = (*self.importances.get(row.candidate, ()), row)

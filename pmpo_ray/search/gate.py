@@ -16,6 +16,8 @@ from pmpo_ray.text import is_hidden
 from pmpo_ray.thoughts import THOUGHT_TAG
 from pmpo_ray.types import Example
 
+NOT_RELEVANT = "hardly likelier for this task than without one"
+"""The reason why a text is refused that was read by the scorer (see `relevance`)."""
 _COPIED_CHARS = 20
 _COPIED_WORDS = 8
 _COMMON = 3

@@ -1,21 +1,33 @@
-"""The relevance of a text: by how much the task's description makes it likelier,
-log p(text | description) - log p(text), in nats per token of the text.
+"""The gate's last question: is a rewrite about the task at all?
 
-A rewrite about something else is hardly likelier behind the description than behind none. The texts are
-scored as answers to the request for an instruction, in the layout of the scorer. `python -m benchmarks.sense`
-measures how well a bound on the relevance tells instructions from nonsense.
+The relevance of a text is by how much the task's description makes it likelier,
+log p(text | description) - log p(text), in nats per token of the text, under the scorer. A text about
+something else is hardly likelier behind the description than behind none. `python -m benchmarks.sense`
+measures how well a bound on it tells instructions from nonsense.
+
+Invariants: the relevance of a text does not depend on the texts beside it; its tokens count towards the
+budget.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.protocols import ScoreClient
-from pmpo_ray.types import Example, ScoreRequest
+from pmpo_ray.search.budget import Allowance, prompt_estimate
+from pmpo_ray.search.gate import NOT_RELEVANT
+from pmpo_ray.search.masking import rule_segments
+from pmpo_ray.search.round import Round
+from pmpo_ray.types import Candidate, Example, GenerateRequest, ScoreRequest
 
 _ASK = "Write the instruction for this task: tell the reader what to do with an input."
 _NOTHING = "N/A"
 """The input that stands for no description."""
+_READINGS = 2
+"""Times that a text is read: behind the description, and behind none."""
+_SENTENCES = 100
+"""Sentences of a text that are told apart."""
 
 
 async def relevances(
@@ -23,12 +35,67 @@ async def relevances(
 ) -> tuple[list[float], int]:
     """The relevance of each text for the task with this description, and the tokens that were scored. Raises
     the errors of the scorer."""
+    # Named by their content: a name by number would be that of another text in another request.
     examples = tuple(
-        Example(f"{kind}-{number}", context, text)
-        for kind, context in (("told", description), ("untold", _NOTHING))
-        for number, text in enumerate(texts)
+        Example(f"{context}: {text}", context, text) for context in (description, _NOTHING) for text in texts
     )
     scores = await scorer.score(ScoreRequest(_ASK, examples), rounds_left=rounds_left)
     pairs = zip(scores[: len(texts)], scores[len(texts) :], strict=True)
     gains = [(told.target.logprob - untold.target.logprob) / told.target.tokens for told, untold in pairs]
     return gains, sum(score.tokens for score in scores)
+
+
+def judging_cost(current: Round) -> int:
+    """The tokens that judging a rewrite takes at most; 0 if rewrites are not judged."""
+    if _bound(current) is None:
+        return 0
+    context = prompt_estimate(GenerateRequest(current.setup.task.description, system=_ASK))
+    return _READINGS * (context + current.setup.sampling.max_tokens)
+
+
+async def relevant(
+    groups: Sequence[Sequence[Candidate]], current: Round, allowance: Allowance
+) -> list[list[Candidate]]:
+    """The relevant candidates of each group; the others are recorded as refused, or as failed if they cannot
+    be scored. One whose sentences all stand in its parent is not judged."""
+    bound = _bound(current)
+    instructions = {parent.candidate.id: parent.candidate.text for parent in current.parents}
+    judged = [
+        one
+        for group in groups
+        for one in group
+        if not _sentences(one.text) <= _sentences(instructions[one.parent or ""])
+    ]
+    if bound is None or not judged:
+        return [list(group) for group in groups]
+    refused: set[str] = set()
+    try:
+        values, tokens = await relevances(
+            current.setup.scorer,
+            current.setup.task.description,
+            [one.text for one in judged],
+            rounds_left=current.rounds_left,
+        )
+    except (EngineError, DataError) as error:
+        for one in judged:
+            current.refuse(one, str(error), failed=True)
+        refused = {one.id for one in judged}
+    else:
+        current.tokens_scored += tokens
+        allowance.spend(tokens)
+        for one, value in zip(judged, values, strict=True):
+            if value < bound:
+                current.refuse(one, NOT_RELEVANT)
+                refused.add(one.id)
+    return [[one for one in group if one.id not in refused] for group in groups]
+
+
+def _sentences(text: str) -> set[str]:
+    return {part.text for part in rule_segments(text, _SENTENCES)}
+
+
+def _bound(current: Round) -> float | None:
+    """The bound on the relevance; None if nothing is judged. Only tasks with labels are: a hint such as "take
+    a deep breath" serves a task whose answers are reasoned out."""
+    settings = current.setup.settings
+    return settings.relevance if settings.sense and current.setup.task.labels else None

@@ -10,6 +10,7 @@ from pmpo_ray.errors import EngineError
 from pmpo_ray.search.budget import Allowance, shrunk, tokens_of
 from pmpo_ray.search.meta_prompts import parse_rewrite, rewrite_prompt, rewrite_shots
 from pmpo_ray.search.operators import REWRITE, Proposal
+from pmpo_ray.search.relevance import judging_cost, relevant
 from pmpo_ray.search.round import Round
 from pmpo_ray.search.seeds import seed_of
 from pmpo_ray.types import Candidate, GenerateRequest, GenerateResult, ScoredCandidate
@@ -29,7 +30,7 @@ async def rewrite(current: Round, allowance: Allowance) -> list[Candidate]:
     accepted: list[Candidate] = []
     for attempt in range(settings.reasks + 1):
         requests = [_request(parent, index, count, attempt, current) for parent, index, count in pending]
-        scoring = tokens_of(current.parents[0])
+        scoring = tokens_of(current.parents[0]) + judging_cost(current)
         affordable = shrunk(
             requests,
             allowance.left - scoring * len(accepted),
@@ -38,17 +39,21 @@ async def rewrite(current: Round, allowance: Allowance) -> list[Candidate]:
         )
         current.cut = current.cut or affordable != requests
         replies = await gather_or_cancel(_reply(request, current) for request in affordable)
-        refused = []
-        for (parent, index, _), request, reply in zip(pending, affordable, replies, strict=False):
+        admitted = []
+        for (parent, _, _), request, reply in zip(pending, affordable, replies, strict=False):
             if isinstance(reply, GenerateResult):
                 allowance.spend(reply.prompt_tokens + reply.tokens)
-            admitted = [
+            made = (
                 current.admit(parent, proposal, REWRITE) for proposal in _proposals(request, reply, current)
-            ]
-            accepted += [candidate for candidate in admitted if candidate is not None]
-            if missing := admitted.count(None):
-                refused.append((parent, index, missing))
-        pending = refused
+            )
+            admitted.append([candidate for candidate in made if candidate is not None])
+        kept = await relevant(admitted, current, allowance)
+        accepted += [candidate for candidates in kept for candidate in candidates]
+        pending = [
+            (parent, index, request.n - len(candidates))
+            for (parent, index, _), request, candidates in zip(pending, affordable, kept, strict=False)
+            if len(candidates) < request.n
+        ]
         if not pending:
             break
     return accepted

@@ -106,7 +106,7 @@ def test_a_budget_is_never_exceeded(
 async def test_a_budget_is_used_up_to_less_than_a_small_round() -> None:
     whole = await search_task(small(None, rounds=8))
     limit = spent(whole) // 2
-    outcome = await search_task(small(limit, rounds=8))
+    outcome = await search_task(small(limit, rounds=40))
     assert outcome.stopped == "token budget"
     # What is left would not have sufficed for one rewrite at its longest and its scoring.
     assert 0 <= limit - spent(outcome) < 2500

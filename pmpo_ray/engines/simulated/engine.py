@@ -52,6 +52,7 @@ ADDITIONS = (
     "Give only the answer.",
     "Be polite.",
 )
+NO_CONTENT = "N/A"
 FALLBACK_INSTRUCTION = "Answer the question."
 
 _PART = re.compile(r"\S[^.!?\n]*[.!?]*")
@@ -127,8 +128,10 @@ class SimulatedScorer:
     def _example_score(
         self, request: ScoreRequest, example: Example, shared: int, surprise: float
     ) -> ExampleScore:
-        """Per token, `surprise` nats for the target and 2 for the others, plus or minus 0.4 by hash."""
+        """Per token, `surprise` nats for the target and 2 for the others, plus or minus 0.4 by hash; behind
+        an input without content 2 more, as no text there is about the task."""
         context = shared + _count(example.input)
+        more = 2.0 if example.input == NO_CONTENT else 0.0
         answers = (example.target, *example.negatives)
         tokens = [_count(answer) + 1 for answer in answers]
         longest = context + max(tokens)
@@ -146,7 +149,7 @@ class SimulatedScorer:
             *answers,
         )
         target, *negatives = (
-            AnswerScore(-count * (nats + 0.8 * noise - 0.4), count)
+            AnswerScore(-count * (nats + more + 0.8 * noise - 0.4), count)
             for count, nats, noise in zip(
                 tokens,
                 (surprise, *[2.0] * len(example.negatives)),
