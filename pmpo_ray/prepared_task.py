@@ -71,7 +71,7 @@ class PreparedTask:
 
     def calibrates(self, settings: EvaluationConfig) -> Calibrate:
         """The calibration of the scores with which the held-out examples are evaluated."""
-        return self.search.calibrate if settings.calibrate is None else settings.calibrate
+        return self.search.calibrates if settings.calibrate is None else settings.calibrate
 
 
 def tasks_from_python(config: RunConfig, location: str, python_data: Mapping[str, Task]) -> dict[str, Task]:
@@ -110,6 +110,7 @@ def prepare_tasks(
         _report_parts(task, split, config)
         for variant, search in config.searches().items():
             _check_size(task, split, search)
+            search = _resolved(task, search, config.evaluation)
             objective = _objective(task, split, search)
             proposers = _proposers(task, search)
             # All variants of a task share one split.
@@ -121,6 +122,21 @@ def prepare_tasks(
             _check(prepared, config.evaluation)
             prepared_tasks.append(prepared)
     return prepared_tasks
+
+
+def _resolved(task: Task, search: SearchConfig, settings: EvaluationConfig) -> SearchConfig:
+    """The search with its calibration decided for the task."""
+    if search.calibrate != "auto":
+        return search
+    chosen = bool(closed_answers(task)) and method_for(task, settings) == "likelihood"
+    _log.info(
+        "task %s: search.calibrate=auto: %s",
+        task.name,
+        "answers are chosen less their mean log-likelihoods over the training inputs (inputs)"
+        if chosen
+        else "nothing is calibrated (false): no closed set of answers is chosen from by likelihood",
+    )
+    return search.model_copy(update={"calibrate": "inputs" if chosen else False})
 
 
 def _proposers(task: Task, search: SearchConfig) -> dict[str, Proposer]:
@@ -223,7 +239,7 @@ def _check(prepared: PreparedTask, settings: EvaluationConfig) -> None:
     except DataError as error:
         raise DataError(f"task {task.name}: {error}") from None
     for setting, is_set in (
-        ("search.calibrate", prepared.search.calibrate),
+        ("search.calibrate", prepared.search.calibrates),
         ("evaluation.calibrate", settings.calibrate),
     ):
         if is_set and not closed_answers(task):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.display.task_overview import overview_line, remarks
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
@@ -88,6 +89,27 @@ def test_what_has_no_closed_set_is_not_calibrated_in_silence(task: str, section:
 def test_generated_answers_are_not_calibrated_in_silence() -> None:
     with pytest.raises(ConfigError, match=r"^evaluation\.calibrate=true: task 'tickets' is evaluated by gen"):
         _prepared("tickets", evaluation={"calibrate": True, "method": "generation"})
+
+
+@pytest.mark.parametrize(
+    ("task", "method", "calibrate"),
+    [
+        ("tickets", "auto", "inputs"),
+        ("bbh/navigate", "likelihood", "inputs"),
+        ("tickets", "generation", False),
+        ("bbh/word_sorting", "auto", False),
+    ],
+)
+def test_calibration_follows_the_task_if_it_may_and_says_so(
+    task: str, method: str, calibrate: object, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    prepared = _prepared(task, data_dir, search={"calibrate": "auto"}, evaluation={"method": method})
+    assert prepared.search.calibrate == prepared.search.calibrates == calibrate
+    assert prepared.calibrates(EvaluationConfig()) == calibrate
+    [line] = [text for text in caplog.messages if "search.calibrate=auto" in text]
+    assert line.startswith(f"task {task}: ")
+    assert ("(inputs)" in line) == (calibrate == "inputs")
 
 
 def test_the_overview_counts_each_label_in_each_part() -> None:

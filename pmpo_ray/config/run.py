@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,7 +19,7 @@ from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.config.messages import dotted
 from pmpo_ray.config.paths import DataPath
-from pmpo_ray.config.search import SearchConfig
+from pmpo_ray.config.search import PAPER, SearchConfig
 from pmpo_ray.config.secrets import key_among_settings
 from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.config.tracking import TrackingConfig
@@ -43,11 +44,24 @@ class RayConfig(Section):
     idle_timeout: float = Field(default=60.0, ge=0, le=1e9)
 
 
+USES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "choose": {"search": {"calibrate": "auto"}, "evaluation": {"method": "likelihood"}},
+    "generate": {
+        "search": {"objective": "cross_entropy", "calibrate": False},
+        "evaluation": {"method": "generation"},
+    },
+}
+"""What an application does with the instruction, and the settings of loss, calibration and evaluation for it:
+it chooses the likeliest of given answers, or it lets the model write one."""
+
+
 class RunConfig(Section):
-    """One run: its tasks, models, search and run folder. With a `grid` every task is optimised once for each
+    """One run: its tasks, models, search and run folder. `use` gives the settings of `USES` that are not
+    named themselves. With a `grid` every task is optimised once for each
     of the grid's entries, which change `search`, over the same pools."""
 
     tasks: tuple[TaskConfig, ...] = Field(default=(TaskConfig(name="tickets"),), min_length=1)
+    use: Literal["choose", "generate"] | None = None
     data_dir: Annotated[
         DataPath | None, Changeable("the same data may be in another place on another machine")
     ] = None
@@ -73,6 +87,23 @@ class RunConfig(Section):
         str | None, Changeable("the folder may have been moved, or be named by another path")
     ] = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _for_the_use(cls, value: Any) -> Any:
+        """The settings of the use for all that is not set."""
+        use = USES.get(str(value.get("use"))) if isinstance(value, dict) else None
+        if use is None:
+            return value
+        sections = {}
+        for name, settings in use.items():
+            given = value.get(name, {})
+            if isinstance(given, dict):
+                # A preset that is named says more than the use.
+                named = PAPER if name == "search" and given.get("preset") == "paper" else {}
+                unnamed = {key: item for key, item in settings.items() if key not in named}
+                sections[name] = {**unnamed, **given}
+        return {**value, **sections}
 
     @model_validator(mode="after")
     def _distinct_tasks(self) -> RunConfig:

@@ -49,7 +49,9 @@ class SearchConfig(Section):
     also rewrites that the task's description makes less than `relevance` nats per token likelier.
     `racing` is the level at which a candidate that is worse on some of the examples is not scored on the
     rest. `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without
-    content (true) or its mean over the training inputs (inputs), in tasks with a closed set of answers."""
+    content (true) or its mean over the training inputs (inputs), in tasks with a closed set of answers;
+    "auto" is "inputs" in tasks whose answers are such a set and are chosen by likelihood, and nothing in
+    others."""
 
     preset: Literal["best", "paper"] = "best"
     rounds: Annotated[NonNegative, Field(le=1_000_000), _STOPPING_RULE] = 20
@@ -67,7 +69,7 @@ class SearchConfig(Section):
     demonstrations: Annotated[NonNegative, Field(le=1000)] = 0
     beta: float = Field(default=1.0, gt=0, le=1e6)
     per_token: bool | None = None
-    calibrate: Calibrate = False
+    calibrate: Calibrate | Literal["auto"] = False
     meta_prompt: Literal["auto", "long", "short"] = "auto"
     max_instruction_chars: Annotated[Positive, Field(le=1_000_000)] = 4000
     racing: float | None = Field(default=None, gt=0, le=0.5)
@@ -78,6 +80,11 @@ class SearchConfig(Section):
     target_loss: Annotated[float | None, _STOPPING_RULE] = None
     max_tokens: Annotated[int | None, _STOPPING_RULE] = Field(default=None, ge=1, le=10**15)
     max_seconds: Annotated[Seconds | None, _STOPPING_RULE] = None
+
+    @property
+    def calibrates(self) -> Calibrate:
+        """The calibration that `calibrate` names; none for "auto", which has to be resolved for a task."""
+        return False if self.calibrate == "auto" else self.calibrate
 
     @model_validator(mode="before")
     @classmethod

@@ -68,7 +68,7 @@ async def pick(
     compared = _leaders(prepared, outcome)
     if not examples or not compared:
         return outcome.best, 0
-    client = prepared.scoring(scorer, prepared.search.calibrate)
+    client = prepared.scoring(scorer, prepared.search.calibrates)
     requests = [
         ScoreRequest(lead.candidate.text, examples, prepared.split.demonstrations(lead.candidate.shots))
         for lead in compared.values()
@@ -100,7 +100,7 @@ def _leaders(prepared: PreparedTask, outcome: SearchOutcome) -> dict[str, Scored
     if limit is None:
         return found
     left = limit - sum(record.tokens for record in outcome.records)
-    costs = Costs(prepared.split, calibrate=prepared.search.calibrate)
+    costs = Costs(prepared.split, calibrate=prepared.search.calibrates)
     newest = list(found.items())[::-1]
     number = fitting([costs.of_validation(outcome.best, lead.candidate) for _, lead in newest], left)
     return dict(newest[:number][::-1]) if number > 1 else {}

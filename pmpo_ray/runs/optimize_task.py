@@ -64,7 +64,7 @@ async def optimize_task(
         proposers=prepared.proposers,
         hard_cases=prepared.hard_cases,
         sense=SenseGate.of(prepared.task, prepared.split.train, style) if prepared.search.sense else None,
-        calibration=Calibration.of(prepared.task, prepared.search.calibrate),
+        calibration=Calibration.of(prepared.task, prepared.search.calibrates),
         measure=run.ruler.lengths if run.ruler is not None else None,
     )
     await asyncio.to_thread(_keep_training, store, name, prepared.split.train)

@@ -85,7 +85,7 @@ class Round:
 
     @property
     def costs(self) -> Costs:
-        return Costs(self.setup.split, self.setup.measure, self.setup.settings.calibrate)
+        return Costs(self.setup.split, self.setup.measure, self.setup.settings.calibrates)
 
     @property
     def rounds_left(self) -> int:

@@ -11,7 +11,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmpo_ray.config.loading import config_from_mapping, default_config, dump_config, load_config
+from pmpo_ray.config.loading import (
+    config_from_mapping,
+    config_from_yaml,
+    default_config,
+    dump_config,
+    load_config,
+)
 from pmpo_ray.config.messages import KeyPath
 from pmpo_ray.config.overrides import Override, parse_overrides, section_overrides
 from pmpo_ray.config.run import RunConfig
@@ -343,6 +349,24 @@ def test_a_preset_gives_what_is_not_named() -> None:
     assert best == config_from_mapping({}, "test").search
     with pytest.raises(ConfigError, match=r"search\.preset"):
         config_from_mapping({"search": {"preset": "fast"}}, "test")
+
+
+def test_a_use_decides_loss_calibration_and_evaluation_where_they_are_not_named() -> None:
+    def decided(**settings: object) -> tuple[str, object, object]:
+        config = config_from_mapping(settings, "test")
+        return config.search.objective, config.search.calibrate, config.evaluation.method
+
+    plain = decided()
+    assert decided(use="choose") == (plain[0], "auto", "likelihood")
+    assert decided(use="generate") == ("cross_entropy", False, "generation")
+    assert decided(use="choose", search={"calibrate": True, "rounds": 3}) == (plain[0], True, "likelihood")
+    assert decided(use="generate", evaluation={"method": "likelihood"})[2] == "likelihood"
+    # Algorithm 1 calibrates nothing.
+    assert decided(use="choose", search={"preset": "paper"}) == (plain[0], False, "likelihood")
+    with pytest.raises(ConfigError, match="use: should be 'choose' or 'generate'"):
+        decided(use="read")
+    chosen = config_from_mapping({"use": "choose"}, "test")
+    assert config_from_yaml(dump_config(chosen), "test") == chosen
 
 
 def test_a_preset_in_a_grid_replaces_the_settings_of_the_search() -> None:
