@@ -62,7 +62,9 @@ class PreparedTask:
     def overview(self) -> TaskOverview:
         """The form in which the task was taken, for the user."""
         answers = closed_answers(self.task)
-        return overview_of(self.task, self.split, answers, self.objective.description)
+        calibrate = self.search.calibrates
+        how = f", calibrated ({_said(calibrate)})" if calibrate else ""
+        return overview_of(self.task, self.split, answers, f"{self.objective.description}{how}")
 
     def scoring(self, scorer: ScoreClient, calibrate: Calibrate) -> ScoreClient:
         """The scorer of this task: `scorer`, by which no example is scored behind itself, with calibrated
@@ -129,13 +131,6 @@ def _resolved(task: Task, search: SearchConfig, settings: EvaluationConfig) -> S
     if search.calibrate != "auto":
         return search
     chosen = bool(closed_answers(task)) and method_for(task, settings) == "likelihood"
-    _log.info(
-        "task %s: search.calibrate=auto: %s",
-        task.name,
-        "answers are chosen less their mean log-likelihoods over the training inputs (inputs)"
-        if chosen
-        else "nothing is calibrated (false): no closed set of answers is chosen from by likelihood",
-    )
     return search.model_copy(update={"calibrate": "inputs" if chosen else False})
 
 

@@ -101,15 +101,12 @@ def test_generated_answers_are_not_calibrated_in_silence() -> None:
     ],
 )
 def test_calibration_follows_the_task_if_it_may_and_says_so(
-    task: str, method: str, calibrate: object, data_dir: Path, caplog: pytest.LogCaptureFixture
+    task: str, method: str, calibrate: object, data_dir: Path
 ) -> None:
-    caplog.set_level(logging.INFO)
     prepared = _prepared(task, data_dir, search={"calibrate": "auto"}, evaluation={"method": method})
     assert prepared.search.calibrate == prepared.search.calibrates == calibrate
     assert prepared.calibrates(EvaluationConfig()) == calibrate
-    [line] = [text for text in caplog.messages if "search.calibrate=auto" in text]
-    assert line.startswith(f"task {task}: ")
-    assert ("(inputs)" in line) == (calibrate == "inputs")
+    assert ("calibrated (inputs)" in overview_line(prepared.overview)) == (calibrate == "inputs")
 
 
 def test_the_overview_counts_each_label_in_each_part() -> None:

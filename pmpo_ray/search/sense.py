@@ -48,6 +48,17 @@ _CONTENT = 4
 """Letters of a word that can tell what a text is about."""
 _VOCABULARY = 5
 """With fewer such words about the task, nothing is judged by them."""
+# fmt: off
+_GENERIC = frozenset(
+    (
+        "answer", "answers", "choose", "each", "else", "exactly", "explain", "following", "from", "give",
+        "given", "input", "inputs", "instruction", "label", "labels", "more", "nothing", "only",
+        "option", "options", "output", "outputs", "read", "text", "that", "this", "these", "those",
+        "with", "word", "words", "write", "your",
+    )
+)
+# fmt: on
+"""Words of instructions for any task: a text with no other word is about none."""
 
 
 @dataclass(frozen=True)
@@ -92,21 +103,23 @@ class SenseGate:
         return "is not about the task" if self._is_off_topic(text, words) else None
 
     def _is_off_topic(self, text: str, words: Sequence[str]) -> bool:
-        """True if the text shares no word with the texts about the task. Only a task with labels is judged: a
-        hint such as "take a deep breath" serves a task whose answers are reasoned out. Words of other
-        scripts, which may stand without blanks, are not compared."""
+        """True if the text shares no word with the texts about the task and does not name all labels. Only a
+        task with labels is judged: a hint such as "take a deep breath" serves a task whose answers are
+        reasoned out. Words of other scripts, which may stand without blanks, are not compared."""
         if not self.labels or not text.isascii() or len(self._vocabulary) < _VOCABULARY:
             return False
-        return self._vocabulary.isdisjoint(words)
+        return self._vocabulary.isdisjoint(words) and self._labels_named(words) < len(self.labels)
 
     def _names_some_labels(self, words: Sequence[str]) -> bool:
         """True if the text names some labels, and fewer than all. Labels of one character are left out: they
         may be words."""
         if len(self.labels) < 2 or any(len(label) < 2 for label in self.labels):
             return False
+        return 0 < self._labels_named(words) < len(self.labels)
+
+    def _labels_named(self, words: Sequence[str]) -> int:
         line = f" {' '.join(words)} "
-        named = sum(f" {' '.join(_words(label))} " in line for label in self.labels)
-        return 0 < named < len(self.labels)
+        return sum(f" {' '.join(_words(label))} " in line for label in self.labels)
 
     def _copied_input(self, words: Sequence[str], current: Sequence[str]) -> str | None:
         """The id of the first example whose whole input stands in the text."""
@@ -129,7 +142,8 @@ class SenseGate:
     @cached_property
     def _vocabulary(self) -> frozenset[str]:
         texts = (*self.topic, *self.labels)
-        return frozenset(word for text in texts for word in _words(text) if len(word) >= _CONTENT)
+        words = {word for text in texts for word in _words(text) if len(word) >= _CONTENT}
+        return frozenset(words - _GENERIC)
 
 
 def tells_what_to_do(text: str) -> bool:

@@ -41,10 +41,10 @@ class Place(IntEnum):
 
 _DECIDE: Mapping[Kind, tuple[str, ...]] = {
     "labels": (
-        "Think about what it says as a whole.",
-        "Judge by its main point and not by single words.",
-        "Look for the words that decide it.",
-        "Look at what it is about and at what it is for.",
+        "Think about what the input says as a whole.",
+        "Judge by the main point of the input and not by single words.",
+        "Look for the words of the input that tell most.",
+        "Look at what the input is about and at what it is for.",
         "If more than one answer seems to fit, choose the one that fits best.",
     ),
     "options": (
@@ -125,8 +125,8 @@ def _choices(task: Task) -> tuple[str, ...]:
     return (
         f"Choose one of these answers: {listed}.",
         f"The possible answers are {either}.",
-        f"Decide whether it is {either}.",
-        f"Classify it as {either}.",
+        f"Decide whether the input is {either}.",
+        f"Classify the input as {either}.",
         f"{_only(task.labels).removesuffix('.')}: {either}.",
     )
 

@@ -24,6 +24,8 @@ SIMULATED = (
     "scorer.role=both",
     "--set",
     "ray.num_cpus=2",
+    "--set",
+    "search.operators=[rewrite, compose]",
 )
 RESULT_KEYS = {
     "p_value",

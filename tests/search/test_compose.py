@@ -62,7 +62,7 @@ async def test_proposals_are_whole_sentences_that_pass_the_gates(name: str, data
         known = {*library, *sentences(task.instruction), *sentences(task.description)}
         assert not [part for part in sentences(text) if part not in known], text
         assert max(Counter(sentences(text)).values()) == 1
-    assert len(passing) >= 0.9 * len(proposals)
+    assert len(passing) >= 0.8 * len(proposals)
 
 
 @given(st.integers(1, 12), st.integers(0, 10_000))
@@ -125,7 +125,7 @@ async def test_instructions_in_other_languages_are_left_alone() -> None:
             ("bug report", "praise"),
             {
                 Place.READ: "The input is a message.",
-                Place.CHOICES: "Classify it as bug report or praise.",
+                Place.CHOICES: "Classify the input as bug report or praise.",
                 # It does not name the labels.
                 Place.FORM: "Tell what it is about.",
             },

@@ -119,7 +119,7 @@ class Moonstruck(LocalGenerator):
 
     async def generate(self, request: GenerateRequest, *, rounds_left: int = 0) -> GenerateResult:
         texts = [
-            f"Choose the label and look at the moon {request.seed % 1000 + n} times."
+            f"Choose the label of the message and look at the moon {request.seed % 1000 + n} times."
             if (request.seed + n) % 2
             else f"Choose the label that fits the message, and check it {request.seed % 1000 + n} times."
             for n in range(request.n)

@@ -62,6 +62,9 @@ GATES = {
         ),
         ("trec", f"What format was VHS's main competition? {', '.join(TYPES)}.", "copies example vhs"),
         ("tickets", "Write a poem on the beauty of spring.", "is not about the task"),
+        # Words that the instructions for any task have.
+        ("sst2", "Answer with one word.", "is not about the task"),
+        ("tickets", "Give the label and nothing else.", "is not about the task"),
         ("sst2", "These five films provided a trilogy that we still miss.", "tells nobody what to do"),
     ],
 )
