@@ -51,5 +51,5 @@ def _task_json(result: TaskResult) -> dict[str, object]:
         "prompt_after": result.prompt_after,
         "best": result.best,
         "shots": [asdict(shot) for shot in result.shots],
-        "biases": [asdict(bias) for bias in result.biases],
+        "biases": [{"answer": one.answer, "nats": json_number(one.nats)} for one in result.biases],
     }

@@ -7,7 +7,6 @@ of their 95% confidence intervals; a number that does not exist is null.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 
 from pmpo_ray.exporting.prompts import ExportedPrompt
 from pmpo_ray.exporting.quoting import Value, json_document, yaml_document
@@ -36,6 +35,7 @@ def _document(history: RunHistory, prompts: tuple[ExportedPrompt, ...]) -> Value
 
 def _task(prompt: ExportedPrompt) -> Value:
     task, result = prompt.history, prompt.history.result
+    biases = result.biases if result is not None else ()
     return {
         "task": task.task,
         "instruction": prompt.instruction,
@@ -47,7 +47,7 @@ def _task(prompt: ExportedPrompt) -> Value:
         "accuracy_after": _interval(result.accuracy_after) if result is not None else None,
         "p_value": result.p_value if result is not None else None,
         "shots": [{"input": shot.input, "target": shot.target} for shot in prompt.shots],
-        "biases": [asdict(bias) for bias in result.biases] if result is not None else [],
+        "biases": [{"answer": one.answer, "nats": _number(one.nats)} for one in biases],
         "lineage": [
             {
                 "id": scored.candidate.id,
