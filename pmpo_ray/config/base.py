@@ -78,6 +78,18 @@ def name_or_path(names: Sequence[str], custom: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def true_false_or(*names: str) -> BeforeValidator:
+    """The check of a value that is true, false, nothing, or one of `names`. Without it the error would be
+    about the first of these kinds alone."""
+
+    def check(value: object) -> object:
+        if not (value is None or isinstance(value, bool) or value in names):
+            raise ValueError(f"should be true, false, {' or '.join(names)}")
+        return value
+
+    return BeforeValidator(check)
+
+
 @dataclass(frozen=True, slots=True)
 class Changeable:
     """Marks a key, or a whole section, that may be changed when a run is continued, because the finished part

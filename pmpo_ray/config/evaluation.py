@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pmpo_ray.config.base import Calibrate, NonNegative, Positive, Section, Share, Temperature, Units
+from pmpo_ray.config.base import (
+    Calibrate,
+    NonNegative,
+    Positive,
+    Section,
+    Share,
+    Temperature,
+    Units,
+    true_false_or,
+)
 from pmpo_ray.config.engines import EndpointConfig, Engine
 from pmpo_ray.config.instruction_files import Instruction
 
@@ -60,7 +69,7 @@ class EvaluationConfig(Section):
     enabled: bool = True
     limit: Positive | None = 1000
     method: Literal["auto", "likelihood", "generation"] = "auto"
-    calibrate: Calibrate | None = None
+    calibrate: Annotated[Calibrate | None, true_false_or("inputs")] = None
     max_tokens: Annotated[Positive, Field(le=1_000_000)] = 256
     temperature: Temperature = 0.0
     top_p: Share = 1.0

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pmpo_ray.config.base import Calibrate, Changeable, NonNegative, Positive, Seconds, Section, name_or_path
+from pmpo_ray.config.base import (
+    Calibrate,
+    Changeable,
+    NonNegative,
+    Positive,
+    Seconds,
+    Section,
+    name_or_path,
+    true_false_or,
+)
 from pmpo_ray.config.import_paths import is_import_path
 
 OBJECTIVES = ("auto", "cross_entropy", "preference", "listwise")
@@ -69,7 +78,7 @@ class SearchConfig(Section):
     demonstrations: Annotated[NonNegative, Field(le=1000)] = 0
     beta: float = Field(default=1.0, gt=0, le=1e6)
     per_token: bool | None = None
-    calibrate: Calibrate | Literal["auto"] = False
+    calibrate: Annotated[Calibrate | Literal["auto"], true_false_or("inputs", "auto")] = False
     meta_prompt: Literal["auto", "long", "short"] = "auto"
     max_instruction_chars: Annotated[Positive, Field(le=1_000_000)] = 4000
     racing: float | None = Field(default=None, gt=0, le=0.5)

@@ -23,7 +23,7 @@ async def new_candidates(current: Round) -> list[Candidate]:
     """Run rewriting and all other operators concurrently; return the candidates that passed the gate."""
     calls = [(parent, name) for parent in current.parents for name in current.setup.proposers]
     # Equal parts, so that what one may spend does not depend on who is served first.
-    share = current.left / (len(calls) + (REWRITE in current.setup.settings.operators))
+    share = current.left / max(1, len(calls) + (REWRITE in current.setup.settings.operators))
     rewrites: list[Candidate] = []
     replies: list[list[Proposal]] = []
 

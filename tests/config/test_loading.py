@@ -369,6 +369,21 @@ def test_a_use_decides_loss_calibration_and_evaluation_where_they_are_not_named(
     assert config_from_yaml(dump_config(chosen), "test") == chosen
 
 
+@pytest.mark.parametrize(
+    ("section", "value", "known"),
+    [
+        ("search", "input", "inputs or auto"),
+        ("search", 1, "inputs or auto"),
+        ("evaluation", "auto", "inputs"),
+    ],
+)
+def test_a_calibration_that_does_not_exist_is_told_what_there_is(
+    section: str, value: object, known: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"test: {section}\.calibrate: should be true, false, {known}"):
+        config_from_mapping({section: {"calibrate": value}}, "test")
+
+
 def test_a_preset_in_a_grid_replaces_the_settings_of_the_search() -> None:
     config = config_from_mapping(
         {

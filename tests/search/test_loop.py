@@ -104,6 +104,13 @@ def texts(outcome: SearchOutcome) -> list[str]:
     return [scored.candidate.text for record in outcome.records for scored in record.candidates]
 
 
+@pytest.mark.parametrize("masking", ["rules", "off"])
+async def test_a_search_without_operators_has_masked_texts_alone(masking: str) -> None:
+    outcome = await search_task(setup_of(operators=[], masking=masking, rounds=2))
+    found = {one.candidate.operator for record in outcome.records for one in record.candidates}
+    assert found == ({"seed", "mask_drop"} if masking == "rules" else {"seed"})
+
+
 async def test_losses_never_rise_and_the_best_is_better_than_the_start() -> None:
     outcome = await search_task(setup_of())
     best = [record.scored_survivors[0].loss for record in outcome.records]
