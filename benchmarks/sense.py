@@ -1,6 +1,6 @@
 """Does the gate for sense tell instructions from nonsense? On texts that small models wrote, read by people.
 
-    python -m benchmarks.sense --data-dir DIR [--texts FILE] [--model NAME]
+    python -m benchmarks.sense --data-dir DIR [--texts FILE] [--model NAME [--layout LAYOUT]]
     python -m benchmarks.sense --collect RUN [RUN ...] --texts FILE
 
 The first form judges the texts of FILE (default: results/sense.json) by the gate, and prints how many good

@@ -57,8 +57,8 @@ it chooses the likeliest of given answers, or it lets the model write one."""
 
 class RunConfig(Section):
     """One run: its tasks, models, search and run folder. `use` gives the settings of `USES` that are not
-    named themselves. With a `grid` every task is optimised once for each
-    of the grid's entries, which change `search`, over the same pools."""
+    named themselves. With a `grid` every task is optimised once for each of the grid's entries, which change
+    `search`, over the same pools."""
 
     tasks: tuple[TaskConfig, ...] = Field(default=(TaskConfig(name="tickets"),), min_length=1)
     use: Literal["choose", "generate"] | None = None

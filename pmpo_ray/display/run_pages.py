@@ -214,8 +214,8 @@ def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
     for title, *cells in label_rows(held.labels_before, held.labels_after):
         table.add_row(Text(title), *map(Text, cells))
     notes = []
-    if task.result is not None and task.result.biases:
-        notes.append(calibration_words(task.result.biases))
+    if task.biases:
+        notes.append(calibration_words(task.biases))
     if held.after is not None:
         notes.append(f"on {held.extent}; 95% intervals: {interval_words((held.before, held.after))}")
     if held.labels_after is not None:

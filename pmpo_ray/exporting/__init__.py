@@ -73,7 +73,7 @@ def _report_left_out(history: RunHistory, tasks: Sequence[TaskHistory], form: Fo
 
 def _report_uncalibrated(tasks: Sequence[TaskHistory], form: Form) -> None:
     for task in tasks:
-        if task.result is not None and task.result.biases:
+        if task.biases:
             _log.warning(
                 "task %s: its accuracy is that of calibrated choices, and --format %s has no place for their "
                 "constants; --format json has them: choose the answer with the highest log-likelihood less "

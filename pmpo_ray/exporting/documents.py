@@ -35,7 +35,6 @@ def _document(history: RunHistory, prompts: tuple[ExportedPrompt, ...]) -> Value
 
 def _task(prompt: ExportedPrompt) -> Value:
     task, result = prompt.history, prompt.history.result
-    biases = result.biases if result is not None else ()
     return {
         "task": task.task,
         "instruction": prompt.instruction,
@@ -47,7 +46,7 @@ def _task(prompt: ExportedPrompt) -> Value:
         "accuracy_after": _interval(result.accuracy_after) if result is not None else None,
         "p_value": result.p_value if result is not None else None,
         "shots": [{"input": shot.input, "target": shot.target} for shot in prompt.shots],
-        "biases": [{"answer": one.answer, "nats": _number(one.nats)} for one in biases],
+        "biases": [{"answer": one.answer, "nats": _number(one.nats)} for one in task.biases],
         "lineage": [
             {
                 "id": scored.candidate.id,

@@ -14,7 +14,7 @@ from functools import cached_property
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.conditions import BEST, START
-from pmpo_ray.outcomes import Condition, ConditionResult, ReplicaCount, TaskResult
+from pmpo_ray.outcomes import AnswerBias, Condition, ConditionResult, ReplicaCount, TaskResult
 from pmpo_ray.store import Manifest, RunStore
 from pmpo_ray.store.kept_config import config_in
 from pmpo_ray.store.task_overview import TaskOverview
@@ -63,6 +63,12 @@ class TaskHistory:
         folder has lost."""
         examples = {example.id: example for example in self.examples}
         return tuple(examples[name] for name in self.best.candidate.shots if name in examples)
+
+    @property
+    def biases(self) -> tuple[AnswerBias, ...]:
+        """The constants of calibrated choices; empty while there is no result, and if nothing is
+        calibrated."""
+        return self.result.biases if self.result is not None else ()
 
     def is_best(self, condition: Condition) -> bool:
         """True if the condition is of the best instruction, with its demonstrations."""

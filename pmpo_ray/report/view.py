@@ -277,7 +277,7 @@ def _task_view(
         start=task.start,
         best=task.best,
         demonstrations=task.demonstrations,
-        calibration=calibration_words(task.result.biases) if task.result and task.result.biases else "",
+        calibration=calibration_words(task.biases) if task.biases else "",
         held=held,
         evaluated=evaluated,
         spark=charts.spark_line(task.losses),

@@ -16,16 +16,15 @@ from collections.abc import Sequence
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.search.budget import Allowance, prompt_estimate
+from pmpo_ray.search.calibration import CONTENT_FREE
 from pmpo_ray.search.gate import NOT_RELEVANT
 from pmpo_ray.search.masking import rule_segments
 from pmpo_ray.search.round import Round
 from pmpo_ray.types import Candidate, Example, GenerateRequest, ScoreRequest
 
 _ASK = "Write the instruction for this task: tell the reader what to do with an input."
-_NOTHING = "N/A"
-"""The input that stands for no description."""
 _READINGS = 2
-"""Times that a text is read: behind the description, and behind none."""
+"""Times that a text is read: behind the description, and behind an input without content."""
 _SENTENCES = 100
 """Sentences of a text that are told apart."""
 
@@ -37,7 +36,9 @@ async def relevances(
     the errors of the scorer."""
     # Named by their content: a name by number would be that of another text in another request.
     examples = tuple(
-        Example(f"{context}: {text}", context, text) for context in (description, _NOTHING) for text in texts
+        Example(f"{context}: {text}", context, text)
+        for context in (description, CONTENT_FREE[0])
+        for text in texts
     )
     scores = await scorer.score(ScoreRequest(_ASK, examples), rounds_left=rounds_left)
     pairs = zip(scores[: len(texts)], scores[len(texts) :], strict=True)
@@ -59,6 +60,8 @@ async def relevant(
     """The relevant candidates of each group; the others are recorded as refused, or as failed if they cannot
     be scored. One whose sentences all stand in its parent is not judged."""
     bound = _bound(current)
+    if bound is None:
+        return [list(group) for group in groups]
     instructions = {parent.candidate.id: parent.candidate.text for parent in current.parents}
     judged = [
         one
@@ -66,7 +69,7 @@ async def relevant(
         for one in group
         if not _sentences(one.text) <= _sentences(instructions[one.parent or ""])
     ]
-    if bound is None or not judged:
+    if not judged:
         return [list(group) for group in groups]
     refused: set[str] = set()
     try:
