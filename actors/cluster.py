@@ -37,6 +37,9 @@ _VITAL = ("raylet", "gcs_server")
 _WATCH_SECONDS = 0.05
 LOCAL = "local"
 """The address of a Ray that this process starts."""
+_LOCAL_SYSTEM = {"prestart_worker_first_driver": False}
+"""Ray would start a process for every CPU ahead of time. No replica, with an environment of its own, uses
+them."""
 _CONNECT_SECONDS = 10.0
 _AUTH_MODE = "RAY_AUTH_MODE"
 _log = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ def connected(settings: RayConfig) -> Iterator[str]:
         include_dashboard=False if local else None,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        _system_config=_LOCAL_SYSTEM if local else None,
     )
     # Outside of the main thread, Ray leaves the handlers of signals alone, and says so as a warning.
     logging.getLogger("ray").setLevel(logging.ERROR)

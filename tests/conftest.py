@@ -73,7 +73,11 @@ class SharedRay:
 
         if self._cluster is None:
             # It offers the CPUs that there are: real models would take as many threads as it says.
-            head = {"num_cpus": os.cpu_count() or 1, "include_dashboard": False}
+            head = {
+                "num_cpus": os.cpu_count() or 1,
+                "include_dashboard": False,
+                "_system_config": {"prestart_worker_first_driver": False},
+            }
             self._cluster = Cluster(initialize_head=True, head_node_args=head)
         return str(self._cluster.address)
 

@@ -43,7 +43,14 @@ SETTINGS = RayConfig()
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
-    ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=4,
+        num_gpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        _system_config={"prestart_worker_first_driver": False},
+    )
     yield
     ray.shutdown()
 
