@@ -135,13 +135,12 @@ def _resolved(task: Task, search: SearchConfig, settings: EvaluationConfig) -> S
 
 
 def _proposers(task: Task, search: SearchConfig) -> dict[str, Proposer]:
-    """The operators other than rewriting. Those that need no model propose as much as rewriting does."""
+    """The operators other than rewriting."""
     proposers = load_proposers([name for name in search.operators if is_import_path(name)])
-    count = search.hard_examples * search.variants
     if COMPOSE in search.operators:
-        proposers[COMPOSE] = Compose.of(task, count)
+        proposers[COMPOSE] = Compose.of(task)
     if search.demonstrations:
-        proposers[DEMONSTRATE] = Demonstrate(search.demonstrations, count)
+        proposers[DEMONSTRATE] = Demonstrate(search.demonstrations)
     return proposers
 
 

@@ -39,6 +39,7 @@ PAPER: Mapping[str, Any] = {
     "hard_cases": "highest_loss",
     "operators": ("rewrite",),
     "calibrate": False,
+    "bandit": False,
     "racing": None,
     "sense": False,
     "relevance": None,
@@ -55,7 +56,8 @@ class SearchConfig(Section):
     propose instructions; masking and demonstrations have their own settings. `demonstrations` is the most
     training examples that a candidate shows (0: none). `per_token` divides log-likelihoods by the number of
     tokens (None: in the cross-entropy of free text alone). `sense` refuses texts that are no instructions,
-    also rewrites that the task's description makes less than `relevance` nats per token likelier.
+    also rewrites that the task's description makes less than `relevance` nats per token likelier. With
+    `bandit` the operators whose candidates lowered the loss propose more of the next ones.
     `racing` is the level at which a candidate that is worse on some of the examples is not scored on the
     rest. `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without
     content (true) or its mean over the training inputs (inputs), in tasks with a closed set of answers;
@@ -76,6 +78,7 @@ class SearchConfig(Section):
     objective: Annotated[str, name_or_path(OBJECTIVES, "an objective")] = "auto"
     operators: tuple[str, ...] = ("rewrite",)
     demonstrations: Annotated[NonNegative, Field(le=1000)] = 0
+    bandit: bool = False
     beta: float = Field(default=1.0, gt=0, le=1e6)
     per_token: bool | None = None
     calibrate: Annotated[Calibrate | Literal["auto"], true_false_or("inputs", "auto")] = False

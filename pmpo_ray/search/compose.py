@@ -31,16 +31,15 @@ _SHARE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Compose:
-    """Proposes up to `count` instructions for each parent, made of `sentences`. In the first round the task's
-    description is one of them."""
+    """Proposes as many instructions for each parent as are wanted, made of `sentences`. In the first round
+    the task's description is one of them."""
 
     sentences: Sentences
     description: str
-    count: int
 
     @classmethod
-    def of(cls, task: Task, count: int) -> Compose:
-        return cls(Sentences.of(task), task.description, count)
+    def of(cls, task: Task) -> Compose:
+        return cls(Sentences.of(task), task.description)
 
     async def propose(self, context: ProposalContext) -> list[Proposal]:
         """Other instructions for the parent's demonstrations; none for an instruction that is not English."""
@@ -50,8 +49,8 @@ class Compose:
         moves = _Moves(text, self.sentences, Random(context.seed))
         every = [moves.whole, moves.add, moves.replace, moves.drop]
         found = dict.fromkeys([self.description] if context.round == 1 else [])
-        for number in range(_TRIES * self.count):
-            if len(found) >= self.count:
+        for number in range(_TRIES * context.count):
+            if len(found) >= context.count:
                 break
             made = every[number % len(every)]()
             if made and made != text:

@@ -26,10 +26,9 @@ _TRIES = 4
 
 @dataclass(frozen=True, slots=True)
 class Demonstrate:
-    """Proposes up to `count` sets of at most `most` demonstrations for each parent."""
+    """Proposes as many sets of at most `most` demonstrations for each parent as are wanted."""
 
     most: int
-    count: int
 
     async def propose(self, context: ProposalContext) -> list[Proposal]:
         """The parent's instruction with other demonstrations."""
@@ -41,8 +40,8 @@ class Demonstrate:
         moves = _Moves(own, context.examples, most, Random(context.seed))
         every = [moves.swap, moves.draw, moves.add, moves.drop, moves.reorder] if own else [moves.draw]
         found: dict[tuple[str, ...], None] = {}
-        for number in range(_TRIES * self.count):
-            if len(found) == self.count:
+        for number in range(_TRIES * context.count):
+            if len(found) == context.count:
                 break
             names = tuple(shot.id for shot in every[number % len(every)]())
             if names and names != candidate.shots:

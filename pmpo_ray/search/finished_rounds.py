@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pmpo_ray.search.bandit import Yield, yields
 from pmpo_ray.search.gate import NOT_RELEVANT, identity
 from pmpo_ray.search.operators import REWRITE
 from pmpo_ray.types import RoundRecord, ScoredCandidate, SegmentImportance
@@ -24,20 +25,24 @@ def leaders(records: Iterable[RoundRecord]) -> dict[str, ScoredCandidate]:
 
 
 class FinishedRounds:
-    """The records of a search, and three indexes over them: `known` holds the identities of what may not be
+    """The records of a search, and what is kept of them: `known` holds the identities of what may not be
     proposed again, `losses` the loss of every text with its demonstrations that was scored on all examples,
-    and `importances` the mask analysis of every analysed candidate, by its id."""
+    `importances` the mask analysis of every analysed candidate, by its id, and `yields` what each operator
+    brought in each round from round 1 on."""
 
     def __init__(self, records: Iterable[RoundRecord] = ()) -> None:
         self.records: list[RoundRecord] = []
         self.known: set[str] = set()
         self.losses: dict[tuple[str, tuple[str, ...]], float] = {}
         self.importances: dict[str, tuple[SegmentImportance, ...]] = {}
+        self.yields: list[dict[str, Yield]] = []
         for record in records:
             self.add(record)
 
     def add(self, record: RoundRecord) -> None:
         """Append a round; the one before it loses its scores per example."""
+        if self.records:
+            self.yields.append(yields(record, self.survivors[0].loss))
         self.records[-1:] = [earlier.slim() for earlier in self.records[-1:]]
         self.records.append(record.slim(record.survivors))
         for scored in record.candidates:

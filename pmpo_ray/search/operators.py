@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from pmpo_ray.config.import_paths import imported
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.protocols import GenerateClient
-from pmpo_ray.types import OPERATORS, Example, ScoredCandidate, SegmentImportance
+from pmpo_ray.types import OPERATORS, Example, RoundRecord, ScoredCandidate, SegmentImportance
 
 REWRITE = "rewrite"
 _KEY = "search.operators"
@@ -39,7 +39,10 @@ class ProposalContext:
     examples, in their order. `hardest` are the examples that rewriting would choose, the hardest first.
     `importances` are those of the parent's segments, empty without masking. Texts longer than `max_chars`
     characters are refused. `seed` differs between rounds, parents and operators: if it is the only source of
-    randomness, a continued run equals an undisturbed one.
+    randomness, a continued run equals an undisturbed one. About `count` proposals are wanted; all that are
+    returned are used. `survivors` are all parents of the round, the best first. `history` are the finished
+    rounds, with what was tried, its loss, and what was refused and why; of earlier rounds than the last it
+    has no losses of single examples.
     """
 
     description: str
@@ -51,6 +54,9 @@ class ProposalContext:
     max_chars: int
     round: int
     seed: int
+    count: int
+    survivors: tuple[ScoredCandidate, ...]
+    history: tuple[RoundRecord, ...]
 
 
 @runtime_checkable

@@ -1,5 +1,8 @@
 """The new candidates of a round: rewrites and the proposals of other operators that pass the gate.
 
+Every operator makes `search.hard_examples` x `search.variants` proposals for each parent, or, with
+`search.bandit`, a part of as many in all as its gains in earlier rounds earn it.
+
 Invariant: rewrites are admitted before proposals, and proposals in the order of parents and operators; so ids
 do not depend on which reply arrived first.
 """
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import DataError, EngineError
+from pmpo_ray.search.bandit import counts, shares
 from pmpo_ray.search.budget import Allowance, highest_cost, tokens_of
 from pmpo_ray.search.operators import REWRITE, Proposal, ProposalContext, checked
 from pmpo_ray.search.rewrite import rewrite
@@ -21,19 +25,22 @@ from pmpo_ray.types import Candidate, GenerateRequest, GenerateResult, ScoredCan
 
 async def new_candidates(current: Round) -> list[Candidate]:
     """Run rewriting and all other operators concurrently; return the candidates that passed the gate."""
-    calls = [(parent, name) for parent in current.parents for name in current.setup.proposers]
-    # Equal parts, so that what one may spend does not depend on who is served first.
-    share = current.left / max(1, len(calls) + (REWRITE in current.setup.settings.operators))
+    wanted = _wanted(current)
+    calls = [(parent, name) for parent in current.parents for name in current.setup.proposers if wanted[name]]
+    # Fixed parts, so that what one may spend does not depend on who is served first.
+    part = current.left / max(1, len(current.parents) * sum(wanted.values()))
     rewrites: list[Candidate] = []
     replies: list[list[Proposal]] = []
 
     async def run_rewriting() -> None:
-        rewrites.extend(await rewrite(current, Allowance(share)))
+        count = wanted.get(REWRITE, 0)
+        rewrites.extend(await rewrite(current, count, Allowance(part * count * len(current.parents))))
 
     async def run_operators() -> None:
         replies.extend(
             await gather_or_cancel(
-                _proposals(parent, name, current, Allowance(share)) for parent, name in calls
+                _proposals(parent, name, current, wanted[name], Allowance(part * wanted[name]))
+                for parent, name in calls
             )
         )
 
@@ -46,18 +53,31 @@ async def new_candidates(current: Round) -> list[Candidate]:
     return [*rewrites, *(candidate for candidate in admitted if candidate is not None)]
 
 
+def _wanted(current: Round) -> dict[str, int]:
+    """The number of proposals for a parent by operator."""
+    settings = current.setup.settings
+    operators = [*([REWRITE] if REWRITE in settings.operators else ()), *current.setup.proposers]
+    each = settings.hard_examples * settings.variants
+    if not settings.bandit or not operators:
+        return dict.fromkeys(operators, each)
+    return counts(each * len(operators), shares(current.finished.yields, operators))
+
+
 async def _proposals(
-    parent: ScoredCandidate, name: str, current: Round, allowance: Allowance
+    parent: ScoredCandidate, name: str, current: Round, count: int, allowance: Allowance
 ) -> list[Proposal]:
     """The proposals of the operator `name`; the reason if it has none."""
+    context = _context(parent, name, current, count, allowance)
     try:
-        proposals = await current.setup.proposers[name].propose(_context(parent, name, current, allowance))
+        proposals = await current.setup.proposers[name].propose(context)
     except (EngineError, DataError) as error:
         return [Proposal("", fault=str(error))]
     return checked(proposals, name, current.setup.split.train)
 
 
-def _context(parent: ScoredCandidate, name: str, current: Round, allowance: Allowance) -> ProposalContext:
+def _context(
+    parent: ScoredCandidate, name: str, current: Round, count: int, allowance: Allowance
+) -> ProposalContext:
     setup = current.setup
     return ProposalContext(
         description=setup.task.description,
@@ -69,6 +89,9 @@ def _context(parent: ScoredCandidate, name: str, current: Round, allowance: Allo
         max_chars=setup.settings.max_instruction_chars,
         round=current.number,
         seed=seed_of(setup.seed, setup.task.name, current.number, parent.candidate.id, name),
+        count=count,
+        survivors=current.parents,
+        history=tuple(current.finished.records),
     )
 
 

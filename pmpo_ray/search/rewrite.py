@@ -16,16 +16,16 @@ from pmpo_ray.search.seeds import seed_of
 from pmpo_ray.types import Candidate, GenerateRequest, GenerateResult, ScoredCandidate
 
 
-async def rewrite(current: Round, allowance: Allowance) -> list[Candidate]:
-    """The rewrites of every parent that passed the gate: up to `variants` for each of its hard cases, fewer
-    where the allowance does not suffice."""
+async def rewrite(current: Round, count: int, allowance: Allowance) -> list[Candidate]:
+    """The rewrites of every parent that passed the gate: up to `count` for each parent, spread evenly over
+    its hard cases (k requests of n samples in the paper), fewer where the allowance does not suffice."""
     settings = current.setup.settings
-    if REWRITE not in settings.operators:
-        return []
+    each, further = divmod(count, settings.hard_examples)
     pending = [
-        (parent, index, settings.variants)
+        (parent, index, samples)
         for parent in current.parents
-        for index in current.hard_cases(parent)
+        for place, index in enumerate(current.hard_cases(parent))
+        if (samples := each + (place < further))
     ]
     accepted: list[Candidate] = []
     for attempt in range(settings.reasks + 1):

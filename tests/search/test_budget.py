@@ -64,6 +64,7 @@ configurations = st.fixed_dictionaries(
         "mask_mode": st.sampled_from(["drop", "token"]),
         "reasks": st.integers(0, 2),
         "racing": st.sampled_from([None, 0.2]),
+        "bandit": st.booleans(),
     }
 )
 
@@ -86,7 +87,7 @@ def test_a_budget_is_never_exceeded(
         split = split_task(setup.task, SplitConfig(train_max=24, validation=validation), 0)
         operators: dict[str, Proposer] = {"Asking": Asking()} if asks else {}
         if shown:
-            operators["demonstrate"] = Demonstrate(shown, 4)
+            operators["demonstrate"] = Demonstrate(shown)
         setup = replace(
             setup,
             split=split,

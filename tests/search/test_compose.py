@@ -28,13 +28,13 @@ TASKS = ("tickets", "sst2", "subj", "trec", "gsm8k", "aqua", *(f"bbh/{name}" for
 TICKETS = load_task(TaskConfig(name="tickets"), None, 0)
 
 
-def context(text: str, seed: int = 0, number: int = 2) -> ProposalContext:
+def context(text: str, count: int = 8, seed: int = 0, number: int = 2) -> ProposalContext:
     parent = ScoredCandidate(Candidate("p", text, None, "p", "seed", 0), (), (), 1.0)
-    return ProposalContext("", parent, (), (), (), LocalGenerator(), 4000, number, seed)
+    return ProposalContext("", parent, (), (), (), LocalGenerator(), 4000, number, seed, count, (parent,), ())
 
 
 async def made(task: Task, text: str | None = None, *, count: int = 8, **changes: int) -> list[str]:
-    found = await Compose.of(task, count).propose(context(text or task.instruction, **changes))
+    found = await Compose.of(task).propose(context(text or task.instruction, count, **changes))
     assert all(one.shots is None for one in found)
     return [one.text for one in found]
 
@@ -154,7 +154,7 @@ def test_a_long_list_of_labels_is_in_no_sentence() -> None:
 
 def composing(kept: list[RoundRecord] | None = None) -> SearchSetup:
     setup = setup_of(kept=kept, operators=["compose"], masking="off", rounds=3)
-    return replace(setup, proposers={"compose": Compose.of(setup.task, 6)})
+    return replace(setup, proposers={"compose": Compose.of(setup.task)})
 
 
 @pytest.mark.parametrize("finished", [1, 2, 3])

@@ -30,14 +30,16 @@ EXAMPLES = tuple(Example(f"{n}", f"input {n}", f"label {n * n % 5}") for n in ra
 
 
 def context(
-    shots: tuple[str, ...] = (), seed: int = 0, examples: tuple[Example, ...] = EXAMPLES
+    count: int, shots: tuple[str, ...] = (), seed: int = 0, examples: tuple[Example, ...] = EXAMPLES
 ) -> ProposalContext:
     parent = ScoredCandidate(Candidate("p", "Sort it.", None, "p", "seed", 0, shots), (), (), 1.0)
-    return ProposalContext("Sorting.", parent, examples, (), (), LocalGenerator(), 1000, 1, seed)
+    return ProposalContext(
+        "Sorting.", parent, examples, (), (), LocalGenerator(), 1000, 1, seed, count, (parent,), ()
+    )
 
 
 async def proposed(most: int, count: int = 8, **changes: object) -> list[tuple[str, ...]]:
-    proposals = await Demonstrate(most, count).propose(context(**changes))  # type: ignore[arg-type]
+    proposals = await Demonstrate(most).propose(context(count, **changes))  # type: ignore[arg-type]
     assert {one.text for one in proposals} <= {"Sort it."}
     return [one.shots or () for one in proposals]
 
@@ -111,7 +113,7 @@ def demonstrated(
     return replace(
         setup,
         scorer=LeaveOneOut(scorer, setup.split.train),
-        proposers={"demonstrate": Demonstrate(most, 4)},
+        proposers={"demonstrate": Demonstrate(most)},
     ), scorer
 
 
