@@ -37,7 +37,7 @@ class TaskKeywords:
 
     name: str | None = None
     columns: Mapping[str, str] | None = None
-    labels: Sequence[str] | None = None
+    labels: Sequence[str] | Mapping[str, str] | None = None
     instruction: str | None = None
     description: str | None = None
 

@@ -6,6 +6,7 @@ Invariant: the output of `visible` contains no hidden character.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 _JOINERS = "\u200c\u200d"
 """Persian and Indic scripts and emoji need these two format characters."""
@@ -56,3 +57,9 @@ def error_line(error: BaseException | str, limit: int = 300) -> str:
     """The text of an error on one line of at most `limit` characters; for an error without a text, the name
     of its class."""
     return shortened(" ".join(str(error).split()) or type(error).__name__, limit)
+
+
+def explained(names: Sequence[str], meanings: Sequence[str]) -> tuple[str, ...]:
+    """The names, each with its meaning in brackets behind it; without meanings the names alone."""
+    pairs = zip(names, meanings, strict=True) if meanings else ()
+    return tuple(f"{name} ({meaning})" for name, meaning in pairs) or tuple(names)

@@ -46,9 +46,10 @@ class Example:
 class Task:
     """A named set of examples with the instruction to start from.
 
-    `labels` is the closed label set, empty for every kind except "labels". `test_examples` is a test part
-    that the data set itself defines; if it is empty, the test part is split off `examples`. `notes` tell the
-    user how odd rows were taken.
+    `labels` is the closed label set, empty for every kind except "labels"; `meanings` are phrases that tell
+    what each of them stands for, in the same order, empty if the data's owner gives none. `test_examples` is
+    a test part that the data set itself defines; if it is empty, the test part is split off `examples`.
+    `notes` tell the user how odd rows were taken.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Task:
     labels: tuple[str, ...] = ()
     test_examples: tuple[Example, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    meanings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,7 @@ def test_a_task_is_taken_whole() -> None:
         ({"examples": ()}, "has no name, no examples or no instruction"),
         ({"kind": "label"}, "kind is 'label'; use one of options, labels, text, pairs"),
         ({"labels": ()}, "a task has labels if and only if"),
+        ({"meanings": ("is so",)}, "1 meanings for 2 labels; give each label one"),
         ({"labels": ("yes", "maybe")}, "example 'e0': its target 'no' is none of the task's labels"),
         ({"test_examples": TASK.examples[:1]}, "two examples have the id 'e0'"),
         (

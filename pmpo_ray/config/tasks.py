@@ -24,7 +24,8 @@ class ColumnsConfig(Section):
 
 class TaskConfig(Section):
     """A task: the name of a registered one, or user data from a file, a hub data set, or a function that
-    returns a Task or rows. With `given` the data were passed in Python, and the run folder keeps them."""
+    returns a Task or rows. With `given` the data were passed in Python, and the run folder keeps them.
+    `labels` are names, or names with their meanings."""
 
     name: str = Field(min_length=1)
     path: Annotated[DataPath | None, Changeable(_MOVED)] = None
@@ -35,9 +36,27 @@ class TaskConfig(Section):
     given: bool = False
     test_path: Annotated[DataPath | None, Changeable(_MOVED)] = None
     columns: ColumnsConfig = ColumnsConfig()
-    labels: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | dict[str, str] | None = None
     instruction: str | None = None
     description: str | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _with_meanings(
+        cls, value: tuple[str, ...] | dict[str, str] | None
+    ) -> tuple[str, ...] | dict[str, str] | None:
+        if isinstance(value, dict):
+            blank = next((label for label, meaning in value.items() if not meaning.strip()), None)
+            if blank is not None:
+                raise ValueError(f"{blank!r:.80} should have a meaning; give every label one, or list them")
+        return value
+
+    @property
+    def meanings(self) -> tuple[str, ...]:
+        """What each label stands for, in the order of the labels; empty if that is not said."""
+        if not isinstance(self.labels, dict):
+            return ()
+        return tuple(" ".join(meaning.split()).rstrip(".") for meaning in self.labels.values())
 
     @field_validator("instruction")
     @classmethod

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pmpo_ray.text import explained
 from pmpo_ray.types import Kind, Task
 
 _INPUT = re.compile(
@@ -24,6 +25,8 @@ _IMPERATIVES = {"is": "Answer with", "tells": "Tell", "says": "Say", "names": "N
 _TO_ITS_END = "Read the input to its end before you answer."
 _MAX_LISTED = 300
 """Characters of a list of answers that a sentence may hold."""
+_MAX_EXPLAINED = 600
+"""Characters of a list of answers with their meanings."""
 _READS = re.compile(
     r"(?:read|look at|consider|the input|each input|you (?:will|are|get)|here is)\b", re.IGNORECASE
 )
@@ -122,7 +125,13 @@ def _choices(task: Task) -> tuple[str, ...]:
     if len(task.labels) < 2 or len(listed) > _MAX_LISTED:
         return ()
     either = f"{', '.join(task.labels[:-1])} or {task.labels[-1]}"
+    meant = ", ".join(explained(task.labels, task.meanings))
     return (
+        *(
+            (f"Choose one of these answers: {meant}.",)
+            if task.meanings and len(meant) <= _MAX_EXPLAINED
+            else ()
+        ),
         f"Choose one of these answers: {listed}.",
         f"The possible answers are {either}.",
         f"Decide whether the input is {either}.",

@@ -27,6 +27,7 @@ class Draft:
     test_rows: tuple[Row, ...] = ()
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    meanings: tuple[str, ...] = ()
 
 
 def assemble(draft: Draft, seed: int) -> Task:
@@ -48,6 +49,7 @@ def assemble(draft: Draft, seed: int) -> Task:
         labels=draft.labels if draft.kind == "labels" else (),
         test_examples=tuple(_example(row, draft.kind, answers, copies) for row in draft.test_rows),
         notes=draft.notes,
+        meanings=draft.meanings,
     )
     if task.kind == "options":
         task = replace(

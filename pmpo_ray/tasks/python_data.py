@@ -110,6 +110,10 @@ def checked(task: Task) -> Task:
         )
     if task.labels:
         checked_labels(task.name, task.labels)
+    if task.meanings and len(task.meanings) != len(task.labels):
+        raise DataError(
+            f"{where}: {len(task.meanings)} meanings for {len(task.labels)} labels; give each label one"
+        )
     seen: set[str] = set()
     for example in (*task.examples, *task.test_examples):
         _check(example, task, f"{where}: example {example.id!r}")

@@ -148,6 +148,7 @@ def _tickets(config: TaskConfig) -> Draft:
         instruction=config.instruction or tickets.INSTRUCTION,
         rows=tuple(Row(text, label, f"{TICKETS} row {n}") for n, (text, label) in enumerate(pairs, start=1)),
         labels=tickets.LABELS,
+        meanings=tickets.MEANINGS,
     )
 
 

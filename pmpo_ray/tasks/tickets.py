@@ -10,25 +10,24 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 
-LABELS: tuple[str, ...] = (
-    "billing",
-    "bug report",
-    "account access",
-    "shipping",
-    "feature request",
-    "praise",
-)
+from pmpo_ray.text import explained
+
+_LABELS = {
+    "billing": "charges, refunds, prices, invoices, how to pay",
+    "bug report": "a product, app or page does something wrong",
+    "account access": "signing in, locked or stolen accounts, rights",
+    "shipping": "where, when or in what state goods arrive, also returns in transit",
+    "feature request": "a wish for something that does not exist yet",
+    "praise": "thanks or a compliment that asks for nothing",
+}
+LABELS = tuple(_LABELS)
+MEANINGS = tuple(_LABELS.values())
 
 DESCRIPTION = (
     "The input is one message that a customer wrote to a company's support desk; the output is exactly one "
     "of six labels, in lower case and with nothing around it. The label says what the customer wants, "
     "whatever else the message mentions. The labels are: "
-    "billing (charges, refunds, prices, invoices, how to pay), "
-    "bug report (a product, app or page does something wrong), "
-    "account access (signing in, locked or stolen accounts, rights), "
-    "shipping (where, when or in what state goods arrive, also returns in transit), "
-    "feature request (a wish for something that does not exist yet), "
-    "praise (thanks or a compliment that asks for nothing)."
+    f"{', '.join(explained(LABELS, MEANINGS))}."
 )
 
 INSTRUCTION = (

@@ -18,6 +18,7 @@ from pmpo_ray.tasks.options import parse_options
 from pmpo_ray.tasks.records import Record
 from pmpo_ray.tasks.right_answers import with_right_answers
 from pmpo_ray.tasks.rows import Row, rows_of
+from pmpo_ray.text import explained
 from pmpo_ray.types import Kind, Task
 
 _MAX_LISTED = 2000
@@ -45,18 +46,19 @@ def task_of_records(
         found = (
             label_sets.inferred(rows, test_rows)
             if config.labels is None
-            else label_sets.given(config.name, config.labels, rows, test_rows)
+            else label_sets.given(config.name, tuple(config.labels), rows, test_rows)
         )
         rows, test_rows, labels, notes = found.rows, found.test_rows, found.labels, found.notes
     draft = Draft(
         name=config.name,
         kind=kind,
-        description=config.description or _description(kind, labels),
+        description=config.description or _description(kind, explained(labels, config.meanings)),
         instruction=config.instruction or _instruction(kind, labels),
         rows=rows,
         test_rows=test_rows,
         labels=labels,
         notes=notes,
+        meanings=config.meanings,
     )
     return with_right_answers(assemble(draft, seed))
 

@@ -140,7 +140,7 @@ async def test_instructions_in_other_languages_are_left_alone() -> None:
 def test_sentences_are_filled_in_from_the_description_and_the_labels(
     description: str, labels: tuple[str, ...], wanted: dict[Place, str]
 ) -> None:
-    task = replace(TICKETS, description=description, labels=labels)
+    task = replace(TICKETS, description=description, labels=labels, meanings=())
     library = Sentences.of(task)
     for place, sentence in wanted.items():
         assert sentence in library.by_place[place]
@@ -148,8 +148,22 @@ def test_sentences_are_filled_in_from_the_description_and_the_labels(
 
 
 def test_a_long_list_of_labels_is_in_no_sentence() -> None:
-    library = Sentences.of(replace(TICKETS, labels=tuple(f"intent number {n}" for n in range(77))))
+    library = Sentences.of(
+        replace(TICKETS, labels=tuple(f"intent number {n}" for n in range(77)), meanings=())
+    )
     assert not [text for known in library.by_place.values() for text in known if "intent" in text]
+
+
+def test_answers_are_listed_with_their_meanings_where_these_are_known() -> None:
+    choices = Sentences.of(TICKETS).by_place[Place.CHOICES]
+    [meant] = [
+        sentence for sentence in choices if "(a wish for something that does not exist yet)" in sentence
+    ]
+    assert meant.startswith("Choose one of these answers: billing (charges, refunds")
+    untold = Sentences.of(replace(TICKETS, meanings=())).by_place[Place.CHOICES]
+    assert set(choices) - set(untold) == {meant}
+    long = replace(TICKETS, meanings=("many words " * 20,) * 6)
+    assert Sentences.of(long).by_place[Place.CHOICES] == untold
 
 
 def composing(kept: list[RoundRecord] | None = None) -> SearchSetup:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from pydantic import ValidationError
 
 from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
 from pmpo_ray.errors import ConfigError, DataError
@@ -123,6 +124,16 @@ def test_given_labels_decide_and_are_checked(tmp_path: Path) -> None:
     for labels in (["b"], ["b", "B "], ["b", " "]):
         with pytest.raises(ConfigError, match=r"^task 'own': labels must be two or more different"):
             _load(path, labels=labels)
+
+
+def test_labels_may_have_meanings(tmp_path: Path) -> None:
+    path = _lines(tmp_path / "a.jsonl", [{"input": str(n), "target": "bbba"[n]} for n in range(4)])
+    task = _load(path, labels={"b": "an even\nnumber.", "a": "an odd one"})
+    assert (task.labels, task.meanings) == (("b", "a"), ("an even number", "an odd one"))
+    assert task.description.endswith("The output is one of these labels: b (an even number), a (an odd one).")
+    assert task.instruction == "Read the input and answer with exactly one of these labels: b, a."
+    with pytest.raises(ValidationError, match="'b' should have a meaning; give every label one"):
+        _load(path, labels={"b": " ", "a": "an odd one"})
 
 
 def test_a_test_file_becomes_the_test_part(tmp_path: Path) -> None:
