@@ -28,7 +28,7 @@ from pmpo_ray.runs.fitting import Fitted, Ruler
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.task_evaluator import task_evaluator
 from pmpo_ray.search.budget import Costs, fitting
-from pmpo_ray.search.calibration import biases
+from pmpo_ray.search.calibration import Calibration, biases
 from pmpo_ray.search.finished_rounds import leaders
 from pmpo_ray.search.loop import SearchOutcome
 from pmpo_ray.search.objectives import batch_loss
@@ -63,12 +63,16 @@ async def pick(
     prepared: PreparedTask, outcome: SearchOutcome, scorer: ScoreClient
 ) -> tuple[ScoredCandidate, int]:
     """The final instruction of a search, and the tokens scored to pick it. It is the best one of the last
-    round, or, if the task has a validation part, the best one of any round with the lowest loss on it."""
+    round, or, if the task has a validation part, that of the last leaders with the lowest loss on training
+    and validation part together."""
     examples = prepared.split.validation
     compared = _leaders(prepared, outcome)
     if not examples or not compared:
         return outcome.best, 0
-    client = prepared.scoring(scorer, prepared.search.calibrates)
+    calibrate = prepared.search.calibrates
+    # The bias over inputs is that over these inputs: the training part needs not be scored again.
+    calibration = Calibration.of(prepared.task, calibrate) if calibrate == "inputs" else None
+    client = prepared.scoring(scorer, False if calibrate == "inputs" else calibrate)
     requests = [
         ScoreRequest(lead.candidate.text, examples, prepared.split.demonstrations(lead.candidate.shots))
         for lead in compared.values()
@@ -82,19 +86,25 @@ async def pick(
     ]
     if not fitting:
         raise EngineError("no example of the validation part could be scored; lower split.validation to 0")
-    weights = [example.weight for example, _ in fitting]
-    losses = [
-        batch_loss([prepared.objective(scores[leader]) for _, scores in fitting], weights)
-        for leader in range(len(compared))
-    ]
+    kept = [example for example, _ in fitting]
+    weight = sum(example.weight for example in kept)
+    trained = sum(example.weight for example in prepared.split.train)
+
+    def loss(leader: int, on_training: float) -> float:
+        scores = [of_leaders[leader] for _, of_leaders in fitting]
+        calibrated = scores if calibration is None else calibration.applied(kept, scores, ())
+        unseen = batch_loss(list(map(prepared.objective, calibrated)), [example.weight for example in kept])
+        return float((trained * on_training + weight * unseen) / (trained + weight))
+
+    losses = [loss(number, lead.loss) for number, lead in enumerate(compared.values())]
     best = min(range(len(losses)), key=losses.__getitem__)
     tokens = sum(score.tokens for row in rows for score in row if score is not None)
     return list(compared.values())[best], tokens
 
 
 def _leaders(prepared: PreparedTask, outcome: SearchOutcome) -> dict[str, ScoredCandidate]:
-    """The best candidates of all rounds, by id; the last of them if the token budget does not suffice for
-    more, and none if it does not suffice to compare two."""
+    """The candidates to pick from, by id; the last of them if the token budget does not suffice for all, and
+    none if it does not suffice to compare two."""
     found = leaders(outcome.records)
     limit = prepared.search.max_tokens
     if limit is None:

@@ -5,7 +5,8 @@ for masking, rewriting, operators, scoring and the final pick. Seconds are turne
 the finished rounds.
 
 Invariants:
-- A unit of work is sent only if it fits at its highest possible cost. Estimates are above what English
+- A unit of work is sent only if it fits at its highest possible cost; with racing, also the first part of a
+  candidate's scoring only if the rest of it would fit. Estimates are above what English
   texts cost, so a search stays within its budget up to the rounding of one unit.
 - What is sent depends on the records and on whole steps of the round, never on the order of replies.
 - Without a budget nothing is estimated, measured or left out.
@@ -14,7 +15,7 @@ Invariants:
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TypeAlias
@@ -103,6 +104,24 @@ def shrunk(
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """The tokens that candidates take at most: on each training example those of a known candidate (`known`,
+    in training order), and the tokens by which its prompts are longer (`more`, by id). `blanks` is the number
+    of the calibration's own examples, whose tokens are in those of the first example."""
+
+    known: tuple[int, ...]
+    more: Mapping[str, int]
+    blanks: int = 0
+
+    def of(self, candidate: Candidate, rows: Sequence[int], *, first: bool) -> int:
+        """The tokens on the examples `rows`; with `first`, also on the calibration's own examples."""
+        tokens = sum(self.known[row] for row in rows) + len(rows) * self.more[candidate.id]
+        if first and self.blanks:
+            tokens += self.blanks * self.more[candidate.id] + (0 if 0 in rows else self.known[0])
+        return tokens
+
+
+@dataclass(frozen=True, slots=True)
 class Costs:
     """The costs of scoring instructions on the examples of a split. `measure` tells the lengths of prompts
     (None: they are estimated); `calibrate` is the calibration, for which further examples are scored."""
@@ -122,16 +141,16 @@ class Costs:
         ]
         return sum(tokens) + extra_examples(self.calibrate) * max(tokens)
 
-    async def of(self, candidates: Sequence[Candidate], known: ScoredCandidate) -> list[int]:
-        """The tokens of other candidates, at most: those of a scored one, and the difference between the two
-        instructions with their demonstrations, once for every example."""
+    async def prices(self, candidates: Sequence[Candidate], known: ScoredCandidate) -> Prices:
+        """The tokens of other candidates, at most, by those of a scored one."""
         there, *others = await gather_or_cancel(
             self._heads(candidate) for candidate in (known.candidate, *candidates)
         )
-        return [
-            tokens_of(known) + self._rows * self._more(here, there, one, known.candidate)
+        more = {
+            one.id: self._more(here, there, one, known.candidate)
             for one, here in zip(candidates, others, strict=True)
-        ]
+        }
+        return Prices(tuple(score.tokens for score in known.scores), more, extra_examples(self.calibrate))
 
     def of_validation(self, known: ScoredCandidate, leader: Candidate | None = None) -> int:
         """The tokens of a candidate (None: the scored one) on the validation part, estimated from the tokens
@@ -140,8 +159,7 @@ class Costs:
         share = sum(map(_characters, self.split.validation)) / max(trained, 1)
         share = max(share, len(self.split.validation) / len(self.split.train))
         more = 0 if leader is None else self._more(None, None, leader, known.candidate)
-        tokens = tokens_of(known) + self._rows * more
-        return math.ceil(share * tokens) + (tokens if self.calibrate == "inputs" else 0)
+        return math.ceil(share * (tokens_of(known) + self._rows * more))
 
     @property
     def _rows(self) -> int:

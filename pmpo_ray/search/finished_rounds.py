@@ -18,10 +18,16 @@ MASK_DROP = "mask_drop"
 """The operator of candidates that mask analysis makes."""
 
 
+LEADERS = 3
+"""The number of candidates among which a validation part picks."""
+
+
 def leaders(records: Iterable[RoundRecord]) -> dict[str, ScoredCandidate]:
-    """The best candidate after each round, by id: those among which a validation part picks."""
+    """The last candidates that were the best after a round, by id, the oldest first: those among which a
+    validation part picks."""
     best = (record.scored_survivors[0] for record in records)
-    return {scored.candidate.id: scored for scored in best}
+    found = {scored.candidate.id: scored for scored in best}
+    return dict(list(found.items())[-LEADERS:])
 
 
 class FinishedRounds:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pmpo_ray.search.budget import SECONDS, TOKENS, Costs
-from pmpo_ray.search.finished_rounds import FinishedRounds, leaders
+from pmpo_ray.search.finished_rounds import LEADERS, FinishedRounds, leaders
 from pmpo_ray.search.gate import identity, refusal_reason
 from pmpo_ray.search.hard_cases import HardCaseContext
 from pmpo_ray.search.operators import Proposal
@@ -79,8 +79,8 @@ class Round:
             known = self.parents[0]
             compared = [lead.candidate for lead in leaders(self.finished.records).values()]
             costs = [self.costs.of_validation(known, lead) for lead in compared]
-            # The leader after this round may be another one.
-            kept = sum(costs) + max(costs)
+            # The leader after this round may be another one, in the place of the oldest.
+            kept = max(sum(costs), sum(costs[1 - LEADERS :]) + max(costs))
         return {TOKENS: tokens - kept, SECONDS: seconds - kept}
 
     @property

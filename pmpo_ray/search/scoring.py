@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import DataError, EngineError
-from pmpo_ray.search.budget import fitting
+from pmpo_ray.search.budget import Prices
 from pmpo_ray.search.objectives import batch_loss
 from pmpo_ray.search.racing import blocks_of, leaving
 from pmpo_ray.search.round import Round
@@ -32,15 +32,9 @@ async def score_all(
 ) -> list[ScoredCandidate]:
     """Score candidates concurrently, as many as `left` tokens suffice for (None: all that the budget leaves);
     the others are recorded as refused. One that cannot be scored is recorded as failed, with the reason; any
-    other error cancels the rest and propagates. With racing, some are scored on the first examples alone."""
-    left = current.left if left is None else left
-    if not math.isinf(left):
-        costs = await current.costs.of(candidates, current.parents[0])
-        number = fitting(costs, left)
-        for candidate in candidates[number:]:
-            current.refuse(candidate, current.tightest)
-        current.cut = current.cut or number < len(candidates)
-        candidates = candidates[:number]
+    other error cancels the rest and propagates. With racing, some are scored on the first examples alone:
+    those that lose, and, where the tokens do not suffice to go on with all, those of the highest losses."""
+    purse = await _Purse.of(candidates, current, current.left if left is None else left)
 
     async def attempt(runner: _Runner, rows: Sequence[int]) -> _Runner | None:
         try:
@@ -54,7 +48,17 @@ async def score_all(
     weights = [example.weight for example in train]
     running = [_Runner(candidate, current) for candidate in candidates]
     done: list[_Runner] = []
-    for rows in blocks_of(train, settings.racing):
+    blocks = blocks_of(train, settings.racing)
+    for number, rows in enumerate(blocks):
+        if purse is not None:
+            paid = purse.affordable(running, blocks[number:])
+            unpaid = [runner for runner in running if runner.candidate.id not in paid]
+            running = [runner for runner in running if runner.candidate.id in paid]
+            current.cut = current.cut or bool(unpaid)
+            done += [runner for runner in unpaid if runner.scores]
+            for runner in unpaid:
+                if not runner.scores:
+                    current.refuse(runner.candidate, current.tightest)
         # All of a block before the next one: so the decisions do not depend on who answers first.
         attempts = await gather_or_cancel(attempt(runner, rows) for runner in running)
         running = [runner for runner in attempts if runner is not None]
@@ -65,6 +69,40 @@ async def score_all(
         done += [runner for runner in running if runner.candidate.id in out]
         running = [runner for runner in running if runner.candidate.id not in out]
     return sorted((runner.scored() for runner in (*done, *running)), key=lambda one: one.candidate.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Purse:
+    """The tokens for the scoring of candidates: `left` when `spent` tokens of the round were spent."""
+
+    prices: Prices
+    current: Round
+    left: float
+    spent: int
+
+    @classmethod
+    async def of(cls, candidates: Sequence[Candidate], current: Round, left: float) -> _Purse | None:
+        """None if there is no budget."""
+        if math.isinf(left):
+            return None
+        prices = await current.costs.prices(candidates, current.parents[0])
+        return cls(prices, current, left, current.tokens_scored)
+
+    def affordable(self, running: Sequence[_Runner], blocks: Sequence[Sequence[int]]) -> set[str]:
+        """The ids of the candidates that may be scored on the first of the blocks: as many as fit, together
+        with the rest of one of them, whichever it will be. The lowest losses come first."""
+        first = not any(runner.scores for runner in running)
+        rest = [row for rows in blocks[1:] for row in rows]
+        left = self.left - (self.current.tokens_scored - self.spent)
+        paid: set[str] = set()
+        costs = reserve = 0
+        for runner in running if first else sorted(running, key=lambda one: one.scored().loss):
+            cost = self.prices.of(runner.candidate, blocks[0], first=first)
+            kept = max(reserve, self.prices.of(runner.candidate, rest, first=False))
+            if costs + cost + kept <= left:
+                costs, reserve = costs + cost, kept
+                paid.add(runner.candidate.id)
+        return paid
 
 
 @dataclass(slots=True)

@@ -24,7 +24,14 @@ from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.search.operators import ProposalContext, Proposer
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.tasks import split_task
-from pmpo_ray.types import ExampleScore, GenerateRequest, PromptLength, RoundRecord, ScoreRequest
+from pmpo_ray.types import (
+    ExampleScore,
+    GenerateRequest,
+    PromptLength,
+    RoundRecord,
+    ScoredCandidate,
+    ScoreRequest,
+)
 from tests.search.test_loop import LocalGenerator, LocalScorer, setup_of
 
 ENGINE = SimulatedScorer("simulated")
@@ -111,6 +118,26 @@ async def test_a_budget_is_used_up_to_less_than_a_small_round() -> None:
     assert outcome.stopped == "token budget"
     # What is left would not have sufficed for one rewrite at its longest and its scoring.
     assert 0 <= limit - spent(outcome) < 2500
+
+
+@pytest.mark.parametrize("limit", [12_000, 16_000, 24_000])
+async def test_with_racing_a_budget_pays_for_more_candidates_and_one_is_scored_on_everything(
+    limit: int,
+) -> None:
+    async def tried(racing: float | None) -> list[ScoredCandidate]:
+        setup = small(limit, rounds=1, operators=[], masking="off", racing=racing, variants=8)
+        split = split_task(setup.task, SplitConfig(train_max=32), 0)
+        proposers: dict[str, Proposer] = {"demonstrate": Demonstrate(2)}
+        outcome = await search_task(
+            replace(setup, split=split, proposers=proposers, scorer=LeaveOneOut(setup.scorer, split.train))
+        )
+        assert spent(outcome) <= limit
+        return [one for one in outcome.records[-1].candidates if one.candidate.round == 1]
+
+    whole, raced = await tried(None), await tried(0.2)
+    assert whole
+    assert len(raced) > len(whole)
+    assert any(not one.left for one in raced)
 
 
 async def test_what_is_sent_does_not_depend_on_who_answers_first() -> None:
