@@ -32,6 +32,7 @@ _COLUMNS = (
     "loss",
     "text",
     "shots",
+    "hard_case",
 )
 
 
@@ -155,6 +156,7 @@ def _rows(task: TaskHistory) -> list[dict[str, object]]:
             "loss": one.loss,
             "text": one.candidate.text,
             "shots": one.candidate.shots,
+            "hard_case": one.candidate.hard_case,
         }
         for one in task.candidates.values()
     ]
@@ -171,6 +173,7 @@ def _rows(task: TaskHistory) -> list[dict[str, object]]:
             "loss": None,
             "text": refusal.text,
             "shots": refusal.shots,
+            "hard_case": refusal.hard_case,
         }
         for number, refusal in task.refusals
     ]

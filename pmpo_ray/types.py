@@ -212,7 +212,8 @@ class Candidate:
     """An instruction in a population, with the demonstrations that belong to it: `shots` are ids of training
     examples, in the order in which they stand before the input. `parent` is the id of the candidate that it
     was made from (None for a seed), `lineage` the id of its first ancestor, `operator` its origin, `round`
-    the round that made it. Ids are unique within a task and sort by age."""
+    the round that made it, `hard_case` the id of the training example that it was written for, if any. Ids
+    are unique within a task and sort by age."""
 
     id: str
     text: str
@@ -221,6 +222,7 @@ class Candidate:
     operator: Operator
     round: int
     shots: tuple[str, ...] = ()
+    hard_case: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +245,8 @@ class ScoredCandidate:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A text, with its demonstrations `shots`, that did not become a scored candidate, and the reason.
-    `status` is "refused" if the gate rejected it, "failed" if it could not be scored."""
+    `hard_case` is as in Candidate. `status` is "refused" if the gate rejected it, "failed" if it could not be
+    scored."""
 
     id: str
     text: str
@@ -253,6 +256,7 @@ class Refusal:
     reason: str
     status: Literal["refused", "failed"] = "refused"
     shots: tuple[str, ...] = ()
+    hard_case: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

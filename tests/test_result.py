@@ -120,6 +120,7 @@ def test_the_table_has_a_row_for_every_text_refused_ones_included(two: RunResult
     assert list(frame.columns) == [
         *("task", "round", "id", "parent", "lineage", "operator", "status", "reason", "loss", "text"),
         "shots",
+        "hard_case",
     ]
     for task in two.history.tasks:
         rows = frame[frame["task"] == task.task]

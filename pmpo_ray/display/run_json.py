@@ -65,6 +65,7 @@ def task_json(history: RunHistory, task: TaskHistory) -> Document:
                 "change": None if step.change is None else json_number(step.change),
                 "text": step.scored.candidate.text,
                 "shots": list(step.scored.candidate.shots),
+                "hard_case": step.scored.candidate.hard_case,
             }
             for step in steps(task, task.best_id)
         ],

@@ -23,12 +23,14 @@ _KEY = "search.operators"
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """A candidate that an operator proposes: an instruction, and the ids of the training examples that are
-    shown as its demonstrations, in their order (None: those of the parent). With a `fault` it is refused for
-    that reason before it meets the gate."""
+    shown as its demonstrations, in their order (None: those of the parent). `hard_case` is the id of the
+    training example that it is written for, if any. With a `fault` it is refused for that reason before it
+    meets the gate."""
 
     text: str
     shots: tuple[str, ...] | None = None
     fault: str = ""
+    hard_case: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +127,11 @@ def checked(proposals: Proposals, operator: str, examples: Sequence[Example]) ->
             raise ConfigError(
                 f"{_KEY}: {operator} proposed the demonstrations {list(shots)!r:.80}; name ids of training "
                 "examples, each once"
+            )
+    for one in found:
+        if one.hard_case is not None and one.hard_case not in known:
+            raise ConfigError(
+                f"{_KEY}: {operator} names the hard case {one.hard_case!r:.80}; name the id of a training "
+                "example, or None"
             )
     return found

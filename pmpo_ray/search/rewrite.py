@@ -5,6 +5,8 @@ Invariant: refused texts are requested again at most `search.reasks` times, each
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import EngineError
 from pmpo_ray.search.budget import Allowance, shrunk, tokens_of
@@ -40,11 +42,13 @@ async def rewrite(current: Round, count: int, allowance: Allowance) -> list[Cand
         current.cut = current.cut or affordable != requests
         replies = await gather_or_cancel(_reply(request, current) for request in affordable)
         admitted = []
-        for (parent, _, _), request, reply in zip(pending, affordable, replies, strict=False):
+        for (parent, index, _), request, reply in zip(pending, affordable, replies, strict=False):
+            example = current.setup.split.train[index]
             if isinstance(reply, GenerateResult):
                 allowance.spend(reply.prompt_tokens + reply.tokens)
             made = (
-                current.admit(parent, proposal, REWRITE) for proposal in _proposals(request, reply, current)
+                current.admit(parent, replace(proposal, hard_case=example.id), REWRITE)
+                for proposal in _proposals(request, reply, current)
             )
             admitted.append([candidate for candidate in made if candidate is not None])
         kept = await relevant(admitted, current, allowance)

@@ -101,7 +101,14 @@ class Round:
         origin = parent.candidate
         shots = origin.shots if proposal.shots is None else proposal.shots
         return Candidate(
-            self.next_id(), proposal.text, origin.id, origin.lineage, operator, self.number, shots
+            self.next_id(),
+            proposal.text,
+            origin.id,
+            origin.lineage,
+            operator,
+            self.number,
+            shots,
+            proposal.hard_case,
         )
 
     def admit(self, parent: ScoredCandidate, proposal: Proposal, operator: Operator) -> Candidate | None:
@@ -143,6 +150,7 @@ class Round:
             reason=reason,
             status="failed" if failed else "refused",
             shots=candidate.shots,
+            hard_case=candidate.hard_case,
         )
         self.refusals.append(refusal)
 

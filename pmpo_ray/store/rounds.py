@@ -43,6 +43,7 @@ ROUND_SCHEMA = pa.schema(
         pa.field("rank", pa.int32()),
         pa.field("born", pa.int32(), nullable=False),
         pa.field("shots", pa.list_(pa.string())),
+        pa.field("hard_case", pa.string()),
         pa.field("left", pa.int32()),
         pa.field("loss", pa.float64()),
         pa.field("losses", pa.list_(pa.float64())),
@@ -53,9 +54,9 @@ ROUND_SCHEMA = pa.schema(
         pa.field("context_tokens", pa.list_(pa.int32())),
     ]
 )
-"""`rank` is a survivor's place, 0 for the best; `shots` are ids of training examples; `left` counts the
-examples after which a candidate left the race (0: it did not); the columns from `loss` on are null for
-refusals. The lists have one entry per training example, in training order; log-probabilities are in nats."""
+"""`rank` is a survivor's place, 0 for the best; `shots` and `hard_case` are ids of training examples; `left`
+counts the examples after which a candidate left the race (0: it did not); the columns from `loss` on are null
+for refusals. The lists have one entry per training example, in training order; log-probabilities are in nats."""
 
 SEGMENT_SCHEMA = pa.schema(
     [
@@ -71,7 +72,7 @@ SEGMENT_SCHEMA = pa.schema(
 _LISTS = ROUND_SCHEMA.names[ROUND_SCHEMA.get_field_index("losses") :]
 _PLAIN = ROUND_SCHEMA.names[: -len(_LISTS)]
 """Columns with and without lists. Lists take nearly all of a file, and of the time to read it."""
-_ADDED = ("shots", "left")
+_ADDED = ("shots", "hard_case", "left")
 """Columns that a file of an earlier version lacks."""
 _STATUSES = frozenset(get_args(Status))
 _OPERATOR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -194,7 +195,7 @@ def _scored_row(scored: ScoredCandidate, rank: int | None) -> _Row:
     return {
         "id": escape(candidate.id),
         "text": escape(candidate.text),
-        "parent": None if candidate.parent is None else escape(candidate.parent),
+        "parent": _escaped(candidate.parent),
         "lineage": escape(candidate.lineage),
         "operator": candidate.operator,
         "status": "dropped" if rank is None else "survivor",
@@ -203,6 +204,7 @@ def _scored_row(scored: ScoredCandidate, rank: int | None) -> _Row:
         "rank": rank,
         "born": candidate.round,
         "shots": [escape(name) for name in candidate.shots],
+        "hard_case": _escaped(candidate.hard_case),
         "loss": scored.loss,
         "losses": list(scored.losses),
         "target_logprobs": [score.target.logprob for score in scores],
@@ -224,6 +226,7 @@ def _refusal_row(refusal: Refusal, born: int) -> _Row:
         "reason": escape(refusal.reason),
         "born": born,
         "shots": [escape(name) for name in refusal.shots],
+        "hard_case": _escaped(refusal.hard_case),
     }
 
 
@@ -232,11 +235,12 @@ def _scored(row: _Row) -> ScoredCandidate:
         candidate=Candidate(
             id=unescape(row["id"]),
             text=unescape(row["text"]),
-            parent=None if row["parent"] is None else unescape(row["parent"]),
+            parent=_unescaped(row["parent"]),
             lineage=unescape(row["lineage"]),
             operator=row["operator"],
             round=row["born"],
             shots=_shots(row),
+            hard_case=_unescaped(row["hard_case"]),
         ),
         scores=_scores(row),
         losses=tuple(row["losses"]),
@@ -276,7 +280,16 @@ def _refusal(row: _Row) -> Refusal:
         reason=unescape(row["reason"]),
         status=row["status"],
         shots=_shots(row),
+        hard_case=_unescaped(row["hard_case"]),
     )
+
+
+def _escaped(name: str | None) -> str | None:
+    return None if name is None else escape(name)
+
+
+def _unescaped(name: str | None) -> str | None:
+    return None if name is None else unescape(name)
 
 
 def _shots(row: _Row) -> tuple[str, ...]:

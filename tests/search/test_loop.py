@@ -111,6 +111,20 @@ async def test_a_search_without_operators_has_masked_texts_alone(masking: str) -
     assert found == ({"seed", "mask_drop"} if masking == "rules" else {"seed"})
 
 
+async def test_every_rewrite_names_the_hard_case_that_it_was_written_for() -> None:
+    setup = setup_of(hard_examples=2, variants=3, masking="off")
+    outcome = await search_task(setup)
+    train = setup.split.train
+    for record, before in zip(outcome.records[1:], outcome.records, strict=False):
+        written = [one.candidate for one in record.candidates if one.candidate.round == record.round]
+        named = {one.hard_case for one in (*written, *record.refusals)}
+        assert len(named) == 2
+        if len(before.scored_survivors[0].losses) == len(train):
+            hardest = sorted(zip(before.scored_survivors[0].losses, train, strict=True), key=lambda p: -p[0])
+            assert named == {example.id for _, example in hardest[:2]}
+    assert outcome.records[0].candidates[0].candidate.hard_case is None
+
+
 async def test_losses_never_rise_and_the_best_is_better_than_the_start() -> None:
     outcome = await search_task(setup_of())
     best = [record.scored_survivors[0].loss for record in outcome.records]

@@ -73,7 +73,8 @@ def scored(name: str, round_: int, loss: float, parent: str | None = None) -> Sc
         ExampleScore(AnswerScore(-0.1 - loss, 2), (), 21),
     )
     operator: Operator = "seed" if parent is None else "rewrite"
-    candidate = Candidate(name, f"Do it like {name}.", parent, "c0", operator, round_)
+    hard_case = None if parent is None else "e2"
+    candidate = Candidate(name, f"Do it like {name}.", parent, "c0", operator, round_, (), hard_case)
     return ScoredCandidate(candidate, scores, (loss, loss + 0.1), loss + 0.05)
 
 
@@ -84,7 +85,7 @@ def rounds_of(task: str) -> tuple[RoundRecord, ...]:
     segment = SegmentImportance("c1", 0, Segment(0, 5, "Do it"), -0.25)
     refusals = (
         Refusal("c4", "", "c1", "c0", "rewrite", "no <prompt> in the reply"),
-        Refusal("c5", "x" * 9000, "c1", "c0", "rewrite", "longer than the context", "failed"),
+        Refusal("c5", "x" * 9000, "c1", "c0", "rewrite", "longer than the context", "failed", (), "e\n1"),
     )
     return (
         RoundRecord(task, 0, (seed,), ("c0",), tokens_scored=43, seconds=0.5),
