@@ -56,7 +56,7 @@ ROUND_SCHEMA = pa.schema(
 )
 """`rank` is a survivor's place, 0 for the best; `shots` and `hard_case` are ids of training examples; `left`
 counts the examples after which a candidate left the race (0: it did not); the columns from `loss` on are null
-for refusals. The lists have one entry per training example, in training order; log-probabilities are in nats."""
+for refusals. The lists have one entry per training example, in training order, log-probabilities in nats."""
 
 SEGMENT_SCHEMA = pa.schema(
     [
