@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +30,14 @@ TASKS = ("tickets", "sst2", "subj", "trec", "gsm8k", "aqua", *(f"bbh/{name}" for
 TICKETS = load_task(TaskConfig(name="tickets"), None, 0)
 
 
-def context(text: str, count: int = 8, seed: int = 0, number: int = 2) -> ProposalContext:
+def context(
+    text: str, count: int = 8, seed: int = 0, number: int = 2, others: Sequence[ScoredCandidate] = ()
+) -> ProposalContext:
     parent = ScoredCandidate(Candidate("p", text, None, "p", "seed", 0), (), (), 1.0)
-    return ProposalContext("", parent, (), (), (), LocalGenerator(), 4000, number, seed, count, (parent,), ())
+    history = (RoundRecord("t", 0, (parent, *others), ("p",)),)
+    return ProposalContext(
+        "", parent, (), (), (), LocalGenerator(), 4000, number, seed, count, (parent,), history
+    )
 
 
 async def made(task: Task, text: str | None = None, *, count: int = 8, **changes: int) -> list[str]:
@@ -80,6 +87,34 @@ async def test_every_move_is_made() -> None:
     # One added, one put in the place of another, and one left out of four.
     assert all(kept[key] for key in ((4, 5), (3, 4), (3, 3)))
     assert any(not set(text) & set(before) for text in found)
+
+
+def other(name: str, text: str, loss: float, left: int = 0) -> ScoredCandidate:
+    return ScoredCandidate(Candidate(name, text, "p", "p", "rewrite", 1), (), (), loss, left)
+
+
+async def test_sentences_of_the_best_other_instructions_are_taken_over() -> None:
+    others = (
+        other("a", "Weigh what the customer asks for. Name the kind of ticket.", 1.1),
+        other("b", "Choose billing, bug report, account access, shipping, feature request or praise.", 1.2),
+        other("c", "Mind the gap.", 1.3),
+        other("d", "Pick a card.", 1.4),
+        other("e", "Left after a quarter.", 0.1, left=4),
+        other("f", "Could not be scored.", math.inf),
+    )
+    found = [
+        one.text
+        for seed in range(10)
+        for one in await Compose.of(TICKETS).propose(context(TICKETS.instruction, 20, seed, others=others))
+    ]
+    taken = {part for text in found for part in sentences(text)} & {
+        part for one in others for part in sentences(one.candidate.text)
+    }
+    assert taken == {part for one in others[:3] for part in sentences(one.candidate.text)}
+    # Answers are listed once: the other list stands in the place of the parent's own.
+    lists = [text for text in found if others[1].candidate.text in text]
+    assert lists
+    assert not [text for text in lists if "Choose one of these labels" in text]
 
 
 async def test_new_sentences_stand_in_the_order_of_what_they_say() -> None:
