@@ -93,7 +93,7 @@ def measured(model: str, seed: int, runs: Path, settings: Sequence[str]) -> list
     values = values_of_run(str(folder))
     split = load_config(str(CONFIG), parse_overrides(settings)).split
     return [
-        task_row(name, seed, task, summary, values, split.train_max + split.validation)
+        task_row(name, seed, task, summary, values, split.train_max)
         for task in dict.fromkeys(row["task"] for row in summary["rows"])
     ]
 

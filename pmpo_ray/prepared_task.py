@@ -118,6 +118,8 @@ def prepare_tasks(
             # All variants of a task share one split.
             named = replace(task, name=config.search_name(task.name, variant))
             used = _with_negatives(task, split, objective, config)
+            if search.preset == "paper" and config.split.validation is None:
+                used = replace(used, validation=())
             prepared = PreparedTask(
                 named, used, objective, search, proposers, load_hard_cases(search.hard_cases)
             )

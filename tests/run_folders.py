@@ -25,8 +25,13 @@ ENGINE = {"engine": "simulated", "model": "simulated"}
 
 
 def simulated_config(**settings: object) -> RunConfig:
-    """A configuration over the simulated engine; without tasks, that of the ticket task for three rounds."""
-    defaults: dict[str, object] = {"tasks": ["tickets"], "search": {"rounds": 3}}
+    """A configuration over the simulated engine; without tasks, that of the ticket task for three rounds, and
+    without a split, one that has no validation part."""
+    defaults: dict[str, object] = {
+        "tasks": ["tickets"],
+        "search": {"rounds": 3},
+        "split": {"validation": 0},
+    }
     return config_from_mapping({**defaults, "scorer": ENGINE, "rewriter": ENGINE, **settings}, "test")
 
 

@@ -111,10 +111,11 @@ def test_calibration_follows_the_task_if_it_may_and_says_so(
 
 def test_the_overview_counts_each_label_in_each_part() -> None:
     overview = _prepared("tickets", split={"shots": 6}).overview
-    assert overview.parts == {"train": 50, "shots": 6, "test": 424}
-    assert sum(counts["test"] for counts in overview.answers.values()) == 424
+    assert overview.parts == {"train": 50, "shots": 6, "validation": 50, "test": 374}
+    assert sum(counts["test"] for counts in overview.answers.values()) == 374
     assert overview_line(overview).startswith(
-        "kind labels: 50 train, 6 shots, 424 test; objective preference; 6 labels (train/shots/test): "
+        "kind labels: 50 train, 6 shots, 50 validation, 374 test; objective preference; "
+        "6 labels (train/shots/validation/test): "
     )
     assert "billing " in overview_line(overview)
     assert remarks(overview) == ()

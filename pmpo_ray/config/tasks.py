@@ -87,15 +87,16 @@ class TaskConfig(Section):
 class SplitConfig(Section):
     """The split of a task's examples (paper: 20%, at most 50, drawn at random). `train_fraction` None is a
     fifth or, if the data set defines a test part, all that no other part needs. `validation` examples are
-    drawn after the training ones, to choose the final instruction on (paper: none)."""
+    drawn after the training ones, to choose the final instruction on (paper: none); None is as many as the
+    training examples where rows suffice, and none elsewhere."""
 
     train_fraction: float | None = Field(default=None, gt=0, le=1)
     train_max: Positive = 50
     shots: Annotated[NonNegative, Field(le=10_000)] = 0
-    validation: NonNegative = 0
+    validation: NonNegative | None = None
 
     def train_share(self, examples: int, *, has_test: bool) -> float:
         """The number of `examples` that are for training, before it is limited and rounded."""
         if self.train_fraction is None and has_test:
-            return examples - self.shots - self.validation
+            return examples - self.shots - (self.validation or 0)
         return (0.2 if self.train_fraction is None else self.train_fraction) * examples

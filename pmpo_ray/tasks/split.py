@@ -21,6 +21,8 @@ from pmpo_ray.types import Example, Split, Task
 MIN_TRAIN = 3
 """The limit of the paper: with fewer examples the search overfits to them."""
 _MAX_STRATA = 20
+_LEFT = 5
+"""So many times the size of the training part are left for a validation part of the same size."""
 
 Group = tuple[Example, ...]
 """The examples of one input, which stay in one part."""
@@ -28,7 +30,8 @@ Group = tuple[Example, ...]
 
 def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
     """Draw the shots, then min(train_max, train_fraction * n) training examples, but at least 3, then the
-    validation part. The rest is the test part, unless the data set defines one (paper, section 4.1).
+    validation part, without a setting as large as the training part if rows suffice. The rest is the test
+    part, unless the data set defines one (paper, section 4.1).
 
     With labels, or few different options as targets, every drawn part has each target in proportion.
     Examples whose input is in a test part that the data set defines are left out; n counts the others. If
@@ -51,11 +54,12 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
             f"task {task.name!r}: {len(train)} of {len(usable)} examples are left for training and at least "
             f"{MIN_TRAIN} are needed{reasons}; add rows, or lower split.shots"
         )
-    validation, groups = _draw(groups, config.validation, stratified)
-    if len(validation) < config.validation:
+    validation_size = _validation_size(task, len(train), sum(map(len, groups)), config)
+    validation, groups = _draw(groups, validation_size, stratified)
+    if len(validation) < validation_size:
         raise DataError(
             f"task {task.name!r}: {len(validation)} examples are left for validation, but "
-            f"split.validation={config.validation}; add rows, or lower split.validation"
+            f"split.validation={validation_size}; add rows, or lower split.validation"
         )
     if task.test_examples:
         test = tuple(shuffled(sorted(task.test_examples, key=_by_id), rng))
@@ -93,6 +97,15 @@ def _train_size(task: Task, examples: int, config: SplitConfig) -> int:
             f"at least {MIN_TRAIN} are needed; raise split.train_max"
         )
     return size
+
+
+def _validation_size(task: Task, trained: int, left: int, config: SplitConfig) -> int:
+    """The number of validation examples where `left` examples are in neither training part nor shots."""
+    if config.validation is not None:
+        return config.validation
+    # Held-out examples that a data set does not set apart itself are hardly fewer for it.
+    needed = trained if task.test_examples else _LEFT * trained
+    return trained if left >= needed else 0
 
 
 def _by_id(example: Example) -> str:

@@ -89,7 +89,7 @@ def test_a_closed_set_is_drawn_in_proportion(counts: list[int], seed: int) -> No
     task = _task(rows)
     split = split_task(task, SplitConfig(), seed)
     assert len(split.train) == min(50, len(rows) // 5)
-    assert len(split.test) == len(rows) - len(split.train)
+    assert len(split.test) == len(rows) - len(split.train) - len(split.validation)
     drawn = Counter(example.target for example in split.train)
     for target, count in Counter(target for _, target in rows).items():
         assert abs(drawn[target] - len(split.train) * count / len(rows)) < 1
@@ -147,6 +147,28 @@ def test_with_a_test_part_of_its_own_all_examples_are_for_training() -> None:
     assert len(split_task(task, SplitConfig(train_max=6), seed=0).train) == 6
 
 
+@pytest.mark.parametrize(
+    ("rows", "test", "train", "validation", "held_out"),
+    [
+        (500, 0, 50, 50, 400),
+        (300, 0, 50, 50, 200),
+        (299, 0, 50, 0, 249),
+        (100, 0, 20, 0, 80),
+        (100, 7, 50, 50, 7),
+        (99, 7, 50, 0, 7),
+    ],
+)
+def test_a_validation_part_is_drawn_where_rows_suffice(
+    rows: int, test: int, train: int, validation: int, held_out: int
+) -> None:
+    task = _task([(str(n), "ab"[n % 2]) for n in range(rows)], test=tuple(f"t{n}" for n in range(test)))
+    split = split_task(task, SplitConfig(), seed=0)
+    assert (len(split.train), len(split.validation), len(split.test)) == (train, validation, held_out)
+    without = split_task(task, SplitConfig(validation=0), seed=0)
+    assert (without.train, without.validation) == (split.train, ())
+    assert set(split.test) <= set(without.test)
+
+
 def test_all_examples_for_training_and_no_test_part_is_an_error() -> None:
     task = _task([(str(n), "a") for n in range(20)], "text")
     with pytest.raises(
@@ -188,4 +210,5 @@ def test_every_real_task_splits_by_the_papers_rule(data_dir: Path) -> None:
         assert len(split.shots) == 1
         assert not _inputs(split.train) & _inputs(split.test), listing
         if not task.test_examples:
-            assert len(split.test) == listing.rows - len(split.train) - 1, listing
+            held_out = listing.rows - len(split.train) - len(split.validation) - 1
+            assert len(split.test) == held_out, listing
