@@ -213,7 +213,8 @@ def test_the_final_pick_is_made_on_the_validation_part(tmp_path: Path) -> None:
     best = json.loads((tmp_path / "run" / "tasks" / "tickets" / "best.json").read_text(encoding="utf-8"))
     assert best["instruction"] == task.best
     assert best["loss"] == task.loss_after
-    plain = optimize(simulated(search={"rounds": 3}), run_dir=tmp_path / "plain", observer=quiet)
+    without = simulated(split={"validation": 0}, search={"rounds": 3})
+    plain = optimize(without, run_dir=tmp_path / "plain", observer=quiet)
     records = RunStore.open(str(tmp_path / "run")).read_rounds("tickets")
     leaders = {
         c.candidate.text
