@@ -126,7 +126,7 @@ async def test_with_racing_a_budget_pays_for_more_candidates_and_one_is_scored_o
 ) -> None:
     async def tried(racing: float | None) -> list[ScoredCandidate]:
         setup = small(limit, rounds=1, operators=[], masking="off", racing=racing, variants=8)
-        split = split_task(setup.task, SplitConfig(train_max=32), 0)
+        split = split_task(setup.task, SplitConfig(train_max=32, validation=0), 0)
         proposers: dict[str, Proposer] = {"demonstrate": Demonstrate(2)}
         outcome = await search_task(
             replace(setup, split=split, proposers=proposers, scorer=LeaveOneOut(setup.scorer, split.train))

@@ -84,7 +84,7 @@ def setup_of(
 
     return SearchSetup(
         task=task,
-        split=split_task(task, SplitConfig(train_max=12), 0),
+        split=split_task(task, SplitConfig(train_max=12, validation=0), 0),
         objective=make_objective("preference", beta=1.0, per_token=False),
         style="short",
         settings=search,
