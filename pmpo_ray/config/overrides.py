@@ -73,6 +73,8 @@ def _replaced(value: Any, override: Override, depth: int) -> Any:
         value = {}
     elif isinstance(value, str) and path[: depth - 1] == ("tasks",):
         value = {"name": value}
+    elif isinstance(value, str) and path[:depth] == ("budget",):
+        value = {"level": value}
     elif not isinstance(value, Mapping):
         key = dotted(path[: depth + 1]).rpartition(".")[2]
         raise ConfigError(

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pmpo_ray.outcomes import TaskResult
 from pmpo_ray.prepared_task import PreparedTask
+from pmpo_ray.runs.budget_level import measure_of, with_level
 from pmpo_ray.runs.finish_task import evaluated_by, finish_task
 from pmpo_ray.runs.fitting import fit_task
 from pmpo_ray.runs.run_context import RunContext
@@ -40,7 +42,8 @@ async def optimize_task(
         run.ruler,
         trained=await asyncio.to_thread(_trained, store, name, prepared.split.train),
     )
-    prepared = fitted.prepared
+    prepared = await with_level(fitted.prepared, config.budget.level, run.ruler)
+    fitted = replace(fitted, prepared=prepared)
 
     async def keep(record: RoundRecord, records: Sequence[RoundRecord]) -> None:
         await asyncio.to_thread(store.write_round, record)
@@ -65,7 +68,7 @@ async def optimize_task(
         hard_cases=prepared.hard_cases,
         sense=SenseGate.of(prepared.task, prepared.split.train, style) if prepared.search.sense else None,
         calibration=Calibration.of(prepared.task, prepared.search.calibrates),
-        measure=run.ruler.lengths if run.ruler is not None else None,
+        measure=measure_of(run.ruler),
     )
     await asyncio.to_thread(_keep_training, store, name, prepared.split.train)
     # Passed on without a reference to the list here: the search drops the scores that it does not need.

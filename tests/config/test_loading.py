@@ -398,3 +398,24 @@ def test_a_preset_in_a_grid_replaces_the_settings_of_the_search() -> None:
     assert (found["short"].rounds, found["short"].sense) == (1, False)
     again = config_from_mapping(yaml.safe_load(dump_config(config)), "test")
     assert again.searches() == found
+
+
+@pytest.mark.parametrize("level", ["light", "medium", "heavy"])
+def test_the_name_of_a_level_stands_for_a_budget(tmp_path: Path, level: str) -> None:
+    config = load(tmp_path, f"budget: {level}\n", "budget.max_seconds=60")
+    assert config.budget.model_dump() == {"level": level, "max_tokens": None, "max_seconds": 60}
+    assert load(tmp_path, "{}", f"budget={level}").budget == load(tmp_path, f"budget: {level}").budget
+    assert config_from_yaml(dump_config(config), "kept") == config
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ("huge", "budget.level: should be 'light', 'medium' or 'heavy', not the text 'huge'"),
+        ("{level: 3}", "budget.level: should be 'light', 'medium' or 'heavy', not 3"),
+        ("1000", "budget: should be light, medium or heavy, or a section with keys"),
+        ("null", "budget: should be light, medium or heavy, or a section with keys"),
+    ],
+)
+def test_a_budget_that_is_none_is_an_error(tmp_path: Path, budget: str, expected: str) -> None:
+    assert complaint(tmp_path, f"budget: {budget}\n") == f"run.yaml:1: {expected}"
