@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pmpo_ray.outcomes import Progress, Shot, TaskFailure, TaskResult
     from pmpo_ray.protocols import AsyncGenerator, AsyncScorer, GenerateClient, Generator, Observer, Scorer
     from pmpo_ray.result import RunResult
+    from pmpo_ray.run_plan import Pace, PlannedTokens, PlannedWork, RunPlan, SearchPlan
     from pmpo_ray.runs.evaluate import EvaluationResult
     from pmpo_ray.search.hard_cases import HardCaseContext, HardCases
     from pmpo_ray.search.objectives import Objective
@@ -57,6 +58,9 @@ __all__ = [
     "HardCases",
     "Objective",
     "Observer",
+    "Pace",
+    "PlannedTokens",
+    "PlannedWork",
     "PmpoError",
     "Progress",
     "Proposal",
@@ -65,12 +69,14 @@ __all__ = [
     "RewriterConfig",
     "RoundRecord",
     "RunConfig",
+    "RunPlan",
     "RunResult",
     "RunStart",
     "ScoreRequest",
     "ScoreResult",
     "Scorer",
     "ScorerConfig",
+    "SearchPlan",
     "Shot",
     "Task",
     "TaskFailure",
@@ -100,6 +106,9 @@ _MODULES = {
     "HardCases": "pmpo_ray.search.hard_cases",
     "Objective": "pmpo_ray.search.objectives",
     "Observer": "pmpo_ray.protocols",
+    "Pace": "pmpo_ray.run_plan",
+    "PlannedTokens": "pmpo_ray.run_plan",
+    "PlannedWork": "pmpo_ray.run_plan",
     "PmpoError": "pmpo_ray.errors",
     "Progress": "pmpo_ray.outcomes",
     "Proposal": "pmpo_ray.search.operators",
@@ -108,12 +117,14 @@ _MODULES = {
     "RewriterConfig": "pmpo_ray.config.engines",
     "RoundRecord": "pmpo_ray.types",
     "RunConfig": "pmpo_ray.config.run",
+    "RunPlan": "pmpo_ray.run_plan",
     "RunResult": "pmpo_ray.result",
     "RunStart": "pmpo_ray.callbacks.dispatch",
     "ScoreRequest": "pmpo_ray.types",
     "ScoreResult": "pmpo_ray.types",
     "Scorer": "pmpo_ray.protocols",
     "ScorerConfig": "pmpo_ray.config.engines",
+    "SearchPlan": "pmpo_ray.run_plan",
     "Shot": "pmpo_ray.outcomes",
     "Task": "pmpo_ray.types",
     "TaskFailure": "pmpo_ray.outcomes",

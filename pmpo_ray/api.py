@@ -5,17 +5,66 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from pmpo_ray.callbacks.dispatch import Callback
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
+from pmpo_ray.run_plan import RunPlan
 from pmpo_ray.types import ExampleScore
 
 if TYPE_CHECKING:
     from pmpo_ray.runs.evaluate import EvaluationResult
     from pmpo_ray.search.operators import OperatorLike
     from pmpo_ray.sources import Source
+
+
+@overload
+def optimize(
+    source: Source | None = None,
+    /,
+    *,
+    name: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    labels: Sequence[str] | None = None,
+    instruction: str | None = None,
+    description: str | None = None,
+    rounds: int | None = None,
+    max_tokens: int | None = None,
+    max_seconds: float | None = None,
+    objective: str | Callable[[ExampleScore], float] | None = None,
+    operators: Sequence[OperatorLike] | None = None,
+    overrides: Sequence[str] = (),
+    run_dir: str | Path | None = None,
+    observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
+    plan_only: Literal[False] = False,
+    **settings: object,
+) -> RunResult: ...
+
+
+@overload
+def optimize(
+    source: Source | None = None,
+    /,
+    *,
+    name: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    labels: Sequence[str] | None = None,
+    instruction: str | None = None,
+    description: str | None = None,
+    rounds: int | None = None,
+    max_tokens: int | None = None,
+    max_seconds: float | None = None,
+    objective: str | Callable[[ExampleScore], float] | None = None,
+    operators: Sequence[OperatorLike] | None = None,
+    overrides: Sequence[str] = (),
+    run_dir: str | Path | None = None,
+    observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
+    plan_only: Literal[True],
+    **settings: object,
+) -> RunPlan: ...
 
 
 def optimize(
@@ -36,8 +85,9 @@ def optimize(
     run_dir: str | Path | None = None,
     observer: Observer | None = None,
     callbacks: Sequence[Callback] = (),
+    plan_only: bool = False,
     **settings: object,
-) -> RunResult:
+) -> RunResult | RunPlan:
     """Optimise instructions, as `pmpo optimize` does.
 
     `source` is one of: data (a DataFrame, a datasets.Dataset, a list of dicts, or the path of a .csv, .jsonl,
@@ -59,12 +109,16 @@ def optimize(
     script or a notebook. `observer` receives every change of progress; by default progress is displayed.
     `callbacks` receive rounds and results, in a separate thread.
 
+    With `plan_only` nothing is optimised and no run folder is written: the result is the RunPlan that
+    `pmpo plan` shows, of what the run would score and write, and how long that would take.
+
     Raises a PmpoError of one line for every mistake that a caller can correct, and TypeError for arguments
     that exclude each other.
     """
     from pmpo_ray.config.overrides import parse_overrides
     from pmpo_ray.display.progress import progress_display
     from pmpo_ray.runs.optimize import run_optimization
+    from pmpo_ray.runs.plan import plan_run
     from pmpo_ray.sources import TaskKeywords, requested
 
     search = {
@@ -82,6 +136,8 @@ def optimize(
         overrides=parse_overrides(overrides),
         run_dir=None if run_dir is None else str(run_dir),
     )
+    if plan_only:
+        return plan_run(config, python_data=python_data)
     with nullcontext(observer) if observer is not None else progress_display() as shown:
         return run_optimization(config, observer=shown, python_data=python_data, callbacks=callbacks)
 

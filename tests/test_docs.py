@@ -137,7 +137,7 @@ def test_commands_are_right(
                 env={**os.environ, "COLUMNS": "120"},
             )
             assert done.returncode == 0, done.stderr
-        case ["pmpo", "optimize" | "evaluate" as name, *arguments]:
+        case ["pmpo", "optimize" | "evaluate" | "plan" as name, *arguments]:
             _check(name, arguments)
         case _:
             pytest.fail(f"{place}: what kind of command is {shlex.join(command)}?")
@@ -152,7 +152,9 @@ def _check(name: str, arguments: list[str]) -> None:
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     parsed = command.make_context(name, list(arguments)).params
     overrides = parse_overrides(parsed["override"] or ())
-    if name == "optimize":
+    if name == "plan":
+        requested_config(parsed["config"], overrides, None)
+    elif name == "optimize":
         folder = parsed["run_dir"] if parsed["config"] is None else None
         requested_config(parsed["config"], overrides, folder)
     else:

@@ -17,6 +17,7 @@ import typer
 
 from pmpo_ray.cli.export import export
 from pmpo_ray.cli.failures import exit_code, fail
+from pmpo_ray.cli.planning import plan
 from pmpo_ray.cli.reading import compare, doctor, report, show, tasks
 from pmpo_ray.cli.running import evaluate, optimize
 from pmpo_ray.cli.standard_output import OutputError, discard, open_standard_streams
@@ -89,5 +90,5 @@ def _pmpo(
     """Optimise instructions for language models from token log-likelihoods."""
 
 
-for _command in (optimize, evaluate, tasks, show, report, compare, doctor, export):
+for _command in (optimize, evaluate, plan, tasks, show, report, compare, doctor, export):
     app.command()(_command)

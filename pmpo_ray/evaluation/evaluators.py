@@ -37,7 +37,7 @@ from pmpo_ray.types import (
 )
 
 FOLLOW_UP = "So what is the final answer? Give the answer alone, in the form that was asked for."
-_FOLLOW_UP_TOKENS = 128
+FOLLOW_UP_TOKENS = 128
 
 
 class Evaluator(Protocol):
@@ -84,6 +84,16 @@ def check_choices(task: Task, examples: Sequence[Example]) -> None:
         )
 
 
+def with_right_answers(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """The examples as they are scored: their other right answers in the place of further negatives."""
+    return tuple(
+        replace(example, negatives=(*example.negatives, *example.also_right))
+        if example.also_right
+        else example
+        for example in examples
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class LikelihoodEvaluator:
     """Evaluates by likelihood. `objective` computes the losses; `per_token`: the answer with the highest mean
@@ -104,13 +114,7 @@ class LikelihoodEvaluator:
         scored."""
         if not examples:
             return ()
-        # Other right answers are scored in the place of further negatives.
-        scored = tuple(
-            replace(example, negatives=(*example.negatives, *example.also_right))
-            if example.also_right
-            else example
-            for example in examples
-        )
+        scored = with_right_answers(examples)
         scores = await scored_apart(self.scorer, ScoreRequest(instruction, scored, tuple(shots)))
         return tuple(self._outcome(example, score) for example, score in zip(examples, scores, strict=True))
 
@@ -188,7 +192,7 @@ class GenerationEvaluator:
                     request,
                     prompt=FOLLOW_UP,
                     shots=(*shots, turn),
-                    max_tokens=_FOLLOW_UP_TOKENS,
+                    max_tokens=FOLLOW_UP_TOKENS,
                     temperature=0.0,
                 )
             )

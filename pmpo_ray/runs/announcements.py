@@ -13,8 +13,20 @@ from pmpo_ray.config.import_paths import note_import
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.secrets import keys_in_prompts
 from pmpo_ray.notes import note
+from pmpo_ray.runs.run_manifest import engine_text
+from pmpo_ray.types import EngineInfo
 
 _log = logging.getLogger(__name__)
+
+
+def announce_engines(scorer: EngineInfo, rewriter: EngineInfo) -> None:
+    """Say which engines were started, and what a user should know about the scorer's."""
+    for role, info in {"scorer": scorer, "rewriter": rewriter}.items():
+        _log.info("%s", engine_text(role, info))
+    if scorer.fallback:
+        _log.warning("slow scorer: %s", scorer.fallback)
+    if scorer.prompt_note:
+        _log.warning("scorer: %s", scorer.prompt_note)
 
 
 def announce(config: RunConfig, environ: Mapping[str, str], *, evaluates: bool, local: bool) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from statistics import median
 
 from pmpo_ray.concurrency import gather_or_cancel
+from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import EngineError
 from pmpo_ray.evaluation.apart import scored_apart
 from pmpo_ray.evaluation.evaluators import Evaluator, method_for
@@ -154,23 +155,28 @@ def _evaluator(run: RunContext, prepared: PreparedTask, start: str) -> Evaluator
     compare them: that is left to `pmpo evaluate`."""
     config, task = run.config, prepared.task
     method = method_for(task, config.evaluation)
-    writes = method == "generation" and config.scorer_model == config.rewriter_model
     return task_evaluator(
         prepared,
         method,
         config,
         scorer=run.scorer,
-        generator=run.rewriter if writes else None,
+        generator=run.rewriter if _writes(config, method) else None,
         grader=RuleGrader(task),
         reference=start,
     )
 
 
-def evaluated_by(run: RunContext, prepared: PreparedTask) -> Method | None:
+def evaluated_by(config: RunConfig, prepared: PreparedTask) -> Method | None:
     """The method by which a finished search is evaluated; None if it is not."""
-    if not run.config.evaluation.enabled or _evaluator(run, prepared, prepared.task.instruction) is None:
+    if not config.evaluation.enabled:
         return None
-    return method_for(prepared.task, run.config.evaluation)
+    method = method_for(prepared.task, config.evaluation)
+    return method if method == "likelihood" or _writes(config, method) else None
+
+
+def _writes(config: RunConfig, method: Method) -> bool:
+    """True if the run's rewriter is the scored model and writes the replies."""
+    return method == "generation" and config.scorer_model == config.rewriter_model
 
 
 def _measured(

@@ -14,10 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -33,11 +32,11 @@ from pmpo_ray.outcomes import Progress, TaskFailure, TaskResult
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_python
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
-from pmpo_ray.runs.announcements import announce
+from pmpo_ray.runs.announcements import announce_engines
 from pmpo_ray.runs.event_loop import run_to_end
 from pmpo_ray.runs.fitting import Ruler
 from pmpo_ray.runs.optimize_task import optimize_task
-from pmpo_ray.runs.placement import place
+from pmpo_ray.runs.placement import planned_cluster
 from pmpo_ray.runs.replica_log import logging_replicas
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.runs.run_folder import (
@@ -49,7 +48,6 @@ from pmpo_ray.runs.run_folder import (
 )
 from pmpo_ray.runs.run_manifest import (
     check_encoding,
-    engine_text,
     finished_manifest,
     new_manifest,
     start_day,
@@ -107,9 +105,10 @@ def _run_in(
         for prepared in prepared_tasks:
             observer(Progress(prepared.task.name, "waiting", 0, prepared.search.rounds))
         with (
-            _planned_cluster(config, store) as (cluster, plan),
+            planned_cluster(config) as (cluster, plan),
             dispatching(all_callbacks) as callback,
         ):
+            _warn_of_loss(cluster, store)
             run = _Run(config, store, memory, prepared_tasks, observer, callback, cluster, plan)
             finished = False
             try:
@@ -120,22 +119,16 @@ def _run_in(
     return run.result
 
 
-@contextmanager
-def _planned_cluster(config: RunConfig, store: RunStore) -> Iterator[tuple[ClusterInfo, Plan]]:
-    """A connection to Ray, with the place of every replica planned. Errors as in `placement.place`."""
-    from pmpo_ray.actors.cluster import LOCAL, connected, connected_cluster
+def _warn_of_loss(cluster: ClusterInfo, store: RunStore) -> None:
+    """Warn of a run folder on this machine's disk if the replicas run on a cluster."""
+    from pmpo_ray.actors.cluster import LOCAL
 
-    with connected(config.ray) as address:
-        announce(config, os.environ, evaluates=False, local=address == LOCAL)
-        if address != LOCAL and store.is_local:
-            _log.warning(
-                "the run folder %s is on this machine's disk and will be lost with it; if the head of the "
-                "cluster may be replaced, use a folder on s3:// or gs:// with --run-dir",
-                store.location,
-            )
-        offered = connected_cluster()
-        cluster = ClusterInfo(address, len(offered.nodes), offered.cpus, offered.gpus)
-        yield cluster, place(config, offered, local=address == LOCAL)
+    if cluster.address != LOCAL and store.is_local:
+        _log.warning(
+            "the run folder %s is on this machine's disk and will be lost with it; if the head of the "
+            "cluster may be replaced, use a folder on s3:// or gs:// with --run-dir",
+            store.location,
+        )
 
 
 @dataclass(slots=True)
@@ -180,12 +173,7 @@ class _Run:
             await asyncio.to_thread(check_encoding, self.store, scorer.info)
             manifest = replace(manifest, scorer=scorer.info, rewriter=rewriter.info, cluster=self.cluster)
             await asyncio.to_thread(self.store.write_manifest, manifest)
-            for role, info in {"scorer": scorer.info, "rewriter": rewriter.info}.items():
-                _log.info("%s", engine_text(role, info))
-            if scorer.info.fallback:
-                _log.warning("slow scorer: %s", scorer.info.fallback)
-            if scorer.info.prompt_note:
-                _log.warning("scorer: %s", scorer.info.prompt_note)
+            announce_engines(scorer.info, rewriter.info)
             self.callback.on_run_start(await asyncio.to_thread(self._start, manifest.id, scorer, rewriter))
             driver = await asyncio.to_thread(self.store.next_replicas)
             # Inside the pools: whatever ends the tasks, the last scores are saved before the actors end.

@@ -38,7 +38,7 @@ async def optimize_task(
     fitted = await fit_task(
         prepared,
         config.evaluation,
-        evaluated_by(run, prepared),
+        evaluated_by(config, prepared),
         run.ruler,
         trained=await asyncio.to_thread(_trained, store, name, prepared.split.train),
     )

@@ -5,7 +5,9 @@ Invariant: a request that a cluster of fixed size can never meet raises an error
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pmpo_ray.config.engines import ReplicaConfig
@@ -14,6 +16,8 @@ from pmpo_ray.engines.hf.processor import bfloat16_extension
 from pmpo_ray.engines.weights.folder import estimate_bytes
 from pmpo_ray.engines.weights.resolve import resolve_model
 from pmpo_ray.errors import ResourceError
+from pmpo_ray.runs.announcements import announce
+from pmpo_ray.store import ClusterInfo
 
 if TYPE_CHECKING:
     from pmpo_ray.actors.resources import ClusterResources, Plan, ReplicaPlan
@@ -21,6 +25,18 @@ if TYPE_CHECKING:
 
 Replica = tuple[ReplicaConfig, str]
 """The configuration of a role's replicas, and their model."""
+
+
+@contextmanager
+def planned_cluster(config: RunConfig) -> Iterator[tuple[ClusterInfo, Plan]]:
+    """A connection to Ray, with the place of every replica planned. Errors as in `place`."""
+    from pmpo_ray.actors.cluster import LOCAL, connected, connected_cluster
+
+    with connected(config.ray) as address:
+        announce(config, os.environ, evaluates=False, local=address == LOCAL)
+        offered = connected_cluster()
+        cluster = ClusterInfo(address, len(offered.nodes), offered.cpus, offered.gpus)
+        yield cluster, place(config, offered, local=address == LOCAL)
 
 
 def place(config: RunConfig, cluster: ClusterResources, *, local: bool) -> Plan:

@@ -91,6 +91,13 @@ def shares(rounds: Sequence[Mapping[str, Yield]], operators: Sequence[str]) -> d
     }
 
 
+def most_proposals(each: int, operators: int) -> int:
+    """The most proposals for a parent that one of so many operators makes, if `each` are made per operator on
+    average."""
+    share = _FLOOR / operators + 1 - _FLOOR
+    return min(each * operators, math.floor(each * operators * share) + 1)
+
+
 def counts(total: int, parts: Mapping[str, float]) -> dict[str, int]:
     """`total` proposals by their shares, each rounded down or up; where too few are left for all, the largest
     fractions come first."""

@@ -40,7 +40,7 @@ Measure: TypeAlias = Callable[[ScoreRequest], Awaitable[tuple[PromptLength, ...]
 
 _BYTES_PER_TOKEN = 3
 """Bytes of UTF-8 per token, fewer than tokenizers need for texts of most languages."""
-_TURN_TOKENS = 12
+TURN_TOKENS = 12
 """Tokens of a chat template around a turn."""
 TOKENS = "token budget"
 SECONDS = "time budget"
@@ -74,7 +74,7 @@ def prompt_estimate(request: GenerateRequest) -> int:
         *(text for shot in request.shots for text in (shot.input, shot.target)),
     ]
     turns = [text for text in texts if text]
-    return sum(estimated(text) for text in turns) + _TURN_TOKENS * (len(turns) + 1)
+    return sum(estimated(text) for text in turns) + TURN_TOKENS * (len(turns) + 1)
 
 
 def shrunk(
@@ -196,7 +196,7 @@ class Costs:
         """The tokens of an instruction with its demonstrations, estimated from above."""
         shots = self.split.trained(candidate.shots)
         turns = (text for shot in shots for text in (shot.input, shot.target))
-        return estimated(candidate.text) + sum(estimated(text) + _TURN_TOKENS for text in turns)
+        return estimated(candidate.text) + sum(estimated(text) + TURN_TOKENS for text in turns)
 
     async def _lengths(self, request: ScoreRequest) -> tuple[PromptLength, ...] | None:
         return None if self.measure is None else await self.measure(request)

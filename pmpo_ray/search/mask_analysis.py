@@ -77,11 +77,16 @@ async def analyse(current: Round) -> None:
         current.children += _unknown(scored, current)
 
 
+def reply_tokens(characters: int) -> int:
+    """The tokens of a reply that marks the segments of an instruction with so many characters, at most."""
+    return _MASK_TOKENS + int(_MASK_TOKENS_PER_CHAR * characters)
+
+
 def _request(parent: ScoredCandidate, current: Round) -> GenerateRequest:
     text = parent.candidate.text
     return GenerateRequest(
         prompt=mask_prompt(text, current.setup.settings.max_segments),
-        max_tokens=_MASK_TOKENS + int(_MASK_TOKENS_PER_CHAR * len(text)),
+        max_tokens=reply_tokens(len(text)),
         temperature=0.0,
     )
 

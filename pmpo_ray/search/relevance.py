@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.protocols import ScoreClient
 from pmpo_ray.search.budget import Allowance, prompt_estimate
@@ -20,10 +21,10 @@ from pmpo_ray.search.calibration import CONTENT_FREE
 from pmpo_ray.search.gate import NOT_RELEVANT
 from pmpo_ray.search.masking import rule_segments
 from pmpo_ray.search.round import Round
-from pmpo_ray.types import Candidate, Example, GenerateRequest, ScoreRequest
+from pmpo_ray.types import Candidate, Example, GenerateRequest, ScoreRequest, Task
 
 _ASK = "Write the instruction for this task: tell the reader what to do with an input."
-_READINGS = 2
+READINGS = 2
 """Times that a text is read: behind the description, and behind an input without content."""
 _SENTENCES = 100
 """Sentences of a text that are told apart."""
@@ -48,10 +49,15 @@ async def relevances(
 
 def judging_cost(current: Round) -> int:
     """The tokens that judging a rewrite takes at most; 0 if rewrites are not judged."""
-    if _bound(current) is None:
+    setup = current.setup
+    if bound_of(setup.task, setup.settings) is None:
         return 0
-    context = prompt_estimate(GenerateRequest(current.setup.task.description, system=_ASK))
-    return _READINGS * (context + current.setup.sampling.max_tokens)
+    return READINGS * (judging_prompt(setup.task) + setup.sampling.max_tokens)
+
+
+def judging_prompt(task: Task) -> int:
+    """The tokens of a prompt behind which a text is judged, at most."""
+    return prompt_estimate(GenerateRequest(task.description, system=_ASK))
 
 
 async def relevant(
@@ -59,7 +65,7 @@ async def relevant(
 ) -> list[list[Candidate]]:
     """The relevant candidates of each group; the others are recorded as refused, or as failed if they cannot
     be scored. One whose sentences all stand in its parent is not judged."""
-    bound = _bound(current)
+    bound = bound_of(current.setup.task, current.setup.settings)
     if bound is None:
         return [list(group) for group in groups]
     instructions = {parent.candidate.id: parent.candidate.text for parent in current.parents}
@@ -97,8 +103,7 @@ def _sentences(text: str) -> set[str]:
     return {part.text for part in rule_segments(text, _SENTENCES)}
 
 
-def _bound(current: Round) -> float | None:
+def bound_of(task: Task, settings: SearchConfig) -> float | None:
     """The bound on the relevance; None if nothing is judged. Only tasks with labels are: a hint such as "take
     a deep breath" serves a task whose answers are reasoned out."""
-    settings = current.setup.settings
-    return settings.relevance if settings.sense and current.setup.task.labels else None
+    return settings.relevance if settings.sense and task.labels else None

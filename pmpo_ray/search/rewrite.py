@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pmpo_ray.concurrency import gather_or_cancel
+from pmpo_ray.config.engines import RewriterConfig
 from pmpo_ray.errors import EngineError
 from pmpo_ray.search.budget import Allowance, shrunk, tokens_of
-from pmpo_ray.search.meta_prompts import parse_rewrite, rewrite_prompt, rewrite_shots
+from pmpo_ray.search.meta_prompts import Style, parse_rewrite, rewrite_prompt, rewrite_shots
 from pmpo_ray.search.operators import REWRITE, Proposal
 from pmpo_ray.search.relevance import judging_cost, relevant
 from pmpo_ray.search.round import Round
@@ -90,22 +91,34 @@ def _request(
     parent: ScoredCandidate, index: int, count: int, attempt: int, current: Round
 ) -> GenerateRequest:
     setup, example = current.setup, current.setup.split.train[index]
-    prompt = rewrite_prompt(
+    return rewrite_request(
+        rewrite_prompt(
+            setup.style,
+            description=setup.task.description,
+            instruction=parent.candidate.text,
+            example=example,
+            importances=current.importances(parent),
+            max_chars=setup.settings.max_instruction_chars,
+        ),
         setup.style,
-        description=setup.task.description,
-        instruction=parent.candidate.text,
-        example=example,
-        importances=current.importances(parent),
-        max_chars=setup.settings.max_instruction_chars,
+        setup.sampling,
+        count=count,
+        seed=seed_of(setup.seed, setup.task.name, current.number, parent.candidate.id, example.id, attempt),
     )
+
+
+def rewrite_request(
+    prompt: str, style: Style, sampling: RewriterConfig, *, count: int, seed: int
+) -> GenerateRequest:
+    """The request for `count` answers to a meta-prompt in this style."""
     return GenerateRequest(
         prompt=prompt,
         n=count,
-        max_tokens=setup.sampling.max_tokens,
-        temperature=setup.sampling.temperature,
-        top_p=setup.sampling.top_p,
-        seed=seed_of(setup.seed, setup.task.name, current.number, parent.candidate.id, example.id, attempt),
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=seed,
         # A model that diagnoses first may mention the tag before it gives its answer.
-        stop=("</prompt>",) if setup.style == "short" else (),
-        shots=rewrite_shots(setup.style),
+        stop=("</prompt>",) if style == "short" else (),
+        shots=rewrite_shots(style),
     )

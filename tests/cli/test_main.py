@@ -82,7 +82,7 @@ def pace(tokens_per_s: int) -> tuple[str, str]:
     [
         ["--help"],
         ["--version"],
-        *([name, "--help"] for name in ("optimize", "tasks", "show", "compare", "doctor")),
+        *([name, "--help"] for name in ("optimize", "plan", "tasks", "show", "compare", "doctor")),
     ],
 )
 def test_help_and_version_load_no_heavy_library(arguments: list[str]) -> None:
@@ -142,6 +142,19 @@ def test_help_names_every_option() -> None:
         (
             ["optimize", "configs/quickstart.yaml", "--set", "seed=x", "--json"],
             "--set seed=x: seed: should be a whole number, not the text 'x'",
+        ),
+        (["plan"], "Missing argument 'CONFIG'; see pmpo --help"),
+        (
+            ["plan", "configs/quickstart.yaml", "--price", "nan"],
+            "--price nan: give the price of a million tokens, 0 or more",
+        ),
+        (
+            ["plan", "configs/quickstart.yaml", "--price-generated", "1"],
+            "--price-generated needs --price, the price of the tokens that are read; add it",
+        ),
+        (
+            ["plan", "configs/quickstart.yaml", "--set", "budget=vast", "--json"],
+            "--set budget=vast: budget.level: should be 'light', 'medium' or 'heavy', not the text 'vast'",
         ),
         (
             ["tasks", "--data-dir", "/nonexistent"],
@@ -271,6 +284,31 @@ def test_json_is_all_of_standard_output(tmp_path: Path) -> None:
     assert task["loss_after"] <= task["loss_before"]
     assert task["n_test"] == 100
     assert "tickets  round 1/1" in done.stderr
+
+
+def test_a_plan_in_json_is_all_of_standard_output_and_nothing_is_written(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    replicas = ("--set", "scorer.replicas=2", "--set", "scorer.min_replicas=1")
+    arguments = [
+        "configs/quickstart.yaml",
+        *SIMULATED,
+        *pace(10**6),
+        *replicas,
+        "--set",
+        f"run_dir={run_dir}",
+    ]
+    done = pmpo("plan", *arguments, "--json", "--price", "2", "--log-format", "json")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    printed = json.loads(done.stdout)
+    assert [search["task"] for search in printed["searches"]] == ["tickets"]
+    assert printed["at_most"]["total"] >= printed["typical"]["total"] > printed["searches"][0]["text"]
+    assert printed["at_most"]["price"] == pytest.approx(printed["at_most"]["total"] * 2e-6)
+    assert printed["at_most"]["seconds"] > 0
+    [remark] = printed["notes"]
+    assert remark.startswith("1 scorer replica was measured; a run has up to 2")
+    assert not run_dir.exists()
+    assert all(json.loads(line)["event"] for line in done.stderr.splitlines())
 
 
 def test_with_the_log_in_json_standard_error_is_objects_alone(tmp_path: Path, ray_cluster: str) -> None:
