@@ -46,7 +46,8 @@ async def sizes_of(prepared: PreparedTask, config: RunConfig, style: Style, meas
     judged = bound_of(task, search) is not None and REWRITE in search.operators
     return Sizes(
         training=training,
-        validation=await part_of(prepared, split.validation, search.calibrates, measure),
+        # The bias over inputs is there taken over these rows themselves.
+        validation=await part_of(prepared, split.validation, search.calibrates is True, measure),
         start=max(0, start - _SEAM),
         start_characters=len(task.instruction),
         reach=await _reach(prepared, config, ruler),
@@ -141,28 +142,36 @@ async def _reach(prepared: PreparedTask, config: RunConfig, ruler: _TextRuler) -
         return Reach(base, limit)
     described = await ruler.instruction(task.description) if task.description else 0
     places = [await ruler.instructions(sentences) for sentences in composed.sentences.by_place.values()]
-    return _composed(max(base, described), limit, places)
+    return _composed(max(base, described), limit, places, writes=_written(prepared))
 
 
 def _characters(prepared: PreparedTask) -> Reach:
     """The characters that instructions may reach."""
     task, search = prepared.task, prepared.search
     limit = max(len(task.instruction), search.max_instruction_chars)
-    written = REWRITE in search.operators or own_operators(prepared)
-    base = limit if written else len(task.instruction)
+    base = limit if _written(prepared) else len(task.instruction)
     composed = prepared.proposers.get(COMPOSE)
     if not isinstance(composed, Compose):
         return Reach(base, limit)
     # A blank stands between two sentences.
     places = [[len(one) + 1 for one in sentences] for sentences in composed.sentences.by_place.values()]
-    return _composed(max(base, len(task.description)), limit, places)
+    return _composed(max(base, len(task.description)), limit, places, writes=_written(prepared))
 
 
-def _composed(base: int, limit: int, places: Sequence[Sequence[int]]) -> Reach:
-    """The reach of texts that are put together from sentences with these lengths, by place."""
+def _written(prepared: PreparedTask) -> bool:
+    """True if an operator other than "compose" makes new texts."""
+    return REWRITE in prepared.search.operators or bool(own_operators(prepared))
+
+
+def _composed(base: int, limit: int, places: Sequence[Sequence[int]], *, writes: bool) -> Reach:
+    """The reach of texts that are put together from sentences with these lengths, by place, and from those
+    of other texts. `base` holds all sentences of the start and of the description; if something `writes`
+    new texts, a sentence may be as long as one of these, and there is no end of them."""
     lengths = [length for place in places for length in place]
     whole = sum(max(place, default=0) for place in places)
-    return Reach(base, limit, whole, max(lengths, default=0), sum(lengths))
+    if writes:
+        return Reach(base, limit, whole, max(base, *lengths, 0), limit)
+    return Reach(base, limit, whole, max(base, *lengths, 0), sum(lengths) + base)
 
 
 def _estimated_of(characters: int, like: Sequence[str]) -> int:

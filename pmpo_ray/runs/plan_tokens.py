@@ -14,7 +14,7 @@ from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.run_plan import PlannedTokens
 from pmpo_ray.search.bandit import most_proposals
 from pmpo_ray.search.demonstrations import DEMONSTRATE
-from pmpo_ray.search.finished_rounds import MASK_DROP
+from pmpo_ray.search.finished_rounds import LEADERS, MASK_DROP
 from pmpo_ray.search.mask_analysis import reply_tokens
 from pmpo_ray.search.operators import REWRITE
 from pmpo_ray.search.relevance import READINGS
@@ -32,8 +32,8 @@ class Reach:
 
     `base` is the longest that is there at the start or that the rewriter writes. From it the operator
     "compose" makes texts of one sentence of its library for each place (`whole`), and then adds a sentence
-    in each round, the longest of which has `sentence`, all together `library`. No text is longer than
-    `limit`.
+    in each round, its own or another text's, the longest of which has `sentence`, all together `library`. No
+    text is longer than `limit`.
     """
 
     base: int
@@ -193,9 +193,9 @@ class SearchTokens:
 
     @property
     def pick(self) -> PlannedTokens:
-        """The tokens of the final pick, among the best of every round."""
+        """The tokens of the final pick, among the last leaders."""
         part = self.sizes.validation
         if not part.rows:
             return PlannedTokens()
-        leaders = self.settings.rounds + 1
+        leaders = min(LEADERS, self.settings.rounds + 1)
         return PlannedTokens(scored=leaders * self.grown(part, max(1, self.settings.rounds)))

@@ -121,7 +121,7 @@ splits = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(search=searches, split=splits, tells=st.booleans())
 def test_a_search_never_takes_more_than_planned(
     search: dict[str, object], split: dict[str, object], tells: bool
