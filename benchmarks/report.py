@@ -122,7 +122,9 @@ async def _searched(store: RunStore, task: Task, rounds: int) -> TaskResult:
             split=Split(train=task.examples[:TRAIN], shots=(), test=()),
             objective=make_objective("preference", beta=1.0, per_token=False),
             style="long",
-            settings=SearchConfig(rounds=rounds, hard_examples=HARD, variants=VARIANTS, masking="rules"),
+            settings=SearchConfig(
+                rounds=rounds, hard_examples=HARD, variants=VARIANTS, masking="rules", racing=None
+            ),
             sampling=RewriterConfig(),
             seed=0,
             scorer=InProcessScorer(),

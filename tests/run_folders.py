@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,15 +24,22 @@ STARTED = 1_790_000_000.0
 ENGINE = {"engine": "simulated", "model": "simulated"}
 
 
-def simulated_config(**settings: object) -> RunConfig:
-    """A configuration over the simulated engine; without tasks, that of the ticket task for three rounds, and
-    without a split, one that has no validation part."""
-    defaults: dict[str, object] = {
-        "tasks": ["tickets"],
-        "search": {"rounds": 3},
-        "split": {"validation": 0},
-    }
-    return config_from_mapping({**defaults, "scorer": ENGINE, "rewriter": ENGINE, **settings}, "test")
+REWRITING: Mapping[str, object] = {
+    "operators": ["rewrite"],
+    "demonstrations": 0,
+    "bandit": False,
+    "racing": None,
+    "calibrate": False,
+}
+"""A search that rewrites alone and scores every candidate on every example, so that tests can count."""
+
+
+def simulated_config(*, search: Mapping[str, object] | None = None, **settings: object) -> RunConfig:
+    """A configuration over the simulated engine: the ticket task for three rounds that rewrite alone, without
+    a validation part, where the arguments say nothing else."""
+    found = {**REWRITING, **({"rounds": 3} if search is None else search)}
+    defaults = {"tasks": ["tickets"], "split": {"validation": 0}, "scorer": ENGINE, "rewriter": ENGINE}
+    return config_from_mapping({**defaults, "search": found, **settings}, "test")
 
 
 def write_run(folder: Path, *, evaluated: bool = True, **settings: object) -> RunStore:

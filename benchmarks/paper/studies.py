@@ -50,16 +50,18 @@ def optimised(request: Request, name: str, model: str, config: Mapping[str, Any]
     """Make or continue the run `name` with `model`, and return its folder."""
     folder = request.runs / f"{name}-{_short(model)}"
     folder.mkdir(parents=True, exist_ok=True)
+    search = {"preset": "paper", **config.get("search", {})}
     settings: dict[str, Any] = {
         "model": model,
         "data_dir": request.data_dir,
         # The paper's size: all test examples.
         "evaluation": {"enabled": False, "limit": None},
         **config,
+        "search": search,
     }
     if request.limit is not None:
         split = {"train_max": max(3, request.limit), **config.get("split", {})}
-        settings |= {"split": split, "search": {"rounds": _SMALL_ROUNDS, **config.get("search", {})}}
+        settings |= {"split": split, "search": {"rounds": _SMALL_ROUNDS, **search}}
     file = folder / "settings.yaml"
     file.write_text(json.dumps(settings, indent=1), encoding="utf-8")
     optimize(file, run_dir=folder / "run", overrides=request.settings)

@@ -62,7 +62,7 @@ class SearchConfig(Section):
     rest. `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without
     content (true) or its mean over the training inputs (inputs), in tasks with a closed set of answers;
     "auto" is "inputs" in tasks whose answers are such a set and are chosen by likelihood, and nothing in
-    others."""
+    others. The defaults are those of `preset: best`."""
 
     preset: Literal["best", "paper"] = "best"
     rounds: Annotated[NonNegative, Field(le=1_000_000), _STOPPING_RULE] = 20
@@ -76,15 +76,15 @@ class SearchConfig(Section):
     max_segments: Annotated[Positive, Field(le=1000)] = 5
     hard_cases: Annotated[str, name_or_path(HARD_CASES, "a rule")] = "highest_loss"
     objective: Annotated[str, name_or_path(OBJECTIVES, "an objective")] = "auto"
-    operators: tuple[str, ...] = ("rewrite",)
-    demonstrations: Annotated[NonNegative, Field(le=1000)] = 0
-    bandit: bool = False
+    operators: tuple[str, ...] = ("rewrite", "compose")
+    demonstrations: Annotated[NonNegative, Field(le=1000)] = 4
+    bandit: bool = True
     beta: float = Field(default=1.0, gt=0, le=1e6)
     per_token: bool | None = None
-    calibrate: Annotated[Calibrate | Literal["auto"], true_false_or("inputs", "auto")] = False
+    calibrate: Annotated[Calibrate | Literal["auto"], true_false_or("inputs", "auto")] = "auto"
     meta_prompt: Literal["auto", "long", "short"] = "auto"
     max_instruction_chars: Annotated[Positive, Field(le=1_000_000)] = 4000
-    racing: float | None = Field(default=None, gt=0, le=0.5)
+    racing: float | None = Field(default=0.2, gt=0, le=0.5)
     sense: bool = True
     relevance: Annotated[float, Field(gt=0, le=100)] | None = 0.6
     reasks: Annotated[NonNegative, Field(le=100)] = 1

@@ -17,6 +17,7 @@ from pmpo_ray.outcomes import Progress
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import ScoreRequest
 from tests.engines.comparing import TOLERANCE, difference
+from tests.run_folders import REWRITING
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make install VLLM=1")
 import psutil
@@ -26,7 +27,14 @@ pytestmark = pytest.mark.slow
 SETTINGS: dict[str, Any] = {
     "scorer": {"engine": "vllm", "role": "both", "dtype": "float32", "chunk_examples": 2},
     "rewriter": {"max_tokens": 48},
-    "search": {"rounds": 1, "hard_examples": 1, "variants": 3, "masking": "rules", "reasks": 0},
+    "search": {
+        **REWRITING,
+        "rounds": 1,
+        "hard_examples": 1,
+        "variants": 3,
+        "masking": "rules",
+        "reasks": 0,
+    },
     "split": {"train_max": 4},
     "evaluation": {"limit": 4},
 }

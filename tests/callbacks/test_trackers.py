@@ -121,7 +121,7 @@ def test_the_flat_configuration_keeps_secrets_to_itself(monkeypatch: pytest.Monk
     )
     flat = flat_config(config)
     assert flat["search.rounds"] == "20"
-    assert flat["search.calibrate"] == "false"
+    assert flat["search.calibrate"] == "auto"
     assert flat["scorer.vllm.options"] == '{"seed": 1}'
     assert [task["name"] for task in json.loads(flat["tasks"])] == ["tickets", "own"]
     assert not {key for key in flat if "endpoint" in key or "tracking" in key}

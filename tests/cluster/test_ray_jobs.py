@@ -23,6 +23,7 @@ from pmpo_ray import optimize
 from pmpo_ray.outcomes import Progress, TaskResult
 from pmpo_ray.store import RunStore
 from pmpo_ray.types import RoundRecord
+from tests.run_folders import REWRITING
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ RUN = {
     "model": PACE,
     "scorer": {"engine": "simulated", "replicas": 2, "chunk_examples": 10},
     "rewriter": {"engine": "simulated"},
-    "search": {"rounds": 4},
+    "search": {**REWRITING, "rounds": 4},
     "evaluation": {"limit": 20},
 }
 

@@ -334,6 +334,7 @@ def test_the_bbh_configuration_names_every_file_with_the_papers_settings(data_di
         f"bbh/{path.stem}" for path in (data_dir / "bbh").glob("*.json")
     )
     search, split = config.search, config.split
+    assert (search.preset, search.operators, search.demonstrations) == ("paper", ("rewrite",), 0)
     assert (search.rounds, search.hard_examples, search.variants, search.beta) == (20, 3, 4, 1.0)
     assert (split.train_fraction, split.train_max) == (0.2, 50)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pmpo_ray.runs.score_memory import RememberingScorer, ScoreMemory
 from pmpo_ray.store import RunStore
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import ScoreRequest
+from tests.run_folders import REWRITING
 
 pytestmark = [pytest.mark.usefixtures("running_ray"), pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -31,11 +33,11 @@ def quiet(progress: Progress) -> None:
     """An observer that keeps nothing."""
 
 
-def simulated(**settings: object) -> RunConfig:
+def simulated(*, search: Mapping[str, object] | None = None, **settings: object) -> RunConfig:
     base = {
         "tasks": ["tickets"],
         "scorer": SIMULATED,
-        "search": {"rounds": 2},
+        "search": {**REWRITING, **({"rounds": 2} if search is None else search)},
         "evaluation": {"enabled": False, "limit": 40},
     }
     return RunConfig.model_validate({**base, **settings})
@@ -169,7 +171,8 @@ def test_tasks_and_split_are_the_runs(run: Path) -> None:
 
 def test_the_folder_of_another_run_is_not_taken(run: Path, tmp_path: Path) -> None:
     config = tmp_path / "other.yaml"
-    config.write_text(json.dumps({"scorer": SIMULATED, "split": {"train_max": 7}}), encoding="utf-8")
+    settings = {"scorer": SIMULATED, "search": {**REWRITING, "rounds": 2}, "split": {"train_max": 7}}
+    config.write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(RunFolderError, match=r"with another split\.train_max; give another --run-dir"):
         evaluate(str(config), run_dir=str(run), observer=quiet)
 

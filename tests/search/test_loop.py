@@ -22,6 +22,7 @@ from pmpo_ray.search.sense import SenseGate
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.types import Example, ExampleScore, GenerateRequest, GenerateResult, RoundRecord, ScoreRequest
+from tests.run_folders import REWRITING
 
 
 @dataclass
@@ -73,7 +74,7 @@ def setup_of(
     **settings: object,
 ) -> SearchSetup:
     task = load_task(TaskConfig(name="tickets"), None, 0)
-    search = SearchConfig.model_validate({"rounds": 3, **settings})
+    search = SearchConfig.model_validate({"rounds": 3, **REWRITING, **settings})
     ticks = iter(range(10_000_000))
 
     async def keep(record: RoundRecord, _rounds: Sequence[RoundRecord]) -> None:

@@ -32,6 +32,7 @@ from pmpo_ray.store import RunStore
 from pmpo_ray.types import Example, GenerateRequest, ScoreRequest
 from tests.cluster.test_ray_jobs import ended, pmpo
 from tests.engines.comparing import TOLERANCE, difference, unit
+from tests.run_folders import REWRITING
 
 pytestmark = pytest.mark.slow
 
@@ -299,6 +300,7 @@ def write_config(folder: Path, server: VllmServer) -> str:
         "rewriter": {"engine": "openai", "endpoint": endpoint, "max_tokens": 48},
         # Masking by rules and no second tries: the little model writes slowly here.
         "search": {
+            **REWRITING,
             "rounds": 1,
             "hard_examples": 1,
             "variants": 2,
