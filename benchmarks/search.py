@@ -130,11 +130,7 @@ def search_row(
     the training loss was the paper's final one or lower, null if it never was."""
     name, _, variant = task.task.rpartition(".")
     preset, _, number = variant.partition("-")
-    values = {
-        one.condition.name: {outcome.example: float(outcome.right) for outcome in one.outcomes}
-        for one in history.evaluation
-        if one.condition.task == task.task
-    }
+    values = evaluated_values(history, task.task)
     free = max((one for one in values if one != "best"), key=lambda one: fmean(values[one].values()))
     before, after = values["start"], values["best"]
     random = drawn.get((name, int(number)))
@@ -169,6 +165,15 @@ def search_row(
         "instruction": result.best,
         "shots": [asdict(shot) for shot in result.shots],
         "values": {"best": after, "free": values[free], "random": random},
+    }
+
+
+def evaluated_values(history: RunHistory, task: str) -> dict[str, Values]:
+    """Which held-out examples were answered rightly, by the name of the instruction."""
+    return {
+        one.condition.name: {outcome.example: float(outcome.right) for outcome in one.outcomes}
+        for one in history.evaluation
+        if one.condition.task == task
     }
 
 
