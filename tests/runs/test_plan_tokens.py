@@ -9,6 +9,7 @@ import pytest
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.run_plan import Pace, PlannedTokens, PlannedWork, RunPlan, SearchPlan
 from pmpo_ray.runs.plan_tokens import Part, Reach, SearchTokens, Sizes, counts
+from tests.run_folders import REWRITING
 
 SIZES = Sizes(
     training=Part(1000, 10),
@@ -28,12 +29,13 @@ SIZES = Sizes(
 
 
 def tokens(**settings: object) -> SearchTokens:
-    search = SearchConfig.model_validate({"masking": "off", "reasks": 0, **settings})
+    search = SearchConfig.model_validate({**REWRITING, "masking": "off", "reasks": 0, **settings})
     return SearchTokens(search, search.operators, SIZES, 64)
 
 
 def test_a_round_scores_every_proposal_and_masked_text_of_every_parent() -> None:
-    found = counts(SearchConfig(hard_examples=3, variants=4, max_segments=5), ["rewrite", "compose"], 2, 50)
+    settings = SearchConfig(hard_examples=3, variants=4, max_segments=5, bandit=False)
+    found = counts(settings, ["rewrite", "compose"], 2, 50)
     assert found.by_operator == {"rewrite": 24, "compose": 24, "mask_drop": 10}
     assert (found.together, found.masked) == (48, 10)
 
@@ -67,7 +69,9 @@ def test_texts_as_long_as_the_start_take_as_much_as_the_start() -> None:
 
 
 def test_in_the_first_round_only_new_demonstrations_are_shown() -> None:
-    search = SearchConfig(rounds=2, hard_examples=1, variants=2, masking="rules", max_segments=3)
+    search = SearchConfig(
+        rounds=2, hard_examples=1, variants=2, masking="rules", max_segments=3, bandit=False
+    )
     one = SearchTokens(search, ["compose", "demonstrate"], replace(SIZES, shots=40), 64)
     assert one.of_round(1, 1) == PlannedTokens(scored=7 * 1000 + 2 * 400)
     assert one.of_round(2, 1) == PlannedTokens(scored=7 * 1400)
