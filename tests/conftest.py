@@ -27,6 +27,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each worker: more would only take turns. Replicas have the number of their plan.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Nobody looks at a Ray's statistics of its processes, which it would gather every 2.5 seconds.
+os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
+
 # Workers that run tests side by side ignore it, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

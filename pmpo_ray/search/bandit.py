@@ -56,7 +56,8 @@ def yields(record: RoundRecord, before: float) -> dict[str, Yield]:
     written = record.tokens_prompted + record.tokens_generated
     return {
         operator: Yield(
-            before - best.get(operator, before),
+            # From a start that could not be rated nothing can be gained.
+            before - best.get(operator, before) if math.isfinite(before) else 0.0,
             read[operator] + (0 if operator in _SILENT else written * number / writers),
         )
         for operator, number in texts.items()
@@ -75,16 +76,18 @@ def shares(rounds: Sequence[Mapping[str, Yield]], operators: Sequence[str]) -> d
             if (one := found.get(operator)) is not None:
                 gains[operator] += weight * one.gain
                 tokens[operator] += weight * one.tokens
+    # One that had nothing to propose, such as sentences for an instruction in another language, waits.
+    working = [one for one in operators if any(one in found for found in rounds)] or operators
     all_gains = sum(gains.values())
-    rounds_seen = len(operators) * seen
+    rounds_seen = len(working) * seen
     usual = sum(tokens.values()) / rounds_seen if seen else 0.0
-    if not all_gains or not usual:
-        return dict.fromkeys(operators, 1 / len(operators))
-    # In units of all gains, and of the tokens that one operator usually takes in a round.
-    rates = {
-        operator: (gains[operator] / all_gains + 1 / rounds_seen) / (tokens[operator] / usual + 1)
-        for operator in operators
-    }
+    rates = dict.fromkeys(operators, 0.0) | dict.fromkeys(working, 1.0)
+    if all_gains and usual:
+        # In units of all gains, and of the tokens that one operator usually takes in a round.
+        rates |= {
+            operator: (gains[operator] / all_gains + 1 / rounds_seen) / (tokens[operator] / usual + 1)
+            for operator in working
+        }
     total = sum(rates.values())
     return {
         operator: _FLOOR / len(operators) + (1 - _FLOOR) * rate / total for operator, rate in rates.items()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -171,9 +173,12 @@ def test_changed_data_are_not_mixed_into_a_run(tmp_path: Path, config: str) -> N
 def started_head(tmp_path: Path, *arguments: str, **environ: str) -> Iterator[None]:
     """A Ray head with all its processes, as `ray start` creates it."""
     log = (tmp_path / "head.log").open("w")
+    # In a shared folder a job joins the cluster that was started last. Sockets need a short path.
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     head = subprocess.Popen(
         [
             *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *arguments),
+            *("--temp-dir", folder),
             # Other clusters on this machine use the default ports.
             *("--dashboard-agent-listen-port", str(free_port())),
             *("--dashboard-agent-grpc-port", str(free_port())),
@@ -191,6 +196,7 @@ def started_head(tmp_path: Path, *arguments: str, **environ: str) -> Iterator[No
         os.killpg(head.pid, signal.SIGKILL)
         head.wait(timeout=60)
         log.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def until_listening(port: int, tmp_path: Path) -> None:

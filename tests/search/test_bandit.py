@@ -65,6 +65,11 @@ def test_a_round_yields_the_best_gain_of_each_operator_for_the_tokens_of_all_its
     assert set(found) == {"compose", "rewrite", "own", "demonstrate"}
 
 
+def test_nothing_is_gained_from_a_loss_that_is_not_finite() -> None:
+    record = RoundRecord("t", 1, (scored("a", "compose", 0.9), scored("b", "rewrite", math.inf)), ("a",))
+    assert [one.gain for one in yields(record, math.inf).values()] == [0.0, 0.0]
+
+
 def test_operators_share_evenly_until_one_has_lowered_the_loss() -> None:
     even = dict.fromkeys(OPERATORS, 1 / 3)
     assert shares([], OPERATORS) == even
@@ -88,6 +93,12 @@ def test_gain_per_token_earns_a_larger_share_and_fades() -> None:
     after = shares([cheap, later], OPERATORS)
     assert after["demonstrate"] > after["compose"]
     assert shares([cheap, *[later] * 8], OPERATORS)["demonstrate"] > after["demonstrate"]
+
+
+def test_an_operator_that_has_nothing_to_propose_leaves_its_part_to_the_others() -> None:
+    found = shares([{"rewrite": Yield(0.0, 900.0), "demonstrate": Yield(0.0, 100.0)}], OPERATORS)
+    assert found["compose"] == pytest.approx(0.25 / 3)
+    assert found["rewrite"] == found["demonstrate"] == pytest.approx((1 - 0.25 / 3) / 2)
 
 
 @given(
