@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -40,15 +41,20 @@ class TaskConfig(Section):
     instruction: str | None = None
     description: str | None = None
 
-    @field_validator("labels")
+    @field_validator("labels", mode="before")
     @classmethod
-    def _with_meanings(
-        cls, value: tuple[str, ...] | dict[str, str] | None
-    ) -> tuple[str, ...] | dict[str, str] | None:
-        if isinstance(value, dict):
-            blank = next((label for label, meaning in value.items() if not meaning.strip()), None)
-            if blank is not None:
-                raise ValueError(f"{blank!r:.80} should have a meaning; give every label one, or list them")
+    def _names_or_meanings(cls, value: object) -> object:
+        """The check of both forms. Without it the error would be about the list alone."""
+        if isinstance(value, Mapping):
+            for label, meaning in value.items():
+                if not isinstance(meaning, str) or not meaning.strip():
+                    raise ValueError(
+                        f"{label!r:.80} should have a meaning; give every label one, or list them"
+                    )
+            return dict(value)
+        texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+        if not (value is None or texts):
+            raise ValueError("should be a list of texts, or a mapping from each to its meaning")
         return value
 
     @property

@@ -132,8 +132,11 @@ def test_labels_may_have_meanings(tmp_path: Path) -> None:
     assert (task.labels, task.meanings) == (("b", "a"), ("an even number", "an odd one"))
     assert task.description.endswith("The output is one of these labels: b (an even number), a (an odd one).")
     assert task.instruction == "Read the input and answer with exactly one of these labels: b, a."
-    with pytest.raises(ValidationError, match="'b' should have a meaning; give every label one"):
-        _load(path, labels={"b": " ", "a": "an odd one"})
+    for blank in (" ", None, ["even"]):
+        with pytest.raises(ValidationError, match="'b' should have a meaning; give every label one"):
+            _load(path, labels={"b": blank, "a": "an odd one"})
+    with pytest.raises(ValidationError, match="should be a list of texts, or a mapping from each"):
+        _load(path, labels=[1, 2])
 
 
 def test_a_test_file_becomes_the_test_part(tmp_path: Path) -> None:
