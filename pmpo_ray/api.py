@@ -118,7 +118,6 @@ def optimize(
     from pmpo_ray.config.overrides import parse_overrides
     from pmpo_ray.display.progress import progress_display
     from pmpo_ray.runs.optimize import run_optimization
-    from pmpo_ray.runs.plan import plan_run
     from pmpo_ray.sources import TaskKeywords, requested
 
     search = {
@@ -137,6 +136,8 @@ def optimize(
         run_dir=None if run_dir is None else str(run_dir),
     )
     if plan_only:
+        from pmpo_ray.runs.plan import plan_run
+
         return plan_run(config, python_data=python_data)
     with nullcontext(observer) if observer is not None else progress_display() as shown:
         return run_optimization(config, observer=shown, python_data=python_data, callbacks=callbacks)

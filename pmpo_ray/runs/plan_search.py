@@ -16,7 +16,7 @@ from pmpo_ray.runs.plan_sizes import own_operators, part_of, sizes_of
 from pmpo_ray.runs.plan_tokens import Part, SearchTokens, counts
 from pmpo_ray.search.budget import TURN_TOKENS, Costs, check_first, estimated
 from pmpo_ray.search.meta_prompts import Style, choose_style
-from pmpo_ray.search.operators import REWRITE
+from pmpo_ray.search.operators import operator_names
 from pmpo_ray.types import EngineInfo
 
 
@@ -98,7 +98,7 @@ async def fit_search(
         check_first(prepared.task.name, first, search.max_tokens)
     style = choose_style(search.meta_prompt, rewriter.parameters)
     sizes = await sizes_of(prepared, config, style, measure)
-    operators = [*([REWRITE] if REWRITE in search.operators else ()), *prepared.proposers]
+    operators = operator_names(search.operators, prepared.proposers)
     tokens = SearchTokens(search, operators, sizes, config.rewriter.max_tokens)
     rows, calibrate = fitted.held_out, prepared.calibrates(config.evaluation)
     if method == "likelihood":

@@ -7,7 +7,7 @@ rewrite; the tokens that it makes the rewriter write are counted.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -113,6 +113,11 @@ def load_proposers(paths: Sequence[str]) -> dict[str, Proposer]:
         else:
             raise ConfigError(f"{_KEY}: {path} neither has a method propose nor is a function; see Proposer")
     return proposers
+
+
+def operator_names(chosen: Sequence[str], proposers: Mapping[str, Proposer]) -> list[str]:
+    """The names of all operators of a search: rewriting, if `search.operators` has it, and the proposers."""
+    return [*([REWRITE] if REWRITE in chosen else ()), *proposers]
 
 
 def checked(proposals: Proposals, operator: str, examples: Sequence[Example]) -> list[Proposal]:

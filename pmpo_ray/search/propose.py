@@ -16,7 +16,7 @@ from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.search.bandit import counts, shares
 from pmpo_ray.search.budget import Allowance, highest_cost, tokens_of
-from pmpo_ray.search.operators import REWRITE, Proposal, ProposalContext, checked
+from pmpo_ray.search.operators import REWRITE, Proposal, ProposalContext, checked, operator_names
 from pmpo_ray.search.rewrite import rewrite
 from pmpo_ray.search.round import Round
 from pmpo_ray.search.seeds import seed_of
@@ -56,7 +56,7 @@ async def new_candidates(current: Round) -> list[Candidate]:
 def _wanted(current: Round) -> dict[str, int]:
     """The number of proposals for a parent by operator."""
     settings = current.setup.settings
-    operators = [*([REWRITE] if REWRITE in settings.operators else ()), *current.setup.proposers]
+    operators = operator_names(settings.operators, current.setup.proposers)
     each = settings.hard_examples * settings.variants
     if not settings.bandit or not operators:
         return dict.fromkeys(operators, each)
