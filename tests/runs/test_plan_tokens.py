@@ -54,6 +54,21 @@ def test_a_bandit_shares_out_what_all_operators_make() -> None:
     assert counts(settings, ["compose"], 1, 50).by_operator == {"compose": 12}
 
 
+def test_writers_share_what_is_written_and_each_sends_its_own_requests() -> None:
+    forms = {"rewrite": 300, "induce": 700, "shorten": 200}
+    search = SearchConfig.model_validate(
+        {"hard_examples": 3, "variants": 2, "masking": "off", "reasks": 1, "rounds": 2, "demonstrations": 0}
+    )
+    one = SearchTokens(search, list(forms), replace(SIZES, forms=forms, eligible=2), 64)
+    # An operator gets at most 15 of the 18 texts; a third of the rewrites are for a hard case that is not
+    # there.
+    assert counts(search, list(forms), 1, 2).by_operator == {"rewrite": 10, "induce": 15, "shorten": 15}
+    planned = one.of_round(1, 1)
+    assert planned.generated == 2 * 18 * 64
+    # Two hard cases, three draws of examples and one request to shorten, each sent twice.
+    assert planned.prompted == 2 * (2 * 350 + 3 * 750 + 250)
+
+
 def test_compose_grows_by_a_sentence_a_round_up_to_its_library() -> None:
     reach = Reach(base=50, limit=100, whole=20, sentence=10, library=45)
     assert [reach.at(number) for number in (1, 2, 3, 4, 5)] == [70, 80, 90, 95, 95]
