@@ -124,6 +124,7 @@ def prepare_tasks(
                 named, used, objective, search, proposers, load_hard_cases(search.hard_cases)
             )
             _check(prepared, config.evaluation)
+            _report_operators(prepared)
             prepared_tasks.append(prepared)
     return prepared_tasks
 
@@ -164,6 +165,16 @@ def _report_parts(task: Task, split: Split, config: RunConfig) -> None:
             task.name,
             f"{limit:,}",
             f"{len(split.test):,}",
+        )
+
+
+def _report_operators(prepared: PreparedTask) -> None:
+    """Log that an operator has nothing to work on."""
+    if "contrast" in prepared.search.operators and not any(row.negatives for row in prepared.split.train):
+        _log.warning(
+            "task %s: the operator contrast proposes nothing, since no training row has wrong answers; leave "
+            "it out of search.operators",
+            prepared.task.name,
         )
 
 

@@ -168,6 +168,26 @@ def test_a_small_training_part_is_a_warning_that_names_the_setting(
     assert not caplog.messages
 
 
+def test_an_operator_with_nothing_to_work_on_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "sums.csv"
+    rows = (f"{n} + {n * 7},{n} plus {n * 7} makes {n * 8}\n" for n in range(200))
+    data.write_text("input,target\n" + "".join(rows), encoding="utf-8")
+
+    def made(**search: object) -> PreparedTask:
+        tasks = [{"name": "sums", "path": str(data)}]
+        search = {"operators": ["rewrite", "contrast"], **search}
+        return prepare_tasks(simulated_config(tasks=tasks, search=search))[0]
+
+    assert not any(row.negatives for row in made().split.train)
+    [message] = caplog.messages
+    assert message.startswith("task sums: the operator contrast proposes nothing")
+    caplog.clear()
+    assert all(row.negatives for row in made(objective="preference").split.train)
+    assert not caplog.messages
+
+
 def test_a_round_of_too_many_rewrites_is_refused(tmp_path: Path) -> None:
     search = {"population": 100, "hard_examples": 1000, "variants": 100}
     with pytest.raises(ConfigError, match=r"400,000 rewrites: search\.population=100 x 40 hard examples"):

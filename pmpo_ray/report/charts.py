@@ -27,6 +27,10 @@ _TICK = 26
 _OPERATORS: Mapping[str, tuple[str, str]] = {
     "seed": ("var(--ink)", "square"),
     "rewrite": ("var(--rewrite)", "circle"),
+    "induce": ("var(--induce)", "triangle-right"),
+    "contrast": ("var(--contrast)", "triangle-left"),
+    "shorten": ("var(--shorten)", "wedge"),
+    "repair": ("var(--repair)", "arrow"),
     "mask_drop": ("var(--drop)", "diamond"),
     "compose": ("var(--compose)", "cross"),
     "demonstrate": ("var(--shots)", "triangle-down"),

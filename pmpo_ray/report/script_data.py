@@ -18,6 +18,10 @@ from pmpo_ray.types import Candidate, Refusal
 OPERATORS = {
     "seed": "start",
     "rewrite": "rewrite",
+    "induce": "from examples",
+    "contrast": "right against wrong",
+    "shorten": "shortened",
+    "repair": "repaired",
     "mask_drop": "part left out",
     "compose": "put together",
     "demonstrate": "demonstrations",

@@ -6,9 +6,11 @@ In the order of a round:
 - `loop`: Algorithm 1, round by round, and the outcome.
 - `finished_rounds`, `round`: what earlier rounds left, and the round in the making.
 - `mask_analysis`, `masking`: the importance of every segment; splitting an instruction, removing a segment.
-- `hard_cases`: the examples to rewrite for.
-- `propose`, `rewrite`, `operators`: the new candidates of a round, by rewriting and by custom operators.
-- `meta_prompts`: the prompts for rewriting, and the parsing of the replies.
+- `hard_cases`: the examples to write for.
+- `propose`, `operators`: the new candidates of a round, and what an operator gets and gives.
+- `compose`, `demonstrations`: the operators that write nothing.
+- `writing`, `writers`: the loop that asks a model to write, and what it is asked for.
+- `meta_prompts`: what the meta-prompts of all writers share, and the parsing of the replies.
 - `gate`, `sense`: the texts that may become candidates, and those that are no instructions.
 - `scoring`, `objectives`, `calibration`: losses from log-likelihoods, minus the bias towards labels if set.
 - `selection`: survivors, ids, and the end of a search.

@@ -297,6 +297,3 @@ async def test_all_writers_write_with_the_real_small_model() -> None:
         for one in texts_of(record):
             answered[one.operator].append(one.text)
     assert all(any(text.strip() for text in texts) for texts in answered.values())
-    # Behind turns that show the form, most replies are texts; a small model writes nonsense, not nothing.
-    reasons = Counter(refusal.reason for record in kept for refusal in record.refusals)
-    assert reasons["cut off"] + reasons["empty"] < sum(map(len, answered.values())) / 2
