@@ -14,13 +14,13 @@ from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import EngineError
 from pmpo_ray.outcomes import Progress
-from pmpo_ray.search.gate import normalise
 from pmpo_ray.search.hard_cases import load_hard_cases
 from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.search.sense import SenseGate
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.tasks import load_task, split_task
+from pmpo_ray.text import normalise
 from pmpo_ray.types import Example, ExampleScore, GenerateRequest, GenerateResult, RoundRecord, ScoreRequest
 from tests.run_folders import REWRITING
 

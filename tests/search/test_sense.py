@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pmpo_ray.config.tasks import TaskConfig
-from pmpo_ray.search.gate import normalise
 from pmpo_ray.search.loop import search_task
 from pmpo_ray.search.sense import SenseGate
 from pmpo_ray.tasks import load_task
+from pmpo_ray.text import normalise
 from pmpo_ray.types import Example, GenerateRequest, GenerateResult, Generation
 from tests.search.test_loop import LocalGenerator, setup_of, texts
 
