@@ -13,7 +13,7 @@ from rich.console import Console
 from pmpo_ray.display.run_json import task_json
 from pmpo_ray.display.run_pages import show_overview, show_task
 from pmpo_ray.evaluation.summary import summarise
-from pmpo_ray.history.held_out import FREE, evaluated_tasks, held_out_results
+from pmpo_ray.history.held_out import evaluated_tasks, free_names, held_out_results
 from pmpo_ray.history.run_history import load_history
 from pmpo_ray.report.page import render
 from tests.run_folders import write_run
@@ -75,7 +75,7 @@ def test_p_values_are_those_of_the_evaluation_with_several_models(tmp_path: Path
         for one in history.evaluation
     )
     history = replace(history, evaluation=every)
-    expected = summarise(every, FREE)
+    expected = summarise(every, free_names(one.condition.name for one in every))
     held = held_out_results(history)["tickets"]
     assert (held.p_value, held.tests) == (expected.gains[0].p_adjusted, 4)
     evaluated = evaluated_tasks(history)["tickets"]

@@ -13,6 +13,7 @@ from tests.run_folders import REWRITING
 
 SIZES = Sizes(
     training=Part(1000, 10),
+    seeds=(1000,),
     validation=Part(0, 0),
     start=50,
     start_characters=200,
