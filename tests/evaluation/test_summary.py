@@ -105,6 +105,13 @@ def test_repetitions_are_averaged_by_example() -> None:
     assert summary.gains[0].accuracy == compare(before, after)
 
 
+def test_a_candidate_with_two_names_predicts_once() -> None:
+    found = [evaluated("t", f"c{n}", draw(n, 0.5), train_loss=float(n)) for n in range(3)]
+    twice = replace(found[2].condition, name="best")
+    [prediction] = summarise([*found, replace(found[2], condition=twice)], FREE).predictions
+    assert prediction.candidates == 3
+
+
 def test_how_well_training_loss_predicts_accuracy_is_told() -> None:
     found = [evaluated("t", f"c{n}", draw(n, 0.2 + n / 20), train_loss=5.0 - n / 4) for n in range(12)]
     [prediction] = summarise(found, FREE).predictions

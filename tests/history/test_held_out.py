@@ -51,6 +51,23 @@ def test_an_evaluation_of_an_earlier_best_gives_no_verdict(tmp_path: Path) -> No
     assert (evaluated.start, evaluated.free) == (None, None)
 
 
+def test_the_strongest_free_instruction_may_be_a_further_start(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    history = load_history(str(tmp_path / "run"))
+    [strong] = [one for one in history.evaluation if one.condition.name == "best"]
+    another = replace(strong, condition=replace(strong.condition, name="start_2", instruction="Sort it."))
+    history = replace(history, evaluation=(*history.evaluation, another))
+    evaluated = evaluated_tasks(history)["tickets"]
+    assert evaluated.free is not None
+    assert (evaluated.free.other, evaluated.free.difference.value) == ("start_2", 0.0)
+    assert evaluated.start is not None
+    # The verdict is about the first start.
+    assert held_out_results(history)["tickets"].verdict == "better"
+    assert free_names(["start", "start_2", "start_x", "best", "description"]) == {
+        *("start", "start_2", "description"),
+    }
+
+
 def test_one_task_alone_has_the_figures_that_it_has_among_all(tmp_path: Path) -> None:
     data = tmp_path / "own.csv"
     data.write_text("input,target\n" + "".join(f"{n},{'yes' if n % 2 else 'no'}\n" for n in range(40)))

@@ -46,6 +46,14 @@ async def test_the_cost_of_the_start_is_that_of_its_scores(calibrate: object, sh
     assert await training_cost(prepared, prepared.task.instruction, None) > exact
 
 
+async def test_a_level_goes_by_the_first_start() -> None:
+    ruler = Ruler(measure, 10_000)
+    prepared = prepared_with()
+    several = replace(prepared, task=replace(prepared.task, starts=("Sort the message. " * 20,)))
+    one, other = [await with_level(each, "light", ruler) for each in (prepared, several)]
+    assert one.search.max_tokens == other.search.max_tokens
+
+
 @pytest.mark.parametrize("level", TEXTS)
 async def test_a_level_is_a_multiple_of_the_start(level: Level, caplog: pytest.LogCaptureFixture) -> None:
     prepared, ruler = prepared_with(split={"train_max": 40}), Ruler(measure, 10_000)

@@ -87,6 +87,16 @@ def test_every_retry_counts_and_every_parent_but_in_the_first_round() -> None:
     assert one.whole == PlannedTokens(scored=1000) + one.one_round.times(2) + one.of_round(1, 1)
 
 
+def test_the_first_round_rewrites_as_many_starts_as_survive() -> None:
+    one = tokens(rounds=2, hard_examples=1, variants=1, population=4)
+    three = replace(one, sizes=replace(SIZES, seeds=(1000, 1500, 900)))
+    assert [one.parents(number) for number in (1, 2)] == [1, 4]
+    assert [three.parents(number) for number in (1, 2)] == [3, 4]
+    rounds = three.of_round(1, 3) + three.of_round(2, 4)
+    assert three.whole == PlannedTokens(scored=3400) + rounds
+    assert three.typical(10).whole.scored == three.whole.scored
+
+
 def plan(limit: int | None, seconds: float | None = None) -> RunPlan:
     most = PlannedWork(
         PlannedTokens(), PlannedTokens(6000, 100, 400), PlannedTokens(500), PlannedTokens(1000)
