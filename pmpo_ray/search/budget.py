@@ -224,8 +224,8 @@ def check_first(task: Task, cost: int, max_tokens: int) -> None:
         scored, advice = f"the {number} start instructions, which take", "give fewer of them, "
     raise DataError(
         f"task {task.name!r}: a budget of {max_tokens:,} tokens does not suffice to score {scored} up to "
-        f"{cost:,}; {advice}raise search.max_tokens (or budget.max_tokens, which the searches share), or "
-        "lower split.train_max"
+        f"{cost:,}; {advice}raise search.max_tokens (or budget.max_tokens, which the searches share, or "
+        "budget.level), or lower split.train_max"
     )
 
 
