@@ -32,6 +32,7 @@ from pmpo_ray.store import RunStore
 from pmpo_ray.store.task_overview import TaskOverview, overview_of
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.tasks.negatives import with_hard_negatives
+from pmpo_ray.tasks.python_data import as_configured
 from pmpo_ray.types import Split, Task
 
 _MAX_REWRITES = 100_000
@@ -90,11 +91,7 @@ def tasks_from_python(config: RunConfig, location: str, python_data: Mapping[str
                 f"task {name}: its data were passed in Python and {location} does not keep them; call "
                 "optimize() with them, or name the run folder that keeps them with --run-dir"
             )
-        tasks[name] = replace(
-            task,
-            instruction=settings.instruction or task.instruction,
-            description=settings.description or task.description,
-        )
+        tasks[name] = as_configured(task, settings)
     return tasks
 
 
