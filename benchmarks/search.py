@@ -45,7 +45,7 @@ from pmpo_ray.history.task_facts import operator_counts, refusal_counts
 CONFIG = Path(__file__).parents[1] / "configs" / "classification.yaml"
 BASELINES = ("description", "step_by_step", "answer_only")
 SEARCHES: Mapping[str, Mapping[str, Any]] = {
-    **{f"best-{number}": {"preset": "best", "demonstrations": number} for number in (0, 2, 4, 8)},
+    **{f"best-{number}": {"demonstrations": number} for number in (0, 2, 4, 8)},
     "paper-0": {"preset": "paper", "max_tokens": None},
 }
 """The entries of the grid. The paper has no limit of tokens."""
