@@ -25,7 +25,7 @@ from statistics import median
 
 from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig
 from pmpo_ray.config.tasks import SplitConfig, TaskConfig
-from pmpo_ray.search.meta_prompts import rewrite_prompt
+from pmpo_ray.search.writers.rewrite import rewrite_prompt
 from pmpo_ray.types import GenerateRequest
 
 EXAMPLES, VARIANTS, TOKENS = 3, 4, 200

@@ -110,7 +110,7 @@ def rewriting(task: Task, threads: int) -> Callable[[int], int]:
     """Work of a rewriter: answer three requests; return the tokens written."""
     from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig
     from pmpo_ray.engines.factory import create_generator
-    from pmpo_ray.search.meta_prompts import rewrite_prompt, rewrite_shots
+    from pmpo_ray.search.writers.rewrite import rewrite_prompt, rewrite_shots
     from pmpo_ray.types import GenerateRequest
 
     generator = create_generator(RewriterConfig(threads=threads), DEFAULT_MODEL)

@@ -33,6 +33,7 @@ _COLUMNS = (
     "text",
     "shots",
     "hard_case",
+    "request",
 )
 
 
@@ -92,7 +93,9 @@ class RunResult:
         """A data frame with a row per candidate, refused ones included, by task and age: task, round (in
         which it was made), id, parent, lineage (the id of its first ancestor), operator, status (survivor of
         any round, dropped, refused or failed), reason (of a refusal or failure, or that the candidate left
-        the race), loss (NaN if there is none), text and shots (the ids of its demonstrations)."""
+        the race), loss (NaN if there is none), text, shots (the ids of its demonstrations), hard_case (the id
+        of the example that it was written for) and request (of the model that wrote it: an id in
+        `history.task().requests`, which has the meta-prompt)."""
         import pandas as pd
 
         rows = [row for task in self.history.tasks for row in _rows(task)]
@@ -157,6 +160,7 @@ def _rows(task: TaskHistory) -> list[dict[str, object]]:
             "text": one.candidate.text,
             "shots": one.candidate.shots,
             "hard_case": one.candidate.hard_case,
+            "request": one.candidate.request,
         }
         for one in task.candidates.values()
     ]
@@ -174,6 +178,7 @@ def _rows(task: TaskHistory) -> list[dict[str, object]]:
             "text": refusal.text,
             "shots": refusal.shots,
             "hard_case": refusal.hard_case,
+            "request": refusal.request,
         }
         for number, refusal in task.refusals
     ]

@@ -16,7 +16,9 @@ preferred outputs of pairs."""
 
 Operator = str
 """The origin of a candidate: one of OPERATORS, or the name of a custom operator."""
-OPERATORS = ("seed", "rewrite", "mask_drop", "compose", "demonstrate")
+WRITING_OPERATORS = ("rewrite", "induce", "contrast", "shorten", "repair")
+"""The built-in operators that ask a model to write, in the order in which a round admits their texts."""
+OPERATORS = ("seed", *WRITING_OPERATORS, "mask_drop", "compose", "demonstrate")
 """The built-in operators."""
 Status = Literal["survivor", "dropped", "refused", "failed"]
 
@@ -219,8 +221,9 @@ class Candidate:
     """An instruction in a population, with the demonstrations that belong to it: `shots` are ids of training
     examples, in the order in which they stand before the input. `parent` is the id of the candidate that it
     was made from (None for a seed), `lineage` the id of its first ancestor, `operator` its origin, `round`
-    the round that made it, `hard_case` the id of the training example that it was written for, if any. Ids
-    are unique within a task and sort by age."""
+    the round that made it, `hard_case` the id of the training example that it was written for, if any, and
+    `request` the id of the WritingRequest that it answers (None: no built-in operator asked a model for it).
+    Ids are unique within a task and sort by age."""
 
     id: str
     text: str
@@ -230,6 +233,7 @@ class Candidate:
     round: int
     shots: tuple[str, ...] = ()
     hard_case: str | None = None
+    request: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +256,8 @@ class ScoredCandidate:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A text, with its demonstrations `shots`, that did not become a scored candidate, and the reason.
-    `hard_case` is as in Candidate. `status` is "refused" if the gate rejected it, "failed" if it could not be
-    scored."""
+    `hard_case` and `request` are as in Candidate. `status` is "refused" if the gate rejected it, "failed" if
+    it could not be scored."""
 
     id: str
     text: str
@@ -264,6 +268,29 @@ class Refusal:
     status: Literal["refused", "failed"] = "refused"
     shots: tuple[str, ...] = ()
     hard_case: str | None = None
+    request: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WritingRequest:
+    """A request of a built-in operator to the model that writes.
+
+    `id` has the round and the number of the request in it, such as "002.03". `parent` is the id of the
+    candidate whose instruction it asks to better, `hard_case` the id of the training example that it asks to
+    better it for, if any, and `examples` the ids of all training examples that it shows. `attempt` is 0 for
+    the first request, and 1 or more if refused texts are asked for again; `samples` is the number of texts
+    that it asks for. `prompt` is the meta-prompt, without its middle if it is very long; the turns in front
+    of it are always the same.
+    """
+
+    id: str
+    operator: Operator
+    parent: str
+    hard_case: str | None
+    examples: tuple[str, ...]
+    attempt: int
+    samples: int
+    prompt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +318,9 @@ class RoundRecord:
     """The complete result of one round of one task, from which the search continues.
 
     `candidates` are all that were scored, parents included; `survivors` are ids, best first. Round 0 scores
-    only the seeds. Tokens and seconds are those of this round: the scorer read `tokens_scored`, the rewriter
-    read `tokens_prompted` (0 in a round of an earlier version) and wrote `tokens_generated`.
+    only the seeds. `requests` are those to the model that writes (empty in a round of an earlier version).
+    Tokens and seconds are those of this round: the scorer read `tokens_scored`, the rewriter read
+    `tokens_prompted` (0 in a round of an earlier version) and wrote `tokens_generated`.
     """
 
     task: str
@@ -305,6 +333,7 @@ class RoundRecord:
     tokens_prompted: int = field(default=0, kw_only=True)
     tokens_generated: int = 0
     seconds: float = 0.0
+    requests: tuple[WritingRequest, ...] = field(default=(), kw_only=True)
 
     @property
     def tokens(self) -> int:
@@ -318,10 +347,11 @@ class RoundRecord:
         return tuple(scored[name] for name in self.survivors)
 
     def slim(self, whole: Collection[str] = ()) -> RoundRecord:
-        """This record with scores only for the candidates whose ids are in `whole`: the form in which a run
-        of many tasks keeps stored rounds in memory."""
+        """This record without its requests, and with scores only for the candidates whose ids are in `whole`:
+        the form in which a run of many tasks keeps stored rounds in memory."""
         return replace(
             self,
+            requests=(),
             candidates=tuple(
                 scored if scored.candidate.id in whole else scored.without_scores()
                 for scored in self.candidates

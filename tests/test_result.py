@@ -121,6 +121,7 @@ def test_the_table_has_a_row_for_every_text_refused_ones_included(two: RunResult
         *("task", "round", "id", "parent", "lineage", "operator", "status", "reason", "loss", "text"),
         "shots",
         "hard_case",
+        "request",
     ]
     for task in two.history.tasks:
         rows = frame[frame["task"] == task.task]
@@ -132,6 +133,10 @@ def test_the_table_has_a_row_for_every_text_refused_ones_included(two: RunResult
     assert len(refused) > 0
     assert refused["loss"].isna().all()
     assert refused["reason"].str.len().gt(0).all()
+    written = frame[frame["operator"] == "rewrite"]
+    for task in two.history.tasks:
+        assert set(written[written["task"] == task.task]["request"]) <= task.requests.keys()
+    assert frame[frame["operator"] != "rewrite"]["request"].isna().all()
     assert frame["loss"].dtype == "float64"
 
 

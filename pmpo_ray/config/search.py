@@ -18,11 +18,12 @@ from pmpo_ray.config.base import (
     true_false_or,
 )
 from pmpo_ray.config.import_paths import is_import_path
+from pmpo_ray.types import WRITING_OPERATORS
 
 OBJECTIVES = ("auto", "cross_entropy", "preference", "listwise")
 """The names of the built-in objectives."""
 
-OPERATORS = ("rewrite", "compose")
+OPERATORS = (*WRITING_OPERATORS, "compose")
 """The names of the built-in operators that `search.operators` may hold."""
 
 HARD_CASES = ("highest_loss", "balanced", "random")

@@ -66,6 +66,7 @@ def task_json(history: RunHistory, task: TaskHistory) -> Document:
                 "text": step.scored.candidate.text,
                 "shots": list(step.scored.candidate.shots),
                 "hard_case": step.scored.candidate.hard_case,
+                "request": step.scored.candidate.request,
             }
             for step in steps(task, task.best_id)
         ],

@@ -18,7 +18,14 @@ from pmpo_ray.outcomes import AnswerBias, Condition, ConditionResult, ReplicaCou
 from pmpo_ray.store import Manifest, RunStore
 from pmpo_ray.store.kept_config import config_in
 from pmpo_ray.store.task_overview import TaskOverview
-from pmpo_ray.types import Example, Refusal, RoundRecord, ScoredCandidate, SegmentImportance
+from pmpo_ray.types import (
+    Example,
+    Refusal,
+    RoundRecord,
+    ScoredCandidate,
+    SegmentImportance,
+    WritingRequest,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,12 @@ class TaskHistory:
     def refusals(self) -> tuple[tuple[int, Refusal], ...]:
         """Every text that was refused, or could not be scored, with its round."""
         return tuple((record.round, refusal) for record in self.records for refusal in record.refusals)
+
+    @cached_property
+    def requests(self) -> Mapping[str, WritingRequest]:
+        """Every request to the model that writes by its id, oldest first, as in `Candidate.request`. Empty in
+        a folder of an earlier version."""
+        return {one.id: one for record in self.records for one in record.requests}
 
     @property
     def start(self) -> ScoredCandidate:

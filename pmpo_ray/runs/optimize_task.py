@@ -51,6 +51,7 @@ async def optimize_task(
         on_round(record)
 
     style = choose_style(prepared.search.meta_prompt, run.rewriter_info.parameters)
+    train, search = prepared.split.train, prepared.search
     setup = SearchSetup(
         task=prepared.task,
         split=prepared.split,
@@ -66,7 +67,7 @@ async def optimize_task(
         clock=time.monotonic,
         proposers=prepared.proposers,
         hard_cases=prepared.hard_cases,
-        sense=SenseGate.of(prepared.task, prepared.split.train, style) if prepared.search.sense else None,
+        sense=SenseGate.of(prepared.task, train, style, search.operators) if search.sense else None,
         calibration=Calibration.of(prepared.task, prepared.search.calibrates),
         measure=measure_of(run.ruler),
     )

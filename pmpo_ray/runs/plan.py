@@ -27,8 +27,8 @@ from pmpo_ray.runs.pace import MEASURED_SECONDS, ready_replicas, scoring_pace, w
 from pmpo_ray.runs.placement import planned_cluster
 from pmpo_ray.runs.plan_search import FittedSearch, fit_search
 from pmpo_ray.runs.task_log import log_tasks
-from pmpo_ray.search.meta_prompts import rewrite_prompt
-from pmpo_ray.search.rewrite import rewrite_request
+from pmpo_ray.search.writers.rewrite import rewrite_prompt, rewrite_shots
+from pmpo_ray.search.writing import writing_request
 from pmpo_ray.signals import ending_on_signals
 from pmpo_ray.types import GenerateRequest, ScoreRequest, Task
 
@@ -135,8 +135,9 @@ class _Planning:
             importances=(),
             max_chars=prepared.search.max_instruction_chars,
         )
-        return rewrite_request(
+        return writing_request(
             prompt,
+            rewrite_shots(search.style),
             search.style,
             self.config.rewriter,
             count=prepared.search.variants,

@@ -21,10 +21,10 @@ from pmpo_ray.search.budget import TURN_TOKENS, Measure, estimated, prompt_estim
 from pmpo_ray.search.calibration import Calibration
 from pmpo_ray.search.compose import COMPOSE, Compose
 from pmpo_ray.search.masking import mask_prompt
-from pmpo_ray.search.meta_prompts import Style, rewrite_prompt, rewrite_shots
-from pmpo_ray.search.operators import REWRITE
+from pmpo_ray.search.meta_prompts import Style
 from pmpo_ray.search.relevance import bound_of, judging_prompt
 from pmpo_ray.search.text_cost import text_cost
+from pmpo_ray.search.writers import WRITERS
 from pmpo_ray.types import OPERATORS, Example, GenerateRequest, ScoreRequest
 
 _SHORTEST = "."
@@ -34,7 +34,7 @@ _SEAM = 2
 
 
 async def sizes_of(prepared: PreparedTask, config: RunConfig, style: Style, measure: Measure | None) -> Sizes:
-    """The lengths of a search whose rows are fitted, with the rewriting requests in `style`. Errors as in
+    """The lengths of a search whose rows are fitted, with the meta-prompts in `style`. Errors as in
     `text_cost`."""
     task, split, search = prepared.task, prepared.split, prepared.search
     calibration = Calibration.of(task, search.calibrates)
@@ -43,7 +43,7 @@ async def sizes_of(prepared: PreparedTask, config: RunConfig, style: Style, meas
     seeds = await gather_or_cancel(training_cost(prepared, text, measure) for text in task.instructions)
     start = await ruler.instruction(task.instruction)
     longest_shots, mean_shots = await ruler.demonstrations(min(search.demonstrations, len(split.train) - 1))
-    judged = bound_of(task, search) is not None and REWRITE in search.operators
+    judged = bound_of(task, search) is not None and _asks(prepared)
     return Sizes(
         training=Part(seeds[0], len(split.train) + len(blanks)),
         seeds=tuple(seeds),
@@ -56,7 +56,7 @@ async def sizes_of(prepared: PreparedTask, config: RunConfig, style: Style, meas
         shots=longest_shots,
         mean_shots=mean_shots,
         mask=estimated(search.mask_token) + _SEAM,
-        form=max(_form(prepared, style, example) for example in split.train),
+        forms={name: _form(prepared, style, name) for name in WRITERS if name in search.operators},
         mask_form=prompt_estimate(GenerateRequest(mask_prompt("", search.max_segments))),
         judging=judging_prompt(task) if judged else 0,
         eligible=sum(example.weight > 0 for example in split.train),
@@ -135,8 +135,8 @@ async def _reach(prepared: PreparedTask, config: RunConfig, ruler: _TextRuler) -
     base = max(starts)
     if own_operators(prepared):
         base = limit
-    elif REWRITE in search.operators:
-        # The same model reads a rewrite as it wrote it; of another one only the characters are known.
+    elif _asks(prepared):
+        # The same model reads a text as it wrote it; of another one only the characters are known.
         same = config.scorer_model == config.rewriter_model
         base = max(base, min(limit, config.rewriter.max_tokens + _SEAM) if same else limit)
     composed = prepared.proposers.get(COMPOSE)
@@ -163,7 +163,12 @@ def _characters(prepared: PreparedTask) -> Reach:
 
 def _written(prepared: PreparedTask) -> bool:
     """True if an operator other than "compose" makes new texts."""
-    return REWRITE in prepared.search.operators or bool(own_operators(prepared))
+    return _asks(prepared) or bool(own_operators(prepared))
+
+
+def _asks(prepared: PreparedTask) -> bool:
+    """True if a built-in operator asks a model to write."""
+    return not set(WRITERS).isdisjoint(prepared.search.operators)
 
 
 def _composed(
@@ -188,14 +193,8 @@ def _estimated_of(characters: int, like: Sequence[str]) -> int:
     return math.ceil(characters * max(estimated(text) / len(text) for text in like if text))
 
 
-def _form(prepared: PreparedTask, style: Style, example: Example) -> int:
-    """The tokens of a rewriting request for this example, without the instruction and the hints."""
-    prompt = rewrite_prompt(
-        style,
-        description=prepared.task.description,
-        instruction="",
-        example=example,
-        importances=(),
-        max_chars=prepared.search.max_instruction_chars,
-    )
-    return prompt_estimate(GenerateRequest(prompt, shots=rewrite_shots(style)))
+def _form(prepared: PreparedTask, style: Style, writer: str) -> int:
+    """The tokens of a writer's longest request, without the instruction and the hints."""
+    asks, limit = WRITERS[writer], prepared.search.max_instruction_chars
+    prompt = asks.longest(prepared.task, prepared.split.train, style, limit)
+    return prompt_estimate(GenerateRequest(prompt, shots=asks.shots(style)))

@@ -7,7 +7,7 @@ no more tokens than estimated (`search.budget`) and operators of one's own propo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pmpo_ray.config.search import SearchConfig
@@ -16,12 +16,12 @@ from pmpo_ray.search.bandit import most_proposals
 from pmpo_ray.search.demonstrations import DEMONSTRATE
 from pmpo_ray.search.finished_rounds import LEADERS, MASK_DROP
 from pmpo_ray.search.mask_analysis import reply_tokens
-from pmpo_ray.search.operators import REWRITE
 from pmpo_ray.search.relevance import READINGS
+from pmpo_ray.search.writers import WRITERS
 from pmpo_ray.types import OPERATORS
 
 _HINT_TOKENS = 20
-"""Tokens around a segment in the hints of a rewriting request."""
+"""Tokens around a segment in the hints of a writer's request."""
 _CLOSING_TOKENS = 8
 """Tokens that a text has beside its own where it is read as an answer."""
 
@@ -69,9 +69,9 @@ class Sizes:
     `seeds` are the tokens of scoring each start instruction on the training rows; `start` is the first of
     these instructions, at least, and `start_characters` its characters; `shots` are the most demonstrations
     of a candidate, the longest ones, and `mean_shots` as many of mean length; `mask` is what stands for a
-    masked segment. `form` is the longest rewriting request and `mask_form` a masking request, both without
-    the instruction; `judging` is the prompt before a rewrite whose relevance is judged (0: none is).
-    `eligible` is the number of rows that are rewritten for.
+    masked segment. `forms` are the longest requests of the writers, by operator, and `mask_form` is a masking
+    request, all without the instruction; `judging` is the prompt before a text whose relevance is judged (0:
+    none is). `eligible` is the number of rows that can be hard cases.
     """
 
     training: Part
@@ -84,7 +84,7 @@ class Sizes:
     shots: int
     mean_shots: int
     mask: int
-    form: int
+    forms: Mapping[str, int]
     mask_form: int
     judging: int
     eligible: int
@@ -107,27 +107,34 @@ class Counts:
 def counts(settings: SearchConfig, operators: Sequence[str], parents: int, eligible: int) -> Counts:
     """The most texts of a round with so many parents; `eligible` rows can be hard cases."""
     each = settings.hard_examples * settings.variants
-    wanted = dict.fromkeys(operators, each)
-    if settings.bandit and operators:
-        wanted = dict.fromkeys(operators, most_proposals(each, len(operators)))
+    wanted = _wanted(settings, operators)
     together = parents * each * len(operators)
-    if REWRITE in wanted:
-        wanted[REWRITE] = _samples(wanted[REWRITE], settings.hard_examples, eligible)
-    proposals = {name: parents * number for name, number in wanted.items()}
+    asked = {name: sum(samples) for name, samples in _samples(settings, wanted, eligible).items()}
+    proposals = {name: parents * number for name, number in (wanted | asked).items()}
     masked = 0 if settings.masking == "off" else parents * settings.max_segments
     return Counts(proposals, min(together, sum(proposals.values())), masked)
 
 
-def _samples(count: int, hard_examples: int, eligible: int) -> int:
-    """The samples of the rewriting requests for a parent, of which `count` are spread over its hard cases."""
-    each, further = divmod(count, hard_examples)
-    cases = min(hard_examples, eligible)
-    return each * cases + min(further, cases)
+def _wanted(settings: SearchConfig, operators: Sequence[str]) -> dict[str, int]:
+    """The most proposals for a parent by operator."""
+    each = settings.hard_examples * settings.variants
+    if settings.bandit and operators:
+        each = most_proposals(each, len(operators))
+    return dict.fromkeys(operators, each)
+
+
+def _samples(settings: SearchConfig, wanted: Mapping[str, int], eligible: int) -> dict[str, list[int]]:
+    """The samples of each request for a parent by writer, of which so many are `wanted`."""
+    hard = settings.hard_examples
+    cases = min(hard, eligible)
+    return {
+        name: WRITERS[name].samples(number, hard, cases) for name, number in wanted.items() if name in WRITERS
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class SearchTokens:
-    """The tokens of one search at most. `reply` are those of an answer to a rewriting request."""
+    """The tokens of one search at most. `reply` are those of an answer to a writer's request."""
 
     settings: SearchConfig
     operators: Sequence[str]
@@ -174,12 +181,13 @@ class SearchTokens:
         scored += (found.together - with_shots) * self.grown(sizes.training, number, shown=False)
         scored += found.masked * self.grown(sizes.training, number, more=mask, shown=number > 1)
         longest, tries = sizes.reach.at(number), settings.reasks + 1
-        rewrites = tries * found.proposals.get(REWRITE, 0)
-        requests = tries * parents * min(settings.hard_examples, sizes.eligible) if rewrites else 0
+        asked = _samples(settings, _wanted(settings, self.operators), sizes.eligible)
+        written = tries * min(found.together, sum(found.proposals[name] for name in asked))
         if sizes.judging:
-            scored += rewrites * READINGS * (sizes.judging + longest + _CLOSING_TOKENS)
+            scored += written * READINGS * (sizes.judging + longest + _CLOSING_TOKENS)
         hints = longest + _HINT_TOKENS * settings.max_segments if settings.masking != "off" else 0
-        prompted, generated = requests * (sizes.form + longest + hints), rewrites * self.reply
+        forms = sum(len(asked[name]) * (sizes.forms[name] + longest + hints) for name in asked)
+        prompted, generated = tries * parents * forms, written * self.reply
         if settings.masking == "model":
             prompted += parents * (sizes.mask_form + longest)
             generated += parents * reply_tokens(sizes.characters.at(number))

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 
 from pmpo_ray.search.bandit import Yield, yields
 from pmpo_ray.search.gate import NOT_RELEVANT, identity
-from pmpo_ray.search.operators import REWRITE
-from pmpo_ray.types import RoundRecord, ScoredCandidate, SegmentImportance
+from pmpo_ray.types import WRITING_OPERATORS, RoundRecord, ScoredCandidate, SegmentImportance
 
 MASK_DROP = "mask_drop"
 """The operator of candidates that mask analysis makes."""
@@ -103,9 +102,10 @@ class FinishedRounds:
 
     @property
     def written_per_text(self) -> float | None:
-        """Tokens that the rewriter wrote for a rewrite, mask analysis included; None before the first."""
+        """Tokens that the rewriter wrote for a text of a writer, mask analysis included; None before the
+        first."""
         texts = sum(
-            operator == REWRITE
+            operator in WRITING_OPERATORS
             for record in self.records
             for operator in (
                 *(one.candidate.operator for one in record.candidates if one.candidate.round == record.round),

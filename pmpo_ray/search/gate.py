@@ -16,6 +16,10 @@ from pmpo_ray.text import is_hidden, normalise
 from pmpo_ray.thoughts import THOUGHT_TAG
 from pmpo_ray.types import Example
 
+EMPTY = "empty"
+DUPLICATE = "duplicate"
+HIDDEN = "hidden or broken characters"
+"""Reasons that are the same for every task."""
 NOT_RELEVANT = "hardly likelier for this task than without one"
 """The reason why a text is refused that was read by the scorer (see `relevance`)."""
 _COPIED_CHARS = 20
@@ -63,13 +67,13 @@ def refusal_reason(
     plain = normalise(text)
     current = normalise(allowed)
     if not any(char.isalnum() for char in plain):
-        return "empty"
+        return EMPTY
     if any(_is_hidden_or_broken(char) for char in text):
-        return "hidden or broken characters"
+        return HIDDEN
     if len(text) > max_chars:
         return f"longer than {max_chars} characters"
     if identity(text, shots) in known:
-        return "duplicate"
+        return DUPLICATE
     straight, straight_current = plain.replace("’", "'"), current.replace("’", "'")
     if _REFUSAL.match(straight) and not _REFUSAL.match(straight_current):
         return "refusal"

@@ -1,4 +1,4 @@
-"""Operators: proposers of instructions and demonstrations, in addition to rewriting or instead of it.
+"""Operators: proposers of instructions and demonstrations, beside the writers or instead of them.
 
 Invariants: a proposer sees only training examples; its proposals pass the gate and are scored like any
 rewrite; the tokens that it makes the rewriter write are counted.
@@ -14,9 +14,15 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from pmpo_ray.config.import_paths import imported
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.protocols import GenerateClient
-from pmpo_ray.types import OPERATORS, Example, RoundRecord, ScoredCandidate, SegmentImportance
+from pmpo_ray.types import (
+    OPERATORS,
+    WRITING_OPERATORS,
+    Example,
+    RoundRecord,
+    ScoredCandidate,
+    SegmentImportance,
+)
 
-REWRITE = "rewrite"
 _KEY = "search.operators"
 
 
@@ -78,7 +84,7 @@ ProposerFunction: TypeAlias = Callable[[ProposalContext], Proposals | Awaitable[
 """The method of a Proposer as a function, asynchronous or not."""
 
 OperatorLike: TypeAlias = str | type[Proposer] | ProposerFunction
-"""An entry of `operators`: "rewrite", an import path, a class, or a function."""
+"""An entry of `operators`: a built-in name such as "rewrite", an import path, a class, or a function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +122,8 @@ def load_proposers(paths: Sequence[str]) -> dict[str, Proposer]:
 
 
 def operator_names(chosen: Sequence[str], proposers: Mapping[str, Proposer]) -> list[str]:
-    """The names of all operators of a search: rewriting, if `search.operators` has it, and the proposers."""
-    return [*([REWRITE] if REWRITE in chosen else ()), *proposers]
+    """The names of all operators of a search: the writers that `search.operators` has, and the proposers."""
+    return [*(name for name in WRITING_OPERATORS if name in chosen), *proposers]
 
 
 def checked(proposals: Proposals, operator: str, examples: Sequence[Example]) -> list[Proposal]:

@@ -1,10 +1,10 @@
-"""The new candidates of a round: rewrites and the proposals of other operators that pass the gate.
+"""The new candidates of a round: what writers and other operators propose and the gate lets pass.
 
 Every operator makes `search.hard_examples` x `search.variants` proposals for each parent, or, with
 `search.bandit`, a part of as many in all as its gains in earlier rounds earn it.
 
-Invariant: rewrites are admitted before proposals, and proposals in the order of parents and operators; so ids
-do not depend on which reply arrived first.
+Invariant: written texts are admitted before other proposals, and those in the order of parents and operators;
+so ids do not depend on which reply arrived first.
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.search.bandit import counts, shares
 from pmpo_ray.search.budget import Allowance, highest_cost, tokens_of
-from pmpo_ray.search.operators import REWRITE, Proposal, ProposalContext, checked, operator_names
-from pmpo_ray.search.rewrite import rewrite
+from pmpo_ray.search.operators import Proposal, ProposalContext, checked, operator_names
 from pmpo_ray.search.round import Round
 from pmpo_ray.search.seeds import seed_of
+from pmpo_ray.search.writing import write
 from pmpo_ray.types import Candidate, GenerateRequest, GenerateResult, ScoredCandidate
 
 
 async def new_candidates(current: Round) -> list[Candidate]:
-    """Run rewriting and all other operators concurrently; return the candidates that passed the gate."""
+    """Run all operators concurrently; return the candidates that passed the gate."""
     wanted = _wanted(current)
     calls = [(parent, name) for parent in current.parents for name in current.setup.proposers if wanted[name]]
     # Fixed parts, so that what one may spend does not depend on who is served first.
     part = current.left / max(1, len(current.parents) * sum(wanted.values()))
-    rewrites: list[Candidate] = []
+    written: list[Candidate] = []
     replies: list[list[Proposal]] = []
 
-    async def run_rewriting() -> None:
-        count = wanted.get(REWRITE, 0)
-        rewrites.extend(await rewrite(current, count, Allowance(part * count * len(current.parents))))
+    async def run_writers() -> None:
+        written.extend(await write(current, wanted, part))
 
     async def run_operators() -> None:
         replies.extend(
@@ -44,13 +43,13 @@ async def new_candidates(current: Round) -> list[Candidate]:
             )
         )
 
-    await gather_or_cancel([run_rewriting(), run_operators()])
+    await gather_or_cancel([run_writers(), run_operators()])
     admitted = [
         current.admit(parent, proposal, name)
         for (parent, name), proposals in zip(calls, replies, strict=True)
         for proposal in proposals
     ]
-    return [*rewrites, *(candidate for candidate in admitted if candidate is not None)]
+    return [*written, *(candidate for candidate in admitted if candidate is not None)]
 
 
 def _wanted(current: Round) -> dict[str, int]:

@@ -27,6 +27,7 @@ from pmpo_ray.types import (
     RoundRecord,
     ScoredCandidate,
     SegmentImportance,
+    WritingRequest,
 )
 
 
@@ -42,6 +43,7 @@ class Round:
     children: list[ScoredCandidate] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     segments: list[SegmentImportance] = field(default_factory=list)
+    requests: list[WritingRequest] = field(default_factory=list)
     tokens_scored: int = 0
     tokens_prompted: int = 0
     tokens_generated: int = 0
@@ -96,8 +98,14 @@ class Round:
         self.ids += 1
         return candidate_id(self.number, self.ids - 1)
 
-    def child(self, parent: ScoredCandidate, proposal: Proposal, operator: Operator) -> Candidate:
-        """A new candidate with the next id."""
+    def next_request(self) -> str:
+        """The id of the next request, such as "002.03"."""
+        return f"{self.number:03d}.{len(self.requests) + 1:02d}"
+
+    def child(
+        self, parent: ScoredCandidate, proposal: Proposal, operator: Operator, request: str | None = None
+    ) -> Candidate:
+        """A new candidate with the next id, in answer to the request with this id, if any."""
         origin = parent.candidate
         shots = origin.shots if proposal.shots is None else proposal.shots
         return Candidate(
@@ -109,11 +117,15 @@ class Round:
             self.number,
             shots,
             proposal.hard_case,
+            request,
         )
 
-    def admit(self, parent: ScoredCandidate, proposal: Proposal, operator: Operator) -> Candidate | None:
-        """The proposal as a candidate if it passes the gate; otherwise None, and the refusal is recorded."""
-        child = self.child(parent, proposal, operator)
+    def admit(
+        self, parent: ScoredCandidate, proposal: Proposal, operator: Operator, request: str | None = None
+    ) -> Candidate | None:
+        """The proposal, in answer to the request with this id, if any, as a candidate if it passes the gate;
+        otherwise None, and the refusal is recorded."""
+        child = self.child(parent, proposal, operator, request)
         reason = (
             proposal.fault
             or refusal_reason(
@@ -151,6 +163,7 @@ class Round:
             status="failed" if failed else "refused",
             shots=candidate.shots,
             hard_case=candidate.hard_case,
+            request=candidate.request,
         )
         self.refusals.append(refusal)
 
@@ -190,6 +203,7 @@ class Round:
             survivors=tuple(scored.candidate.id for scored in survivors),
             refusals=tuple(sorted(self.refusals, key=lambda refusal: refusal.id)),
             segments=tuple(self.segments),
+            requests=tuple(self.requests),
             tokens_scored=self.tokens_scored,
             tokens_prompted=self.tokens_prompted,
             tokens_generated=self.tokens_generated,

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pmpo_ray.search.gate import adds
-from pmpo_ray.search.meta_prompts import Style, rewrite_shots
+from pmpo_ray.search.meta_prompts import Style
+from pmpo_ray.search.writers import shots_of
 from pmpo_ray.types import Example, Task
 
 _FORM = re.compile(
@@ -72,9 +73,16 @@ class SenseGate:
     demonstrations: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, task: Task, examples: tuple[Example, ...], style: Style) -> SenseGate:
-        """The gate for a task with these training examples, whose rewriter gets a meta-prompt in `style`."""
-        demonstrations = tuple(shot.target for shot in rewrite_shots(style))
+    def of(
+        cls,
+        task: Task,
+        examples: tuple[Example, ...],
+        style: Style,
+        operators: Sequence[str] = ("rewrite",),
+    ) -> SenseGate:
+        """The gate for a task with these training examples, and a search with these operators, whose
+        meta-prompts are in `style`."""
+        demonstrations = tuple(shot.target for shot in shots_of(operators, style))
         return cls(task.labels, (task.description, *task.instructions), examples, demonstrations)
 
     def reason(self, text: str, allowed: str = "") -> str | None:

@@ -33,6 +33,10 @@ def segments_name(task: str, number: int) -> str:
     return f"tasks/{task_folder(task)}/segments-{number:04d}.parquet"
 
 
+def requests_name(task: str, number: int) -> str:
+    return f"tasks/{task_folder(task)}/requests-{number:04d}.parquet"
+
+
 def best_name(task: str) -> str:
     return f"tasks/{task_folder(task)}/best.json"
 

@@ -1,4 +1,4 @@
-"""A round as two Parquet files: its candidates and its segments.
+"""A round as Parquet files: its candidates, its segments, and its requests to the model that writes.
 
 Invariant: decoding returns exactly the record that was encoded. There is one row per candidate, the scored
 ones first, in the record's order; the values of the whole round are JSON in the schema's metadata.
@@ -26,6 +26,7 @@ from pmpo_ray.types import (
     Segment,
     SegmentImportance,
     Status,
+    WritingRequest,
 )
 
 FORMAT = 1
@@ -44,6 +45,7 @@ ROUND_SCHEMA = pa.schema(
         pa.field("born", pa.int32(), nullable=False),
         pa.field("shots", pa.list_(pa.string())),
         pa.field("hard_case", pa.string()),
+        pa.field("request", pa.string()),
         pa.field("left", pa.int32()),
         pa.field("loss", pa.float64()),
         pa.field("losses", pa.list_(pa.float64())),
@@ -54,9 +56,10 @@ ROUND_SCHEMA = pa.schema(
         pa.field("context_tokens", pa.list_(pa.int32())),
     ]
 )
-"""`rank` is a survivor's place, 0 for the best; `shots` and `hard_case` are ids of training examples; `left`
-counts the examples after which a candidate left the race (0: it did not); the columns from `loss` on are null
-for refusals. The lists have one entry per training example, in training order, log-probabilities in nats."""
+"""`rank` is a survivor's place, 0 for the best; `shots` and `hard_case` are ids of training examples,
+`request` is an id in the file of requests; `left` counts the examples after which a candidate left the race
+(0: it did not); the columns from `loss` on are null for refusals. The lists have one entry per training
+example, in training order, log-probabilities in nats."""
 
 SEGMENT_SCHEMA = pa.schema(
     [
@@ -69,10 +72,24 @@ SEGMENT_SCHEMA = pa.schema(
     ]
 )
 
+REQUEST_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("operator", pa.string(), nullable=False),
+        pa.field("parent", pa.string(), nullable=False),
+        pa.field("hard_case", pa.string()),
+        pa.field("examples", pa.list_(pa.string()), nullable=False),
+        pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("samples", pa.int32(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+    ]
+)
+"""`hard_case` and `examples` are ids of training examples, `parent` is that of a candidate."""
+
 _LISTS = ROUND_SCHEMA.names[ROUND_SCHEMA.get_field_index("losses") :]
 _PLAIN = ROUND_SCHEMA.names[: -len(_LISTS)]
 """Columns with and without lists. Lists take nearly all of a file, and of the time to read it."""
-_ADDED = ("shots", "hard_case", "left")
+_ADDED = ("shots", "hard_case", "request", "left")
 """Columns that a file of an earlier version lacks."""
 _STATUSES = frozenset(get_args(Status))
 _OPERATOR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -93,8 +110,8 @@ class _Header:
 
 
 def encode_round(record: RoundRecord) -> bytes:
-    """The round's candidates as a Parquet file, without its segments. Raises ValueError if a survivor is not
-    among the candidates."""
+    """The round's candidates as a Parquet file, without its segments and requests. Raises ValueError if a
+    survivor is not among the candidates."""
     rank = {survivor: place for place, survivor in enumerate(record.survivors)}
     unknown = rank.keys() - {scored.candidate.id for scored in record.candidates}
     if unknown:
@@ -130,11 +147,52 @@ def encode_segments(segments: tuple[SegmentImportance, ...]) -> bytes:
     return to_parquet(pa.Table.from_pylist(rows, schema=SEGMENT_SCHEMA))
 
 
+def has_requests(record: RoundRecord) -> bool:
+    """True if a text of the round answers a request; never in a round of an earlier version."""
+    made = [one.candidate.request for one in record.candidates if one.candidate.round == record.round]
+    return any(name is not None for name in (*made, *(refusal.request for refusal in record.refusals)))
+
+
+def encode_requests(requests: Sequence[WritingRequest]) -> bytes:
+    """The requests as a Parquet file, one row each."""
+    rows = [
+        {
+            "id": escape(one.id),
+            "operator": one.operator,
+            "parent": escape(one.parent),
+            "hard_case": _escaped(one.hard_case),
+            "examples": [escape(name) for name in one.examples],
+            "attempt": one.attempt,
+            "samples": one.samples,
+            "prompt": escape(one.prompt),
+        }
+        for one in requests
+    ]
+    return to_parquet(pa.Table.from_pylist(rows, schema=REQUEST_SCHEMA))
+
+
+def decode_requests(content: bytes) -> tuple[WritingRequest, ...]:
+    """The requests of a file that `encode_requests` wrote. Raises the errors of `decode_round`."""
+    return tuple(
+        WritingRequest(
+            id=unescape(row["id"]),
+            operator=row["operator"],
+            parent=unescape(row["parent"]),
+            hard_case=_unescaped(row["hard_case"]),
+            examples=tuple(map(unescape, row["examples"])),
+            attempt=row["attempt"],
+            samples=row["samples"],
+            prompt=unescape(row["prompt"]),
+        )
+        for row in from_parquet(content, REQUEST_SCHEMA).to_pylist()
+    )
+
+
 def decode_round(
     content: bytes, segments: tuple[SegmentImportance, ...], whole: Collection[str] | None = None
 ) -> RoundRecord:
-    """The record of a file that `encode_round` wrote, with its `segments`. Scores and losses per example are
-    read only for the candidates whose ids are in `whole` (None: for all).
+    """The record of a file that `encode_round` wrote, with its `segments` and without its requests. Scores
+    and losses per example are read only for the candidates whose ids are in `whole` (None: for all).
 
     Raises one of the `pmpo_ray.store.damage.DECODING_ERRORS` if the file is damaged or of another origin.
     """
@@ -205,6 +263,7 @@ def _scored_row(scored: ScoredCandidate, rank: int | None) -> _Row:
         "born": candidate.round,
         "shots": [escape(name) for name in candidate.shots],
         "hard_case": _escaped(candidate.hard_case),
+        "request": _escaped(candidate.request),
         "loss": scored.loss,
         "losses": list(scored.losses),
         "target_logprobs": [score.target.logprob for score in scores],
@@ -227,6 +286,7 @@ def _refusal_row(refusal: Refusal, born: int) -> _Row:
         "born": born,
         "shots": [escape(name) for name in refusal.shots],
         "hard_case": _escaped(refusal.hard_case),
+        "request": _escaped(refusal.request),
     }
 
 
@@ -241,6 +301,7 @@ def _scored(row: _Row) -> ScoredCandidate:
             round=row["born"],
             shots=_shots(row),
             hard_case=_unescaped(row["hard_case"]),
+            request=_unescaped(row["request"]),
         ),
         scores=_scores(row),
         losses=tuple(row["losses"]),
@@ -281,6 +342,7 @@ def _refusal(row: _Row) -> Refusal:
         status=row["status"],
         shots=_shots(row),
         hard_case=_unescaped(row["hard_case"]),
+        request=_unescaped(row["request"]),
     )
 
 

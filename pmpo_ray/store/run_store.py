@@ -1,15 +1,15 @@
 """The run folder as a whole: its files, and the order in which they are written.
 
 Invariants: rounds are append-only, and readers see round n only once all of it is written, because its
-segments are written before it. A search continues from what is read here and from nothing else. Scores are
-only ever added: parts are joined in a new file before the old ones are removed.
+segments and requests are written before it. A search continues from what is read here and from nothing else.
+Scores are only ever added: parts are joined in a new file before the old ones are removed.
 
     config.yaml                      the resolved configuration; its presence makes a folder a run folder
     manifest.json                    versions, models, data hashes, seed, cluster, times, totals
     tasks/<task>/data.parquet        the whole task, if its data were passed in Python
     tasks/<task>/examples.parquet    the training examples, in the order of a round's losses
     tasks/<task>/round-0003.parquet  one row per candidate
-    tasks/<task>/segments-0003.parquet
+    tasks/<task>/segments-0003.parquet, requests-0003.parquet
     tasks/<task>/best.json           the best instruction so far, and its ancestors
     tasks/<task>/result.json         the result of a finished and evaluated task
     scores/00000003.parquet          scores by a key of everything they depend on, in parts
@@ -26,6 +26,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 from pmpo_ray.errors import RunFolderError
@@ -41,6 +42,7 @@ from pmpo_ray.store.names import (
     data_name,
     outcomes_name,
     replicas_name,
+    requests_name,
     result_name,
     round_name,
     scores_name,
@@ -48,7 +50,7 @@ from pmpo_ray.store.names import (
     training_name,
 )
 from pmpo_ray.store.task_folder import task_folder
-from pmpo_ray.types import Example, RoundRecord, SegmentImportance, Task
+from pmpo_ray.types import Example, RoundRecord, SegmentImportance, Task, WritingRequest
 
 _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
@@ -148,6 +150,8 @@ class RunStore:
         content = rounds.encode_round(record)
         # Written even without segments: a killed run may have left a file of this number.
         self._write(segments_name(record.task, record.round), rounds.encode_segments(record.segments))
+        if record.requests:
+            self._write(requests_name(record.task, record.round), rounds.encode_requests(record.requests))
         self._write(name, content)
 
     def read_rounds(self, task: str, whole: Collection[str] | None = None) -> tuple[RoundRecord, ...]:
@@ -169,15 +173,15 @@ class RunStore:
         return tuple(records)
 
     def continue_rounds(self, task: str) -> tuple[RoundRecord, ...]:
-        """As `read_rounds`, for the driver that continues the task: a damaged last round is set aside, and
-        damaged segments are damage to their round."""
+        """As `read_rounds`, for the driver that continues the task: without requests, on which nothing
+        depends; a damaged last round is set aside, and damaged segments are damage to their round."""
         self.last_round(task)
         count = self.count_rounds(task)
         return tuple(self._round(task, number, self._segments(task, number)) for number in range(count))
 
     def last_round(self, task: str) -> RoundRecord | None:
-        """The round from which the driver continues the task; None for a task that has not started. The file
-        of a damaged last round is set aside, so that the round can be written again."""
+        """The round from which the driver continues the task, without its requests; None for a task that has
+        not started. The file of a damaged last round is set aside, so that the round can be written again."""
         last = self.count_rounds(task) - 1
         try:
             return self._round(task, last, self._segments(task, last)) if last >= 0 else None
@@ -230,13 +234,13 @@ class RunStore:
 
     def write_scores(self, packed: Mapping[bytes, bytes]) -> None:
         """Add a part with these packed scores by key (see `pmpo_ray.store.scores`)."""
-        number = max(self._score_parts(), default=-1) + 1
+        number = max(self._parts("scores"), default=-1) + 1
         self._write(scores_name(number), scores.encode_scores(packed))
 
     def join_scores(self, limit: int | None = None) -> dict[bytes, bytes]:
         """The newest `limit` packed scores by key, oldest first (None: all of them). Joins the parts into
         one, without the older scores, so only the process that writes to the run folder may call this."""
-        parts = self._score_parts()
+        parts = self._parts("scores")
         packed: dict[bytes, bytes] = {}
         damaged = []
         with ThreadPoolExecutor(_PARALLEL_PARTS) as threads:
@@ -329,15 +333,16 @@ class RunStore:
 
     def read_round(self, task: str, number: int, whole: Collection[str] | None = None) -> RoundRecord:
         """One round of a task, with scores and losses by example for the candidates with the ids `whole`
-        alone (None: for all), which is much faster. Damaged segments are left out with a warning. Raises
-        RunFolderError if the round is missing, damaged, or of another task."""
+        alone (None: for all), which is much faster. Damaged segments or requests are left out with a warning.
+        Raises RunFolderError if the round is missing, damaged, or of another task."""
         try:
             segments = self._segments(task, number)
         except DamagedFileError as error:
             text = f"{error}; the importance of parts of instructions is not shown for round {number}"
             self._damaged.leave_out(segments_name(task, number), text)
             segments = ()
-        return self._round(task, number, segments, whole)
+        record = self._round(task, number, segments, whole)
+        return replace(record, requests=self._requests(record))
 
     def _round(
         self,
@@ -360,8 +365,12 @@ class RunStore:
         with decoding(self._folder, name, _ADVICE):
             return rounds.decode_segments(content)
 
-    def _score_parts(self) -> list[int]:
-        return self._parts("scores")
+    def _requests(self, record: RoundRecord) -> tuple[WritingRequest, ...]:
+        """The requests of a round. If no text answers one, the file is from a driver that was killed."""
+        if not rounds.has_requests(record):
+            return ()
+        name, lost = requests_name(record.task, record.round), "the meta-prompts of its round are not shown"
+        return self._damaged.decoded(name, rounds.decode_requests, lost) or ()
 
     def _parts(self, folder: str) -> list[int]:
         """The numbers of the parts in `folder`, in order."""

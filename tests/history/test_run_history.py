@@ -28,6 +28,11 @@ def test_a_history_tells_every_candidate_and_the_way_to_the_best(tmp_path: Path)
     assert len(task.best.losses) == len(task.start.losses) == len(task.examples) > 0
     assert task.segments(task.start.candidate.id)
     assert task.segments("no such candidate") == ()
+    asked = {request.operator for request in task.requests.values()}
+    assert asked == {"rewrite"}
+    for name, request in task.requests.items():
+        assert request.id == name
+        assert task.candidates[request.parent].candidate.text in request.prompt
     assert history.replicas[0][0].ready == 0
     assert len(history.evaluation) == 3
 

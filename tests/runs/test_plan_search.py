@@ -24,7 +24,7 @@ from pmpo_ray.runs.plan_search import fit_search
 from pmpo_ray.runs.run_context import RunContext
 from pmpo_ray.search.operators import Proposal, ProposalContext
 from pmpo_ray.store import RunStore
-from pmpo_ray.types import ExampleScore, PromptLength, ScoreRequest
+from pmpo_ray.types import WRITING_OPERATORS, ExampleScore, PromptLength, ScoreRequest
 from tests.run_folders import simulated_config
 
 ENGINE = SimulatedScorer("simulated")
@@ -105,6 +105,11 @@ searches = st.fixed_dictionaries(
                 ["rewrite"],
                 ["compose"],
                 ["rewrite", "compose"],
+                ["repair"],
+                ["contrast", "shorten"],
+                [*WRITING_OPERATORS],
+                ["compose", *WRITING_OPERATORS],
+                [f"{__name__}:Inventing", *WRITING_OPERATORS],
                 [f"{__name__}:Inventing", "rewrite"],
             ]
         ),

@@ -22,7 +22,7 @@ SIZES = Sizes(
     shots=0,
     mean_shots=0,
     mask=5,
-    form=300,
+    forms={"rewrite": 300},
     mask_form=100,
     judging=0,
     eligible=10,
@@ -53,6 +53,21 @@ def test_a_bandit_shares_out_what_all_operators_make() -> None:
     # An operator gets at most three quarters and its part of the last one.
     assert found.by_operator == {"rewrite": 22, "compose": 22}
     assert counts(settings, ["compose"], 1, 50).by_operator == {"compose": 12}
+
+
+def test_writers_share_what_is_written_and_each_sends_its_own_requests() -> None:
+    forms = {"rewrite": 300, "induce": 700, "shorten": 200}
+    search = SearchConfig.model_validate(
+        {"hard_examples": 3, "variants": 2, "masking": "off", "reasks": 1, "rounds": 2, "demonstrations": 0}
+    )
+    one = SearchTokens(search, list(forms), replace(SIZES, forms=forms, eligible=2), 64)
+    # An operator gets at most 15 of the 18 texts; a third of the rewrites are for a hard case that is not
+    # there.
+    assert counts(search, list(forms), 1, 2).by_operator == {"rewrite": 10, "induce": 15, "shorten": 15}
+    planned = one.of_round(1, 1)
+    assert planned.generated == 2 * 18 * 64
+    # Two hard cases, three draws of examples and one request to shorten, each sent twice.
+    assert planned.prompted == 2 * (2 * 350 + 3 * 750 + 250)
 
 
 def test_compose_grows_by_a_sentence_a_round_up_to_its_library() -> None:

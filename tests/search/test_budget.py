@@ -25,6 +25,7 @@ from pmpo_ray.search.operators import ProposalContext, Proposer
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.tasks import split_task
 from pmpo_ray.types import (
+    WRITING_OPERATORS,
     ExampleScore,
     GenerateRequest,
     PromptLength,
@@ -72,6 +73,7 @@ configurations = st.fixed_dictionaries(
         "reasks": st.integers(0, 2),
         "racing": st.sampled_from([None, 0.2]),
         "bandit": st.booleans(),
+        "operators": st.sampled_from([["rewrite"], ["repair", "shorten"], WRITING_OPERATORS]),
     }
 )
 

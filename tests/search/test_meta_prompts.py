@@ -14,9 +14,8 @@ from pmpo_ray.search.meta_prompts import (
     Style,
     choose_style,
     parse_rewrite,
-    rewrite_prompt,
-    rewrite_shots,
 )
+from pmpo_ray.search.writers.rewrite import rewrite_prompt, rewrite_shots
 from pmpo_ray.types import Example, Segment, SegmentImportance
 
 INSTRUCTION = "Read the message. Be kind. Answer with the label only."

@@ -43,7 +43,15 @@ from pmpo_ray.store.documents import (
     encode_result,
     encode_summary,
 )
-from pmpo_ray.store.rounds import METADATA_KEY, decode_round, decode_segments, encode_round, encode_segments
+from pmpo_ray.store.rounds import (
+    METADATA_KEY,
+    decode_requests,
+    decode_round,
+    decode_segments,
+    encode_requests,
+    encode_round,
+    encode_segments,
+)
 from pmpo_ray.store.scores import decode_scores, encode_scores, pack, unpack
 from pmpo_ray.store.tables import from_parquet, to_parquet
 from pmpo_ray.store.task_data import decode_task, encode_task
@@ -61,6 +69,7 @@ from pmpo_ray.types import (
     Segment,
     SegmentImportance,
     Task,
+    WritingRequest,
 )
 
 CONFIG = "seed: 0\n"
@@ -146,6 +155,8 @@ def records(draw: st.DrawFn) -> RoundRecord:
                     operators,
                     st.integers(0, number),
                     shots,
+                    st.none() | any_text,
+                    st.none() | any_text,
                 ),
                 st.lists(example_scores, max_size=3).map(tuple),
                 st.lists(any_float, max_size=3).map(tuple),
@@ -165,8 +176,14 @@ def records(draw: st.DrawFn) -> RoundRecord:
         any_text,
         st.sampled_from(["refused", "failed"]),
         shots,
+        st.none() | any_text,
+        st.none() | any_text,
     )
     places = st.integers(0, 2**31 - 1)
+    names = st.lists(any_text, max_size=5).map(tuple)
+    requests = st.builds(
+        WritingRequest, any_text, operators, any_text, st.none() | any_text, names, places, places, any_text
+    )
     segments = st.builds(
         SegmentImportance, any_text, places, st.builds(Segment, places, places, any_text), any_float
     )
@@ -181,6 +198,7 @@ def records(draw: st.DrawFn) -> RoundRecord:
         tokens_prompted=draw(st.integers(0, 2**60)),
         tokens_generated=draw(st.integers(0, 2**60)),
         seconds=draw(st.floats(0, 1e9)),
+        requests=tuple(draw(st.lists(requests, max_size=2))),
     )
 
 
@@ -190,14 +208,58 @@ def records(draw: st.DrawFn) -> RoundRecord:
 def test_a_round_survives_its_file_exactly(record: RoundRecord) -> None:
     segments = decode_segments(encode_segments(record.segments))
     read = decode_round(encode_round(record), segments)
+    read = replace(read, requests=decode_requests(encode_requests(record.requests)))
     # repr tells -0.0 from 0.0 and lets a nan equal a nan; float repr is exact.
     assert repr(read) == repr(record)
 
 
-def test_a_round_of_an_earlier_version_has_no_demonstrations() -> None:
+def test_a_round_of_an_earlier_version_has_no_demonstrations_and_requests() -> None:
     record = replace(rounds_of(TASK)[2], segments=())
     table = pq.read_table(pa.BufferReader(encode_round(record)))
-    assert decode_round(to_parquet(table.drop_columns(["shots", "left"])), ()) == record
+    assert decode_round(to_parquet(table.drop_columns(["shots", "request", "left"])), ()) == record
+
+
+def asked(record: RoundRecord) -> RoundRecord:
+    """The round with a request, which one of its texts answers."""
+    request = WritingRequest("002.01", "rewrite", "c0", "e2", ("e2",), 1, 4, "Say \ud83d better.\x1a")
+    last = record.candidates[-1]
+    answer = replace(last, candidate=replace(last.candidate, request=request.id))
+    return replace(record, candidates=(*record.candidates[:-1], answer), requests=(request,))
+
+
+def test_a_round_is_kept_with_its_requests_and_continued_without_them(store: RunStore) -> None:
+    seed, first, second = rounds_of(TASK)
+    for record in (seed, first, asked(second)):
+        store.write_round(record)
+    again = RunStore.open(store.location)
+    assert again.read_rounds(TASK) == (seed, first, asked(second))
+    assert again.continue_rounds(TASK) == (seed, first, replace(asked(second), requests=()))
+    assert again.last_round(TASK) == again.continue_rounds(TASK)[-1]
+    names = {name.rpartition("/")[2] for name in files_of(store) if "requests" in name}
+    assert names == {"requests-0002.parquet"}
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", encode_segments(())])
+def test_damaged_requests_are_left_out_with_one_warning(
+    store: RunStore, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    for record in (*rounds_of(TASK)[:2], asked(rounds_of(TASK)[2])):
+        store.write_round(record)
+    (folder_of(store) / "tasks/bbh__navigate/requests-0002.parquet").write_bytes(content)
+    for _ in range(2):
+        assert store.read_rounds(TASK)[2] == replace(asked(rounds_of(TASK)[2]), requests=())
+        assert len(store.continue_rounds(TASK)) == 3
+    [message] = [record.getMessage() for record in caplog.records]
+    assert "requests-0002.parquet' is damaged" in message
+    assert message.endswith("the meta-prompts of its round are not shown")
+
+
+def test_requests_of_a_round_that_was_not_finished_do_not_enter_the_next_try(store: RunStore) -> None:
+    leftover = folder_of(store) / "tasks/bbh__navigate/requests-0000.parquet"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(encode_requests(asked(rounds_of(TASK)[2]).requests))
+    store.write_round(rounds_of(TASK)[0])
+    assert store.read_rounds(TASK) == rounds_of(TASK)[:1]
 
 
 def test_rounds_are_read_in_order_and_task_by_task(store: RunStore) -> None:
