@@ -89,6 +89,7 @@ async def fit_search(
 ) -> FittedSearch:
     """A search that begins now, measured. Raises DataError if it could not begin: too few rows fit, or its
     budget does not suffice; and the errors of the ruler."""
+    prepared = prepared.for_rewriter(rewriter)
     method = evaluated_by(config, prepared)
     fitted = await fit_task(prepared, config.evaluation, method, ruler, trained=None)
     prepared = await with_level(fitted.prepared, config.budget.level, ruler)
@@ -98,7 +99,7 @@ async def fit_search(
         check_first(prepared.task, first, search.max_tokens)
     style = choose_style(search.meta_prompt, rewriter.parameters)
     sizes = await sizes_of(prepared, config, style, measure)
-    operators = operator_names(search.operators, prepared.proposers)
+    operators = operator_names(search.named_operators, prepared.proposers)
     tokens = SearchTokens(search, operators, sizes, config.rewriter.max_tokens)
     rows, calibrate = fitted.held_out, prepared.calibrates(config.evaluation)
     if method == "likelihood":

@@ -56,7 +56,7 @@ async def sizes_of(prepared: PreparedTask, config: RunConfig, style: Style, meas
         shots=longest_shots,
         mean_shots=mean_shots,
         mask=estimated(search.mask_token) + _SEAM,
-        forms={name: _form(prepared, style, name) for name in WRITERS if name in search.operators},
+        forms={name: _form(prepared, style, name) for name in WRITERS if name in search.named_operators},
         mask_form=prompt_estimate(GenerateRequest(mask_prompt("", search.max_segments))),
         judging=judging_prompt(task) if judged else 0,
         eligible=sum(example.weight > 0 for example in split.train),
@@ -168,7 +168,7 @@ def _written(prepared: PreparedTask) -> bool:
 
 def _asks(prepared: PreparedTask) -> bool:
     """True if a built-in operator asks a model to write."""
-    return not set(WRITERS).isdisjoint(prepared.search.operators)
+    return not set(WRITERS).isdisjoint(prepared.search.named_operators)
 
 
 def _composed(
