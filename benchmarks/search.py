@@ -27,8 +27,9 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -44,10 +45,10 @@ from pmpo_ray.history.task_facts import operator_counts, refusal_counts
 CONFIG = Path(__file__).parents[1] / "configs" / "classification.yaml"
 BASELINES = ("description", "step_by_step", "answer_only")
 SEARCHES: Mapping[str, Mapping[str, Any]] = {
-    **{f"best-{number}": {"preset": "best", "demonstrations": number} for number in (0, 2, 4, 8)},
-    "paper-0": {"preset": "paper"},
+    **{f"best-{number}": {"demonstrations": number} for number in (0, 2, 4, 8)},
+    "paper-0": {"preset": "paper", "max_tokens": None},
 }
-"""The entries of the grid."""
+"""The entries of the grid. The paper has no limit of tokens."""
 
 
 def main() -> None:
@@ -59,6 +60,7 @@ def main() -> None:
         for row in measured(model, seed, arguments)
     ]
     rows.sort(key=identity)
+    find_paper_losses(rows)
     averages = means(rows)
     parts = [table(rows), mean_table(averages), verdict(averages), reached(rows), proposals(rows)]
     print("\n\n".join([*parts, winners(rows)]))
@@ -101,8 +103,6 @@ def measured(model: str, seed: int, arguments: argparse.Namespace) -> list[Row]:
     drawn = (
         random_draws(arguments.runs / f"{name}-{seed}-random", numbers, settings) if arguments.random else {}
     )
-    papers = [task for task in history.tasks if task.task.endswith(".paper-0")]
-    paper = {task.task.removesuffix(".paper-0"): task for task in papers}
     values = values_of_run(str(folder))
     return [
         search_row(
@@ -110,7 +110,6 @@ def measured(model: str, seed: int, arguments: argparse.Namespace) -> list[Row]:
             seed,
             task,
             {one: found for (of, one), found in values.items() if of == task.task},
-            paper,
             drawn,
         )
         for task in history.tasks
@@ -152,14 +151,12 @@ def search_row(
     seed: int,
     task: TaskHistory,
     values: Mapping[str, Values],
-    paper: Mapping[str, TaskHistory],
     drawn: Mapping[tuple[str, int], Values],
 ) -> Row:
     """The results of one search. `values` are those of its instructions on the held-out examples, by name.
     `p_over_free` is that of the paired test against the strongest free instruction, for this search alone;
     `accuracy_random` is that of the start with as many random demonstrations as the search may use, null if
-    not measured; `tokens_to_paper_loss` counts all tokens until the training loss was the paper's final one
-    or lower, null if it never was, or the paper's search was not made."""
+    not measured; `rounds` has all tokens so far and the best training loss, after every round."""
     name, _, variant = task.task.rpartition(".")
     preset, _, number = variant.partition("-")
     free = max((one for one in values if one != "best"), key=lambda one: fmean(values[one].values()))
@@ -188,7 +185,8 @@ def search_row(
             "prompted": result.tokens_prompted,
             "generated": result.tokens_generated,
         },
-        "tokens_to_paper_loss": tokens_to(task, paper[name].best.loss) if name in paper else None,
+        "tokens_to_paper_loss": None,
+        "rounds": rounds_of(task),
         "prompt_tokens": {"before": result.prompt_before, "after": result.prompt_after},
         "seconds": result.seconds,
         "operators": [asdict(count) for count in operator_counts(task)],
@@ -199,14 +197,25 @@ def search_row(
     }
 
 
-def tokens_to(task: TaskHistory, loss: float) -> int | None:
-    """All tokens of the rounds up to the first whose best training loss is `loss` or lower."""
-    spent = 0
-    for record in task.records:
-        spent += record.tokens
-        if record.scored_survivors[0].loss <= loss:
-            return spent
-    return None
+def rounds_of(task: TaskHistory) -> list[tuple[int, float]]:
+    """All tokens so far and the best training loss, after every round."""
+    spent = accumulate(record.tokens for record in task.records)
+    losses = (record.scored_survivors[0].loss for record in task.records)
+    return list(zip(spent, losses, strict=True))
+
+
+def find_paper_losses(rows: Iterable[Row]) -> None:
+    """Set `tokens_to_paper_loss` of the searches beside which there is one with the paper's preset: all
+    tokens until the training loss was the paper's final one or lower, null if it never was."""
+    searches = [row for row in rows if row["seed"] != "mean"]
+    final = {_problem(row): row["rounds"][-1][1] for row in searches if row["preset"] == "paper"}
+    for row in searches:
+        if (goal := final.get(_problem(row))) is not None:
+            row["tokens_to_paper_loss"] = next((spent for spent, loss in row["rounds"] if loss <= goal), None)
+
+
+def _problem(row: Row) -> tuple[str, str, int]:
+    return row["model"], row["task"], row["seed"]
 
 
 def identity(row: Row) -> tuple[str, str, str, int, str]:
@@ -216,10 +225,11 @@ def identity(row: Row) -> tuple[str, str, str, int, str]:
 
 
 def write(file: Path, rows: Sequence[Row]) -> None:
-    """Write the rows to the file. They replace rows of the same searches."""
+    """Write the rows to the file, beside its rows of other searches."""
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     kept += [{key: value for key, value in row.items() if key != "values"} for row in rows]
     content = sorted({identity(row): row for row in kept}.values(), key=identity)
+    find_paper_losses(content)
     file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -27,7 +27,7 @@ def optimize(
     name: str | None = None,
     columns: Mapping[str, str] | None = None,
     labels: Sequence[str] | Mapping[str, str] | None = None,
-    instruction: str | None = None,
+    instruction: str | Sequence[str] | None = None,
     description: str | None = None,
     rounds: int | None = None,
     max_tokens: int | None = None,
@@ -51,7 +51,7 @@ def optimize(
     name: str | None = None,
     columns: Mapping[str, str] | None = None,
     labels: Sequence[str] | Mapping[str, str] | None = None,
-    instruction: str | None = None,
+    instruction: str | Sequence[str] | None = None,
     description: str | None = None,
     rounds: int | None = None,
     max_tokens: int | None = None,
@@ -74,7 +74,7 @@ def optimize(
     name: str | None = None,
     columns: Mapping[str, str] | None = None,
     labels: Sequence[str] | Mapping[str, str] | None = None,
-    instruction: str | None = None,
+    instruction: str | Sequence[str] | None = None,
     description: str | None = None,
     rounds: int | None = None,
     max_tokens: int | None = None,
@@ -98,11 +98,11 @@ def optimize(
         optimize(frame, model="HuggingFaceTB/SmolLM2-135M-Instruct", columns={"input": "question"}, rounds=5)
 
     `name`, `columns` (from input, target, negatives and weight to the columns of the data), `labels` (a list,
-    or a mapping from each to what it stands for), `instruction` (the first one) and `description` describe
-    one task. `rounds`, `max_tokens` and `max_seconds` limit its search. `objective` is the name of a loss, or
-    a function from an ExampleScore to a loss. `operators` propose instructions: "rewrite", classes or
-    functions (see pmpo_ray.Proposer). All other keywords are top-level keys of the configuration: `seed=1`,
-    `scorer={"replicas": 2, "engine": MyScorer}`.
+    or a mapping from each to what it stands for), `instruction` (the one to start from, or a list of several;
+    results are compared with the first) and `description` describe one task. `rounds`, `max_tokens` and
+    `max_seconds` limit its search. `objective` is the name of a loss, or a function from an ExampleScore to a
+    loss. `operators` propose instructions: "rewrite", classes or functions (see pmpo_ray.Proposer). All other
+    keywords are top-level keys of the configuration: `seed=1`, `scorer={"replicas": 2, "engine": MyScorer}`.
 
     The run folder keeps data passed in Python, so that the run can be continued and evaluated without them.
     The configuration names functions and classes by import path: define them at the top level of a module, a

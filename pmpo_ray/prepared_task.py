@@ -17,7 +17,7 @@ from pmpo_ray.config.base import Calibrate
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.config.import_paths import is_import_path
 from pmpo_ray.config.run import RunConfig
-from pmpo_ray.config.search import SearchConfig
+from pmpo_ray.config.search import AUTO_OPERATORS, SearchConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.evaluation.evaluators import check_choices, method_for
 from pmpo_ray.protocols import ScoreClient
@@ -26,13 +26,15 @@ from pmpo_ray.search.compose import COMPOSE, Compose
 from pmpo_ray.search.demonstrations import DEMONSTRATE, Demonstrate
 from pmpo_ray.search.hard_cases import HardCases, HighestLoss, load_hard_cases
 from pmpo_ray.search.leave_one_out import LeaveOneOut
+from pmpo_ray.search.meta_prompts import choose_style
 from pmpo_ray.search.objectives import Objective, check_objective, make_objective, resolve_auto
 from pmpo_ray.search.operators import Proposer, load_proposers
 from pmpo_ray.store import RunStore
 from pmpo_ray.store.task_overview import TaskOverview, overview_of
 from pmpo_ray.tasks import load_task, split_task
 from pmpo_ray.tasks.negatives import with_hard_negatives
-from pmpo_ray.types import Split, Task
+from pmpo_ray.tasks.python_data import as_configured
+from pmpo_ray.types import WRITING_OPERATORS, EngineInfo, Split, Task
 
 _MAX_REWRITES = 100_000
 _FEW_ROWS = 10
@@ -71,6 +73,17 @@ class PreparedTask:
         scores if `calibrate` says so."""
         return calibrated(LeaveOneOut(scorer, self.split.train), self.task, calibrate, self.split.train)
 
+    def for_rewriter(self, rewriter: EngineInfo) -> PreparedTask:
+        """This task with its operators decided for a run with this rewriter. Of what a small model writes
+        about labels, much is no instruction and some of that wins (benchmarks/README.md, Search), so there
+        "auto" leaves out the operators that write."""
+        if self.search.operators != "auto":
+            return self
+        small = choose_style("auto", rewriter.parameters) == "short"
+        left_out = WRITING_OPERATORS if small and self.task.labels else ()
+        chosen = tuple(name for name in AUTO_OPERATORS if name not in left_out)
+        return replace(self, search=self.search.model_copy(update={"operators": chosen}))
+
     def calibrates(self, settings: EvaluationConfig) -> Calibrate:
         """The calibration of the scores with which the held-out examples are evaluated."""
         return self.search.calibrates if settings.calibrate is None else settings.calibrate
@@ -90,11 +103,7 @@ def tasks_from_python(config: RunConfig, location: str, python_data: Mapping[str
                 f"task {name}: its data were passed in Python and {location} does not keep them; call "
                 "optimize() with them, or name the run folder that keeps them with --run-dir"
             )
-        tasks[name] = replace(
-            task,
-            instruction=settings.instruction or task.instruction,
-            description=settings.description or task.description,
-        )
+        tasks[name] = as_configured(task, settings)
     return tasks
 
 
@@ -139,8 +148,8 @@ def _resolved(task: Task, search: SearchConfig, settings: EvaluationConfig) -> S
 
 def _proposers(task: Task, search: SearchConfig) -> dict[str, Proposer]:
     """The operators other than rewriting."""
-    proposers = load_proposers([name for name in search.operators if is_import_path(name)])
-    if COMPOSE in search.operators:
+    proposers = load_proposers([name for name in search.named_operators if is_import_path(name)])
+    if search.operators == "auto" or COMPOSE in search.operators:
         proposers[COMPOSE] = Compose.of(task)
     if search.demonstrations:
         proposers[DEMONSTRATE] = Demonstrate(search.demonstrations)

@@ -57,7 +57,7 @@ class PlannedTokens:
 
 @dataclass(frozen=True, slots=True)
 class PlannedWork:
-    """The tokens of one search without its limits: of one round, of the whole search (the start and all
+    """The tokens of one search without its limits: of one round, of the whole search (the starts and all
     rounds), of the final pick on the validation part, and of the evaluation."""
 
     round: PlannedTokens
@@ -84,11 +84,11 @@ class SearchPlan:
 
     `training`, `validation` and `held_out` are the numbers of rows that are scored, picked on and evaluated.
     `candidates` has the most candidates of a round by operator; those of `mask_drop` are the masked texts.
-    `text` are the tokens of scoring the start instruction on the training rows. `at_most` is what the search
-    never exceeds. `typical` is what it takes if instructions stay as long as the start, demonstrations are of
-    mean length, and every answer of the rewriter is used; generated answers of the evaluation count at their
-    longest. Neither has the limits `max_tokens` (of search and
-    pick) and `max_seconds` (None: none). `notes` say what the plan cannot know.
+    `text` are the tokens of scoring the first start instruction on the training rows. `at_most` is what the
+    search never exceeds. `typical` is what it takes if instructions stay as long as that start,
+    demonstrations are of mean length, and every answer of the rewriter is used; generated answers of the
+    evaluation count at their longest. Neither has the limits `max_tokens` (of search and pick) and
+    `max_seconds` (None: none). `notes` say what the plan cannot know.
     """
 
     task: str

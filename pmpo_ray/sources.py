@@ -38,7 +38,7 @@ class TaskKeywords:
     name: str | None = None
     columns: Mapping[str, str] | None = None
     labels: Sequence[str] | Mapping[str, str] | None = None
-    instruction: str | None = None
+    instruction: str | Sequence[str] | None = None
     description: str | None = None
 
     def present(self) -> dict[str, object]:

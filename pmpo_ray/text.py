@@ -1,4 +1,5 @@
-"""Untrusted texts: the characters that may be neither shown nor adopted, and ways to shorten texts.
+"""Untrusted texts: the characters that may be neither shown nor adopted, ways to shorten texts, and when two
+are the same instruction.
 
 Invariant: the output of `visible` contains no hidden character.
 """
@@ -51,6 +52,11 @@ def excerpt(text: str, width: int) -> str:
     # Cut before escaping, which is slow for a long text.
     shown = in_line(text[: 4 * width])
     return shortened(shown if len(text) <= 4 * width else f"{shown}…", width)
+
+
+def normalise(text: str) -> str:
+    """The text with single spaces and without case: equal results mean the same instruction."""
+    return " ".join(text.split()).casefold()
 
 
 def error_line(error: BaseException | str, limit: int = 300) -> str:

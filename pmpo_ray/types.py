@@ -51,7 +51,8 @@ class Task:
     `labels` is the closed label set, empty for every kind except "labels"; `meanings` are phrases that tell
     what each of them stands for, in the same order, empty if the data's owner gives none. `test_examples` is
     a test part that the data set itself defines; if it is empty, the test part is split off `examples`.
-    `notes` tell the user how odd rows were taken.
+    `notes` tell the user how odd rows were taken. `starts` are further instructions that the search starts
+    from; results are compared with `instruction`.
     """
 
     name: str
@@ -63,6 +64,12 @@ class Task:
     test_examples: tuple[Example, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
     meanings: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """All instructions that the search starts from, `instruction` first."""
+        return (self.instruction, *self.starts)
 
 
 @dataclass(frozen=True, slots=True)

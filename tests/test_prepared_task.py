@@ -12,7 +12,9 @@ from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.display.task_overview import overview_line, remarks
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
+from pmpo_ray.runs.announcements import announce_operators
 from pmpo_ray.store.documents import Manifest, decode_manifest, encode_manifest
+from pmpo_ray.types import EngineInfo
 from tests.run_folders import simulated_config
 
 
@@ -186,6 +188,44 @@ def test_an_operator_with_nothing_to_work_on_is_a_warning(
     caplog.clear()
     assert all(row.negatives for row in made(objective="preference").split.train)
     assert not caplog.messages
+
+
+SMALL, LARGE, UNKNOWN = (
+    EngineInfo("transformers", "m", "", parameters, 8192, "system", "float32", "cpu")
+    for parameters in (135_000_000, 7_000_000_000, 0)
+)
+
+
+@pytest.mark.parametrize(
+    ("task", "rewriter", "operators"),
+    [
+        ("tickets", SMALL, ("compose",)),
+        ("tickets", LARGE, ("rewrite", "compose")),
+        ("tickets", UNKNOWN, ("rewrite", "compose")),
+        ("bbh/word_sorting", SMALL, ("rewrite", "compose")),
+    ],
+)
+def test_a_small_rewriter_is_not_asked_about_labels(
+    task: str,
+    rewriter: EngineInfo,
+    operators: tuple[str, ...],
+    data_dir: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    prepared = _prepared(task, data_dir, search={"operators": "auto"})
+    assert prepared.for_rewriter(rewriter).search.operators == operators
+    announce_operators([prepared], rewriter)
+    told = (
+        "all tasks: instructions are put together, not written, since a rewriter of 0.14 billion"
+        in caplog.text
+    )
+    assert told == (operators == ("compose",))
+
+
+def test_named_operators_are_kept_whatever_the_rewriter() -> None:
+    prepared = _prepared("tickets", search={"operators": ["rewrite"]})
+    assert prepared.for_rewriter(SMALL).search.operators == ("rewrite",)
 
 
 def test_a_round_of_too_many_rewrites_is_refused(tmp_path: Path) -> None:

@@ -179,6 +179,8 @@ def test_a_task_is_taken_whole() -> None:
         ({"kind": "label"}, "kind is 'label'; use one of options, labels, text, pairs"),
         ({"labels": ()}, "a task has labels if and only if"),
         ({"meanings": ("is so",)}, "1 meanings for 2 labels; give each label one"),
+        ({"starts": ("Sort it.", " ")}, "instruction and starts: text 3 of 3 should hold words; remove it"),
+        ({"starts": ("say YES or no.",)}, "instruction and starts: texts 1 and 2 of 2 are the same but for"),
         ({"labels": ("yes", "maybe")}, "example 'e0': its target 'no' is none of the task's labels"),
         ({"test_examples": TASK.examples[:1]}, "two examples have the id 'e0'"),
         (
@@ -195,6 +197,20 @@ def test_a_task_is_taken_whole() -> None:
 def test_a_task_that_cannot_be_used_is_refused(changed: dict[str, Any], expected: str) -> None:
     with pytest.raises(DataError, match=expected):
         requested_by(replace(TASK, **changed))
+
+
+def test_instructions_that_are_set_replace_all_of_a_task(kept: RunStore) -> None:
+    several = replace(TASK, starts=("Decide.",))
+    assert prepare_tasks(*requested_by(several))[0].task.instructions == ("Say yes or no.", "Decide.")
+    for given in (["Go.", "Do it."], ("Go.", "Do it.")):
+        config, data = requested_by(several, instruction=given)
+        assert config.tasks[0].instructions == ("Go.", "Do it.")
+        [task] = tasks_from_python(config, kept.location, data).values()
+        assert task == replace(TASK, instruction="Go.", starts=("Do it.",))
+    config, _ = requested_by("tickets", instruction=["Sort it.", "Name it."])
+    assert prepare_tasks(config)[0].task.instructions == ("Sort it.", "Name it.")
+    with pytest.raises(ConfigError, match=r"tasks\.0\.instruction: text 2 of 2 should hold words"):
+        requested_by("tickets", instruction=["Sort it.", ""])
 
 
 def test_names_files_and_tasks_may_be_the_first_argument(tmp_path: Path) -> None:
@@ -259,7 +275,8 @@ def kept(tmp_path: Path) -> RunStore:
 
 def test_a_task_comes_back_from_the_run_folder_as_it_was(kept: RunStore) -> None:
     odd = replace(TASK, name="Odd/Name", instruction="\x1a \ud83d", labels=("yes", "no", "\udc00"))
-    for task in (TASK, odd):
+    rich = replace(TASK, starts=("Decide.", "\ud83d \x1a"), meanings=("it is so", "it is not"))
+    for task in (TASK, odd, rich):
         kept.write_task(task)
         assert kept.read_task(task.name) == task
     assert kept.read_task("never") is None
@@ -298,7 +315,12 @@ def test_passed_data_win_over_kept_data_and_missing_data_are_reported(kept: RunS
 @pytest.mark.usefixtures("running_ray")
 def test_a_run_on_a_table_goes_on_and_is_evaluated_without_it(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": [f"input {n}" for n in range(30)], "label": ["yes", "no", "no"] * 10})
-    words: dict[str, Any] = {"columns": {"input": "text", "target": "label"}, "name": "sorting"}
+    words: dict[str, Any] = {
+        "columns": {"input": "text", "target": "label"},
+        "name": "sorting",
+        "labels": {"yes": "it is so", "no": "it is not"},
+        "instruction": ["Is it so?", "Say yes or no."],
+    }
     settings: dict[str, Any] = {"scorer": ENGINE, "rewriter": ENGINE}
     folder = tmp_path / "run"
     result = optimize(frame, **words, **settings, rounds=1, run_dir=folder, observer=quiet)

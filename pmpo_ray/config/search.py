@@ -25,6 +25,8 @@ OBJECTIVES = ("auto", "cross_entropy", "preference", "listwise")
 
 OPERATORS = (*WRITING_OPERATORS, "compose")
 """The names of the built-in operators that `search.operators` may hold."""
+AUTO_OPERATORS = ("rewrite", "compose")
+"""What "auto" stands for, unless the rewriter is too small to write instructions."""
 
 HARD_CASES = ("highest_loss", "balanced", "random")
 """The names of the built-in rules for hard cases."""
@@ -54,7 +56,8 @@ _STOPPING_RULE = Changeable("a stopping rule: finished rounds stay as they are")
 
 class SearchConfig(Section):
     """The settings of the method. `preset` gives the settings that are not named themselves. `operators`
-    propose instructions; masking and demonstrations have their own settings. `demonstrations` is the most
+    propose instructions ("auto": AUTO_OPERATORS, without those that write in tasks with labels whose
+    rewriter is small); masking and demonstrations have their own settings. `demonstrations` is the most
     training examples that a candidate shows (0: none). `per_token` divides log-likelihoods by the number of
     tokens (None: in the cross-entropy of free text alone). `sense` refuses texts that are no instructions,
     also rewrites that the task's description makes less than `relevance` nats per token likelier. With
@@ -77,7 +80,7 @@ class SearchConfig(Section):
     max_segments: Annotated[Positive, Field(le=1000)] = 5
     hard_cases: Annotated[str, name_or_path(HARD_CASES, "a rule")] = "highest_loss"
     objective: Annotated[str, name_or_path(OBJECTIVES, "an objective")] = "auto"
-    operators: tuple[str, ...] = ("rewrite", "compose")
+    operators: tuple[str, ...] | Literal["auto"] = "auto"
     demonstrations: Annotated[NonNegative, Field(le=1000)] = 4
     bandit: bool = True
     beta: float = Field(default=1.0, gt=0, le=1e6)
@@ -98,6 +101,11 @@ class SearchConfig(Section):
     def calibrates(self) -> Calibrate:
         """The calibration that `calibrate` names; none for "auto", which has to be resolved for a task."""
         return False if self.calibrate == "auto" else self.calibrate
+
+    @property
+    def named_operators(self) -> tuple[str, ...]:
+        """The operators that `operators` names; none for "auto", which has to be resolved for a rewriter."""
+        return () if self.operators == "auto" else self.operators
 
     @model_validator(mode="before")
     @classmethod
@@ -120,9 +128,20 @@ class SearchConfig(Section):
         defaults = {key: cls.model_fields[key].default for key in PAPER}
         return {"best": defaults, "paper": dict(PAPER)}.get(str(preset), {})
 
+    @field_validator("operators", mode="before")
+    @classmethod
+    def _auto_or_names(cls, value: object) -> object:
+        """The check of both forms. Without it the error would be about the list alone."""
+        texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+        if value != "auto" and not texts:
+            raise ValueError("should be auto, or a list of names such as [rewrite, compose]")
+        return value
+
     @field_validator("operators")
     @classmethod
-    def _known_or_custom(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_or_custom(cls, value: tuple[str, ...] | Literal["auto"]) -> tuple[str, ...] | Literal["auto"]:
+        if value == "auto":
+            return value
         for operator in value:
             if operator not in OPERATORS and not is_import_path(operator):
                 names = ", ".join(OPERATORS)

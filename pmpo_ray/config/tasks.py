@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from pmpo_ray.config.base import Changeable, NonNegative, Positive, Section
 from pmpo_ray.config.import_paths import is_import_path
+from pmpo_ray.config.messages import kind_of
 from pmpo_ray.config.paths import DataPath
+from pmpo_ray.text import normalise
 
 _MOVED = "the same data may be in another place on another machine"
+_MOST_STARTS = 1000
+"""Start instructions, each of which is scored on all training rows before anything else."""
+
+
+def fault_of_starts(texts: Sequence[str]) -> str | None:
+    """What is wrong with several start instructions, with what to do; None if nothing is. A text without
+    words is wrong, and so are two that differ only in white space and case."""
+    if not texts:
+        return "should have at least one text; leave it out for the task's own instruction"
+    if len(texts) > _MOST_STARTS:
+        return f"has {len(texts):,} texts; give at most {_MOST_STARTS:,}"
+    seen: dict[str, int] = {}
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            return f"text {number} of {len(texts)} should hold words; remove it"
+        first = seen.setdefault(normalise(text), number)
+        if first != number:
+            return (
+                f"texts {first} and {number} of {len(texts)} are the same but for white space and case; "
+                "keep one"
+            )
+    return None
 
 
 class ColumnsConfig(Section):
@@ -26,7 +50,7 @@ class ColumnsConfig(Section):
 class TaskConfig(Section):
     """A task: the name of a registered one, or user data from a file, a hub data set, or a function that
     returns a Task or rows. With `given` the data were passed in Python, and the run folder keeps them.
-    `labels` are names, or names with their meanings."""
+    `labels` are names, or names with their meanings. `instruction` is one start instruction or several."""
 
     name: str = Field(min_length=1)
     path: Annotated[DataPath | None, Changeable(_MOVED)] = None
@@ -38,7 +62,7 @@ class TaskConfig(Section):
     test_path: Annotated[DataPath | None, Changeable(_MOVED)] = None
     columns: ColumnsConfig = ColumnsConfig()
     labels: tuple[str, ...] | dict[str, str] | None = None
-    instruction: str | None = None
+    instruction: str | tuple[str, ...] | None = None
     description: str | None = None
 
     @field_validator("labels", mode="before")
@@ -64,12 +88,33 @@ class TaskConfig(Section):
             return ()
         return tuple(" ".join(meaning.split()).rstrip(".") for meaning in self.labels.values())
 
-    @field_validator("instruction")
+    @field_validator("instruction", mode="before")
     @classmethod
-    def _not_blank(cls, value: str | None) -> str | None:
-        if value is not None and not value.strip():
-            raise ValueError("should hold words; leave it out for the task's own instruction")
-        return value
+    def _one_or_several(cls, value: object) -> object:
+        """The check of both forms. Without it the error would be about the first of them alone. A list of one
+        text is that text, so that a run continues with either."""
+        if value is None:
+            return None
+        if isinstance(value, str):
+            if not value.strip():
+                raise ValueError("should hold words; leave it out for the task's own instruction")
+            return value
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"should be a text, or a list of texts, not {kind_of(value, ())}")
+        for number, text in enumerate(value, start=1):
+            if not isinstance(text, str):
+                found = kind_of(text, ())
+                raise ValueError(f"text {number} of {len(value)} is {found}: write a text, in quotes")
+        if (fault := fault_of_starts(value)) is not None:
+            raise ValueError(fault)
+        return value[0] if len(value) == 1 else tuple(value)
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """The start instructions that are set; empty for the task's own."""
+        if self.instruction is None:
+            return ()
+        return (self.instruction,) if isinstance(self.instruction, str) else self.instruction
 
     @model_validator(mode="before")
     @classmethod

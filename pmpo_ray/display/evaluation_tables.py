@@ -16,7 +16,7 @@ from rich.text import Text
 
 from pmpo_ray.display.accuracies import BALANCED, corrected_words, interval_words
 from pmpo_ray.display.numbers import p_value_text
-from pmpo_ray.evaluation.conditions import BEST, START
+from pmpo_ray.evaluation.conditions import BEST, names_a_start
 from pmpo_ray.evaluation.labels import UNEVEN
 from pmpo_ray.evaluation.paired_tests import Comparison
 from pmpo_ray.evaluation.summary import Against, Gain, Overall, Row, Summary
@@ -154,8 +154,8 @@ def _uneven_note(rows: Sequence[Row]) -> str:
 
 
 def _shown(rows: Sequence[Row]) -> list[Row]:
-    """The start, the best and what they are compared with, without the other candidates of the run."""
-    named = [row for row in rows if row.train_loss is None or row.name in (START, BEST)]
+    """The starts, the best and what they are compared with, without the other candidates of the run."""
+    named = [row for row in rows if row.train_loss is None or row.name == BEST or names_a_start(row.name)]
     return named or list(rows)
 
 

@@ -1,4 +1,4 @@
-"""Keys of the conditions of an evaluation.
+"""Keys of the conditions of an evaluation, and the names of a run's own instructions.
 
 Invariant: two conditions have the same key exactly if the same requests go to the same model, so that no
 condition is measured twice, and no outcome is reused for a different condition.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 
 from pmpo_ray.config.base import Calibrate
@@ -17,6 +18,17 @@ from pmpo_ray.types import EngineInfo, Example, LayoutSetting
 
 START, BEST = "start", "best"
 """The names of a run's first and best instruction."""
+_A_START = re.compile(rf"{START}(?:_\d+)?")
+
+
+def start_name(number: int) -> str:
+    """The name of a run's start instruction with this number, from 1: start, start_2, start_3 and so on."""
+    return START if number == 1 else f"{START}_{number}"
+
+
+def names_a_start(name: str) -> bool:
+    """True if `name` is that of a start instruction, or reserved for one."""
+    return _A_START.fullmatch(name) is not None
 
 
 def condition_key(

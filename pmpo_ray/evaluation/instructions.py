@@ -1,4 +1,4 @@
-"""The instructions that an evaluation compares: a run's first and best, free baselines, and the user's.
+"""The instructions that an evaluation compares: a run's starts and best, free baselines, and the user's.
 
 Invariant: within a task every name stands for one instruction; the names of the run's instructions and of the
 baselines are reserved.
@@ -13,7 +13,7 @@ from pathlib import Path
 from pmpo_ray.config.evaluation import Baseline
 from pmpo_ray.config.instruction_files import Instruction, instruction_text
 from pmpo_ray.errors import ConfigError
-from pmpo_ray.evaluation.conditions import BEST, START
+from pmpo_ray.evaluation.conditions import BEST, names_a_start, start_name
 from pmpo_ray.tasks.benchmarks import STEP_BY_STEP
 from pmpo_ray.types import RoundRecord, ScoredCandidate, Task
 
@@ -57,7 +57,7 @@ def configured_instructions(
     named = []
     for name, text in instructions.items():
         key = f"evaluation.instructions.{name}"
-        if name in (START, BEST, *BASELINES):
+        if names_a_start(name) or name in (BEST, *BASELINES):
             raise ConfigError(f"{key}: the name {name!r} is reserved; choose another")
         found: Instruction = instruction_text(text, key, folder)
         instruction = found.get(task) if isinstance(found, dict) else found.removeprefix("@")
@@ -73,13 +73,24 @@ def baselines(names: Sequence[Baseline], task: Task) -> list[NamedInstruction]:
     return [NamedInstruction(name, BASELINES[name] or task.description, free=True) for name in names]
 
 
+def starts_of(task: Task) -> list[NamedInstruction]:
+    """The instructions that a task starts from."""
+    return [
+        NamedInstruction(start_name(number), text, free=True)
+        for number, text in enumerate(task.instructions, start=1)
+    ]
+
+
 def run_instructions(
     records: Sequence[RoundRecord], best: ScoredCandidate, *, every_candidate: bool
 ) -> list[NamedInstruction]:
-    """The start and the best instruction of a run; with `every_candidate` also its other scored candidates,
-    named by their ids. Each has its own demonstrations."""
-    start = records[0].candidates[0]
-    named = [replace(_named(START, start), free=True), _named(BEST, best)]
+    """The first start, the best instruction and the further starts of a run; with `every_candidate` also its
+    other scored candidates, named by their ids. Each has its own demonstrations."""
+    start, *further = (
+        replace(_named(start_name(number), scored), free=True)
+        for number, scored in enumerate(records[0].candidates, start=1)
+    )
+    named = [start, _named(BEST, best), *further]
     seen = {(one.instruction, one.shots) for one in named}
     for record in records if every_candidate else ():
         for scored in record.candidates:

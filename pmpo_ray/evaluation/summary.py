@@ -282,12 +282,14 @@ def _overall(model: str, shots: int, tasks: dict[str, dict[str, _Cell]], free: C
 
 
 def _prediction(cells: dict[str, _Cell]) -> Prediction | None:
-    """The prediction for a task; None with fewer than 3 candidates that have a training loss."""
-    rows = [
-        cell.row
+    """The prediction for a task; None with fewer than 3 candidates that have a training loss. One with two
+    names, such as a start that is the best, counts once."""
+    found = {
+        (cell.row.instruction, cell.row.train_loss): cell.row
         for cell in cells.values()
         if cell.row.train_loss is not None and math.isfinite(cell.row.train_loss)
-    ]
+    }
+    rows = list(found.values())
     if len(rows) < 3:
         return None
     correlation, p_value = rank_correlation(

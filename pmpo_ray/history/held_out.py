@@ -8,21 +8,18 @@ of shots. Intervals are computed only for requested tasks; p-values are cheap an
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from pmpo_ray.config.evaluation import Baseline
-from pmpo_ray.evaluation.conditions import BEST, START
+from pmpo_ray.evaluation.conditions import BEST, START, names_a_start
 from pmpo_ray.evaluation.labels import by_label
 from pmpo_ray.evaluation.paired_tests import compare, paired_p_value
 from pmpo_ray.evaluation.statistics import LEVEL, holm, mean_interval
 from pmpo_ray.evaluation.summary import Row, Summary, grouped, row_of, strongest, summarise, values_of
 from pmpo_ray.history.run_history import RunHistory
 from pmpo_ray.outcomes import ByLabel, ConditionResult, Interval
-
-FREE = frozenset({START, *get_args(Baseline)})
-"""Names of the instructions that nothing was optimised for."""
 
 Verdict = Literal["better", "worse", "not significant", "not evaluated"]
 Values = Mapping[str, Sequence[float]]
@@ -99,6 +96,11 @@ class EvaluatedTask:
 NOTHING = HeldOut(None, None, None, "not evaluated")
 
 
+def free_names(names: Iterable[str]) -> frozenset[str]:
+    """Those names that are of instructions for which nothing was optimised."""
+    return frozenset(name for name in names if names_a_start(name) or name in get_args(Baseline))
+
+
 def held_out_results(history: RunHistory, only: str | None = None) -> Mapping[str, HeldOut]:
     """The held-out results by task, of tasks that have some, or those of the task `only`. With several models
     or numbers of shots, verdicts are about the first. An evaluation of an earlier best has no verdict."""
@@ -137,7 +139,11 @@ def evaluated_tasks(history: RunHistory) -> Mapping[str, EvaluatedTask]:
         if group[0].outcomes:
             rows.setdefault(group[0].condition.task, []).append(row_of(group))
     values, outdated = _values(history.evaluation), _outdated(history)
-    free = {place: name for place, named in values.items() if (name := strongest(named, FREE)) is not None}
+    free = {
+        place: name
+        for place, named in values.items()
+        if (name := strongest(named, free_names(named))) is not None
+    }
     starts = _contrasts(values, dict.fromkeys(values, START))
     frees = _contrasts(values, free)
     return {
@@ -152,7 +158,7 @@ def task_summary(history: RunHistory, task: str) -> Summary | None:
     """The evaluation of one task alone, its p-values not corrected for the run's other tasks; None without an
     evaluation of it."""
     own = [one for one in history.evaluation if one.condition.task == task]
-    return summarise(own, FREE) if own else None
+    return summarise(own, free_names(one.condition.name for one in own)) if own else None
 
 
 def _values(

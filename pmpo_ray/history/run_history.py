@@ -62,7 +62,7 @@ class TaskHistory:
 
     @property
     def start(self) -> ScoredCandidate:
-        """The instruction that the search began with."""
+        """The instruction that results are compared with: the first of those that the search began with."""
         return self.records[0].candidates[0]
 
     @property

@@ -6,13 +6,15 @@ Invariant: nothing of a key is shown, only the name of its variable.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pmpo_ray.config.endpoints import key_notes
 from pmpo_ray.config.import_paths import note_import
 from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.search import AUTO_OPERATORS
 from pmpo_ray.config.secrets import keys_in_prompts
 from pmpo_ray.notes import note
+from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.runs.run_manifest import engine_text
 from pmpo_ray.types import EngineInfo
 
@@ -27,6 +29,24 @@ def announce_engines(scorer: EngineInfo, rewriter: EngineInfo) -> None:
         _log.warning("slow scorer: %s", scorer.fallback)
     if scorer.prompt_note:
         _log.warning("scorer: %s", scorer.prompt_note)
+
+
+def announce_operators(prepared_tasks: Sequence[PreparedTask], rewriter: EngineInfo) -> None:
+    """Say which tasks `search.operators` auto leaves without the operators that write."""
+    left = [
+        one.task.name
+        for one in prepared_tasks
+        if one.search.operators == "auto"
+        and one.search.rounds
+        and one.for_rewriter(rewriter).search.named_operators != AUTO_OPERATORS
+    ]
+    if left:
+        _log.info(
+            "%s: instructions are put together, not written, since a rewriter of %.2g billion parameters "
+            "writes few usable ones (search.operators: auto; [rewrite, compose] asks it all the same)",
+            ", ".join(left) if len(left) < len(prepared_tasks) else "all tasks",
+            rewriter.parameters / 1e9,
+        )
 
 
 def announce(config: RunConfig, environ: Mapping[str, str], *, evaluates: bool, local: bool) -> None:

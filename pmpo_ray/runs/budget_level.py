@@ -1,6 +1,6 @@
 """The token limit that a level of the budget stands for.
 
-Invariant: the limit follows from the start instruction, the training rows as they were fitted and the
+Invariant: the limit follows from the first start instruction, the training rows as they were fitted and the
 tokenizer, so a continued search has the limit that it began with.
 """
 
@@ -23,22 +23,23 @@ def measure_of(ruler: Ruler | None) -> Measure | None:
     return None if ruler is None else ruler.lengths
 
 
-async def start_cost(prepared: PreparedTask, measure: Measure | None) -> int:
-    """The tokens of scoring the start instruction on the training rows, with what the calibration scores for
-    each instruction. Errors as in `text_cost`."""
+async def training_cost(prepared: PreparedTask, instruction: str, measure: Measure | None) -> int:
+    """The tokens of scoring an instruction on the training rows, with what the calibration scores for each
+    instruction. Errors as in `text_cost`."""
     split = prepared.split
     calibration = Calibration.of(prepared.task, prepared.search.calibrates)
     blanks = () if calibration is None else calibration.blanks
-    request = ScoreRequest(prepared.task.instruction, (*split.train, *blanks), split.shots)
+    request = ScoreRequest(instruction, (*split.train, *blanks), split.shots)
     return await text_cost(request, split.train, measure)
 
 
 async def with_level(prepared: PreparedTask, level: Level | None, ruler: Ruler | None) -> PreparedTask:
     """`prepared`, whose rows are fitted, with the tokens of `level` (None: none) as the limit of its search,
-    unless a lower one is set. A note says what was decided. Errors as in `start_cost`."""
+    unless a lower one is set. A note says what was decided. Errors as in `text_cost`."""
     if level is None:
         return prepared
-    text, own = await start_cost(prepared, measure_of(ruler)), prepared.search.max_tokens
+    text = await training_cost(prepared, prepared.task.instruction, measure_of(ruler))
+    own = prepared.search.max_tokens
     limit = TEXTS[level] * text
     lower = own is not None and own < limit
     note(

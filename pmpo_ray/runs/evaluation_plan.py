@@ -15,13 +15,13 @@ from random import Random
 from pmpo_ray.config.engines import ReplicaConfig, RewriterConfig, ScorerConfig
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.errors import ConfigError, DataError, RunFolderError
-from pmpo_ray.evaluation.conditions import START
 from pmpo_ray.evaluation.evaluators import method_for
 from pmpo_ray.evaluation.instructions import (
     NamedInstruction,
     baselines,
     configured_instructions,
     run_instructions,
+    starts_of,
 )
 from pmpo_ray.history.run_history import best_of
 from pmpo_ray.outcomes import Condition, Method
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """A task with its method and the instructions to evaluate; the first one is the start instruction."""
+    """A task with its method and the instructions to evaluate; the first one is the first start."""
 
     prepared: PreparedTask
     method: Method
@@ -49,11 +49,11 @@ class TaskPlan:
 
 
 def plan_file(config: RunConfig, prepared: PreparedTask) -> TaskPlan:
-    """The plan for a task of a configuration: its start instruction and the other configured ones. Raises
+    """The plan for a task of a configuration: its start instructions and the other configured ones. Raises
     ConfigError or DataError if the task cannot be evaluated."""
     task = prepared.task
-    start = NamedInstruction(START, task.instruction, free=True)
-    return TaskPlan(prepared, method_for(task, config.evaluation), (start, *_others(config, prepared)))
+    instructions = (*starts_of(task), *_others(config, prepared))
+    return TaskPlan(prepared, method_for(task, config.evaluation), instructions)
 
 
 def plan_run(config: RunConfig, prepared: PreparedTask, store: RunStore) -> TaskPlan | None:

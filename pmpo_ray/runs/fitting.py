@@ -2,7 +2,8 @@
 
 Invariants:
 - Every row that is kept fits with every candidate that the search accepts: with the start instruction it
-  leaves room for a longer one, and a candidate that outgrows the room of the longest row fails.
+  leaves room for a longer one, further starts among them, and a candidate that outgrows the room of the
+  longest row fails.
 - Rows that are left out are counted and named in one warning; a search without enough of them is an error.
 - The training part of a search that has begun stays as it is.
 - An engine that does not tell lengths loses no row here; the evaluation finds what does not fit.
@@ -14,6 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.errors import DataError, PromptTooLongError
@@ -97,7 +99,7 @@ async def fit_task(
     totals = {example.id: _total(known[example.id]) for part in list(parts.values())[:2] for example in part}
     reply = min(evaluation.max_tokens, ruler.context // _SHARE) if method == "generation" else None
     totals |= {example.id: _total(known[example.id], reply) for example in held_out}
-    limit = ruler.context - _room(prepared.search, start, ruler.context)
+    limit = ruler.context - await _room(prepared, known, ruler)
     kept = {
         name: part
         if name == "training" and trained is not None
@@ -182,10 +184,19 @@ def _total(length: PromptLength, reply: int | None = None) -> int:
     return length.context + (length.answer if reply is None else reply)
 
 
-def _room(search: SearchConfig, start: str, context: int) -> int:
-    """The tokens kept free for an instruction of `max_instruction_chars` in place of the start."""
-    longer = (search.max_instruction_chars - len(start)) // _CHARACTERS_PER_TOKEN
-    return min(max(0, longer), context // _SHARE) if search.rounds else 0
+async def _room(prepared: PreparedTask, known: Mapping[str, PromptLength], ruler: Ruler) -> int:
+    """The tokens kept free for another instruction in place of the start: for one of `max_instruction_chars`
+    if the search makes any, and for the longest of the further starts, whatever it takes. `known` has the
+    lengths of prompts with the start."""
+    task, split, search = prepared.task, prepared.split, prepared.search
+    longer = (search.max_instruction_chars - len(task.instruction)) // _CHARACTERS_PER_TOKEN
+    made = min(max(0, longer), ruler.context // _SHARE) if search.rounds else 0
+    example = split.train[0]
+    further = await gather_or_cancel(
+        ruler.lengths(ScoreRequest(text, (example,), split.shots)) for text in task.starts
+    )
+    contexts = [lengths[0].context for lengths in further if lengths is not None]
+    return max(made, *(context - known[example.id].context + _SLACK for context in contexts), 0)
 
 
 def _report(
@@ -229,9 +240,10 @@ def _too_few(prepared: PreparedTask, fitting: int, totals: Mapping[str, int], co
     split = prepared.split
     shortest = min(totals[example.id] for example in split.train)
     shots = f" and {len(split.shots)} shots" if split.shots else ""
+    starts = " or the longest start instruction" if prepared.task.starts else ""
     return (
         f"task {prepared.task.name!r}: {fitting} of {len(split.train)} training rows fit into the "
         f"context of {context} tokens, and {MIN_TRAIN} or more are needed; the shortest takes {shortest} "
-        f"with the instruction{shots}; shorten them, lower search.max_instruction_chars or split.shots, or "
-        "use a model with a longer context"
+        f"with the instruction{shots}; shorten them{starts}, lower search.max_instruction_chars or "
+        "split.shots, or use a model with a longer context"
     )

@@ -32,7 +32,7 @@ from pmpo_ray.outcomes import Progress, TaskFailure, TaskResult
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks, tasks_from_python
 from pmpo_ray.protocols import Observer
 from pmpo_ray.result import RunResult
-from pmpo_ray.runs.announcements import announce_engines
+from pmpo_ray.runs.announcements import announce_engines, announce_operators
 from pmpo_ray.runs.event_loop import run_to_end
 from pmpo_ray.runs.fitting import Ruler
 from pmpo_ray.runs.optimize_task import optimize_task
@@ -174,6 +174,7 @@ class _Run:
             manifest = replace(manifest, scorer=scorer.info, rewriter=rewriter.info, cluster=self.cluster)
             await asyncio.to_thread(self.store.write_manifest, manifest)
             announce_engines(scorer.info, rewriter.info)
+            announce_operators(self.prepared_tasks, rewriter.info)
             self.callback.on_run_start(await asyncio.to_thread(self._start, manifest.id, scorer, rewriter))
             driver = await asyncio.to_thread(self.store.next_replicas)
             # Inside the pools: whatever ends the tasks, the last scores are saved before the actors end.

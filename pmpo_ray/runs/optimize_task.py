@@ -34,6 +34,7 @@ async def optimize_task(
 
     Raises EngineError or DataError if the task cannot be scored or evaluated.
     """
+    prepared = prepared.for_rewriter(run.rewriter_info)
     name, store, config = prepared.task.name, run.store, run.config
     fitted = await fit_task(
         prepared,
@@ -67,7 +68,7 @@ async def optimize_task(
         clock=time.monotonic,
         proposers=prepared.proposers,
         hard_cases=prepared.hard_cases,
-        sense=SenseGate.of(prepared.task, train, style, search.operators) if search.sense else None,
+        sense=SenseGate.of(prepared.task, train, style, search.named_operators) if search.sense else None,
         calibration=Calibration.of(prepared.task, prepared.search.calibrates),
         measure=measure_of(run.ruler),
     )

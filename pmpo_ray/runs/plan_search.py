@@ -47,7 +47,7 @@ class FittedSearch:
         """The plan, with answers of typically `reply` tokens to rewriting requests."""
         prepared, tokens = self.prepared, self.tokens
         split, search = prepared.split, prepared.search
-        parents = search.population if search.rounds > 1 else 1
+        parents = tokens.parents(search.rounds)
         found = counts(search, tokens.operators, parents, tokens.sizes.eligible) if search.rounds else None
         return SearchPlan(
             task=prepared.task.name,
@@ -72,10 +72,10 @@ class FittedSearch:
         if self.method is None:
             return PlannedTokens()
         settings, part, rounds = self.config.evaluation, self.evaluation, self.prepared.search.rounds
-        read = part.tokens + (tokens.grown(part, rounds) if rounds else 0)
+        read = part.tokens + (tokens.grown(part, max(1, rounds)) if tokens.may_change else 0)
         if self.method == "likelihood":
             return PlannedTokens(scored=read)
-        replies = part.rows * (2 if rounds else 1)
+        replies = part.rows * (2 if tokens.may_change else 1)
         written = replies * settings.max_tokens
         if not settings.follow_up:
             return PlannedTokens(prompted=read, generated=written)
@@ -89,16 +89,17 @@ async def fit_search(
 ) -> FittedSearch:
     """A search that begins now, measured. Raises DataError if it could not begin: too few rows fit, or its
     budget does not suffice; and the errors of the ruler."""
+    prepared = prepared.for_rewriter(rewriter)
     method = evaluated_by(config, prepared)
     fitted = await fit_task(prepared, config.evaluation, method, ruler, trained=None)
     prepared = await with_level(fitted.prepared, config.budget.level, ruler)
     split, search, measure = prepared.split, prepared.search, measure_of(ruler)
     if search.max_tokens is not None:
-        first = await Costs(split, measure, search.calibrates).first(prepared.task.instruction)
-        check_first(prepared.task.name, first, search.max_tokens)
+        first = await Costs(split, measure, search.calibrates).first(prepared.task.instructions)
+        check_first(prepared.task, first, search.max_tokens)
     style = choose_style(search.meta_prompt, rewriter.parameters)
     sizes = await sizes_of(prepared, config, style, measure)
-    operators = operator_names(search.operators, prepared.proposers)
+    operators = operator_names(search.named_operators, prepared.proposers)
     tokens = SearchTokens(search, operators, sizes, config.rewriter.max_tokens)
     rows, calibrate = fitted.held_out, prepared.calibrates(config.evaluation)
     if method == "likelihood":

@@ -15,7 +15,7 @@ from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.config.base import Calibrate
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.prepared_task import PreparedTask
-from pmpo_ray.runs.budget_level import start_cost
+from pmpo_ray.runs.budget_level import training_cost
 from pmpo_ray.runs.plan_tokens import Part, Reach, Sizes
 from pmpo_ray.search.budget import TURN_TOKENS, Measure, estimated, prompt_estimate
 from pmpo_ray.search.calibration import Calibration
@@ -40,12 +40,13 @@ async def sizes_of(prepared: PreparedTask, config: RunConfig, style: Style, meas
     calibration = Calibration.of(task, search.calibrates)
     blanks = () if calibration is None else calibration.blanks
     ruler = _TextRuler(prepared, measure)
-    training = Part(await start_cost(prepared, measure), len(split.train) + len(blanks))
+    seeds = await gather_or_cancel(training_cost(prepared, text, measure) for text in task.instructions)
     start = await ruler.instruction(task.instruction)
     longest_shots, mean_shots = await ruler.demonstrations(min(search.demonstrations, len(split.train) - 1))
     judged = bound_of(task, search) is not None and _asks(prepared)
     return Sizes(
-        training=training,
+        training=Part(seeds[0], len(split.train) + len(blanks)),
+        seeds=tuple(seeds),
         # The bias over inputs is there taken over these rows themselves.
         validation=await part_of(prepared, split.validation, search.calibrates is True, measure),
         start=max(0, start - _SEAM),
@@ -55,7 +56,7 @@ async def sizes_of(prepared: PreparedTask, config: RunConfig, style: Style, meas
         shots=longest_shots,
         mean_shots=mean_shots,
         mask=estimated(search.mask_token) + _SEAM,
-        forms={name: _form(prepared, style, name) for name in WRITERS if name in search.operators},
+        forms={name: _form(prepared, style, name) for name in WRITERS if name in search.named_operators},
         mask_form=prompt_estimate(GenerateRequest(mask_prompt("", search.max_segments))),
         judging=judging_prompt(task) if judged else 0,
         eligible=sum(example.weight > 0 for example in split.train),
@@ -128,9 +129,10 @@ def own_operators(prepared: PreparedTask) -> tuple[str, ...]:
 async def _reach(prepared: PreparedTask, config: RunConfig, ruler: _TextRuler) -> Reach:
     """The tokens that instructions may reach."""
     task, search = prepared.task, prepared.search
-    start = await ruler.instruction(task.instruction)
-    limit = max(start, _estimated_of(search.max_instruction_chars, (task.instruction, task.description)))
-    base = start
+    starts = await ruler.instructions(task.instructions)
+    like = (*task.instructions, task.description)
+    limit = max(*starts, _estimated_of(search.max_instruction_chars, like))
+    base = max(starts)
     if own_operators(prepared):
         base = limit
     elif _asks(prepared):
@@ -142,20 +144,21 @@ async def _reach(prepared: PreparedTask, config: RunConfig, ruler: _TextRuler) -
         return Reach(base, limit)
     described = await ruler.instruction(task.description) if task.description else 0
     places = [await ruler.instructions(sentences) for sentences in composed.sentences.by_place.values()]
-    return _composed(max(base, described), limit, places, writes=_written(prepared))
+    return _composed(max(base, described), limit, places, starts, writes=_written(prepared))
 
 
 def _characters(prepared: PreparedTask) -> Reach:
     """The characters that instructions may reach."""
     task, search = prepared.task, prepared.search
-    limit = max(len(task.instruction), search.max_instruction_chars)
-    base = limit if _written(prepared) else len(task.instruction)
+    starts = [len(text) for text in task.instructions]
+    limit = max(*starts, search.max_instruction_chars)
+    base = limit if _written(prepared) else max(starts)
     composed = prepared.proposers.get(COMPOSE)
     if not isinstance(composed, Compose):
         return Reach(base, limit)
     # A blank stands between two sentences.
     places = [[len(one) + 1 for one in sentences] for sentences in composed.sentences.by_place.values()]
-    return _composed(max(base, len(task.description)), limit, places, writes=_written(prepared))
+    return _composed(max(base, len(task.description)), limit, places, starts, writes=_written(prepared))
 
 
 def _written(prepared: PreparedTask) -> bool:
@@ -165,18 +168,24 @@ def _written(prepared: PreparedTask) -> bool:
 
 def _asks(prepared: PreparedTask) -> bool:
     """True if a built-in operator asks a model to write."""
-    return not set(WRITERS).isdisjoint(prepared.search.operators)
+    return not set(WRITERS).isdisjoint(prepared.search.named_operators)
 
 
-def _composed(base: int, limit: int, places: Sequence[Sequence[int]], *, writes: bool) -> Reach:
+def _composed(
+    base: int, limit: int, places: Sequence[Sequence[int]], starts: Sequence[int], *, writes: bool
+) -> Reach:
     """The reach of texts that are put together from sentences with these lengths, by place, and from those
-    of other texts. `base` holds all sentences of the start and of the description; if something `writes`
-    new texts, a sentence may be as long as one of these, and there is no end of them."""
+    of other texts. `base` holds all sentences of the longest of the `starts` and of the description; if
+    something `writes` new texts, a sentence may be as long as one of these, and there is no end of them."""
     lengths = [length for place in places for length in place]
     whole = sum(max(place, default=0) for place in places)
+    if len(starts) > 1:
+        # In the first round a start may take over a sentence of another one, which may be all of it.
+        whole = max(whole, *starts)
     if writes:
         return Reach(base, limit, whole, max(base, *lengths, 0), limit)
-    return Reach(base, limit, whole, max(base, *lengths, 0), sum(lengths) + base)
+    library = sum(lengths) + base + sum(starts) - max(starts)
+    return Reach(base, limit, whole, max(base, *lengths, 0), library)
 
 
 def _estimated_of(characters: int, like: Sequence[str]) -> int:

@@ -31,9 +31,9 @@ class Reach:
     """The length that instructions may reach, in tokens or in characters.
 
     `base` is the longest that is there at the start or that the rewriter writes. From it the operator
-    "compose" makes texts of one sentence of its library for each place (`whole`), and then adds a sentence
-    in each round, its own or another text's, the longest of which has `sentence`, all together `library`. No
-    text is longer than `limit`.
+    "compose" makes texts that are longer by `whole` at most: one sentence of its library for each place, or a
+    sentence of another start. Then it adds a sentence in each round, its own or another text's, the longest
+    of which has `sentence`, all together `library`. No text is longer than `limit`.
     """
 
     base: int
@@ -66,14 +66,16 @@ class Part:
 class Sizes:
     """Lengths that the plan of a search rests on, in tokens if nothing else is said.
 
-    `start` is the start instruction, at least, and `start_characters` its characters; `shots` are the most
-    demonstrations of a candidate, the longest ones, and `mean_shots` as many of mean length; `mask` is what
-    stands for a masked segment. `forms` are the longest requests of the writers, by operator, and `mask_form`
-    is a masking request, all without the instruction; `judging` is the prompt before a text whose relevance
-    is judged (0: none is). `eligible` is the number of rows that can be hard cases.
+    `seeds` are the tokens of scoring each start instruction on the training rows; `start` is the first of
+    these instructions, at least, and `start_characters` its characters; `shots` are the most demonstrations
+    of a candidate, the longest ones, and `mean_shots` as many of mean length; `mask` is what stands for a
+    masked segment. `forms` are the longest requests of the writers, by operator, and `mask_form` is a masking
+    request, all without the instruction; `judging` is the prompt before a text whose relevance is judged (0:
+    none is). `eligible` is the number of rows that can be hard cases.
     """
 
     training: Part
+    seeds: tuple[int, ...]
     validation: Part
     start: int
     start_characters: int
@@ -157,6 +159,16 @@ class SearchTokens:
         longer = max(0, self.sizes.reach.at(number) + more - self.sizes.start)
         return part.tokens + part.rows * (longer + (self.sizes.shots if shown else 0))
 
+    @property
+    def may_change(self) -> bool:
+        """True if the best may be another text than the first start."""
+        return self.settings.rounds > 0 or len(self.sizes.seeds) > 1
+
+    def parents(self, number: int) -> int:
+        """The most parents of round `number`, from 1."""
+        population = self.settings.population
+        return population if number > 1 else min(population, len(self.sizes.seeds))
+
     def of_round(self, number: int, parents: int) -> PlannedTokens:
         """The tokens of round `number` with so many parents."""
         sizes, settings = self.sizes, self.settings
@@ -187,16 +199,16 @@ class SearchTokens:
         rounds = self.settings.rounds
         if rounds == 0:
             return PlannedTokens()
-        return self.of_round(rounds, self.settings.population if rounds > 1 else 1)
+        return self.of_round(rounds, self.parents(rounds))
 
     @property
     def whole(self) -> PlannedTokens:
-        """The tokens of the start and of all rounds."""
-        total, rounds = PlannedTokens(scored=self.sizes.training.tokens), self.settings.rounds
+        """The tokens of the starts and of all rounds."""
+        total, rounds = PlannedTokens(scored=sum(self.sizes.seeds)), self.settings.rounds
         settled = min(rounds, max(self.sizes.reach.settled, self.sizes.characters.settled))
         for number in range(1, settled + 1):
-            # The first round has one parent, the start, and is always among these.
-            total += self.of_round(number, self.settings.population if number > 1 else 1)
+            # The first round, whose parents are the starts, is always among these.
+            total += self.of_round(number, self.parents(number))
         return total + self.one_round.times(rounds - settled)
 
     @property

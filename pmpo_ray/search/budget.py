@@ -33,6 +33,7 @@ from pmpo_ray.types import (
     ScoredCandidate,
     ScoreRequest,
     Split,
+    Task,
 )
 
 Measure: TypeAlias = Callable[[ScoreRequest], Awaitable[tuple[PromptLength, ...] | None]]
@@ -130,8 +131,13 @@ class Costs:
     measure: Measure | None = None
     calibrate: Calibrate = False
 
-    async def first(self, instruction: str) -> int:
-        """The tokens of the first instruction that is scored, at most; 0 if the engine does not tell."""
+    async def first(self, instructions: Sequence[str]) -> int:
+        """The tokens of the instructions that are scored first, together, at most; 0 if the engine does not
+        tell."""
+        return sum(await gather_or_cancel(map(self._unscored, instructions)))
+
+    async def _unscored(self, instruction: str) -> int:
+        """The tokens of an instruction, at most, before any was scored; 0 if the engine does not tell."""
         lengths = await self._lengths(ScoreRequest(instruction, self.split.train, self.split.shots))
         if lengths is None:
             return 0
@@ -207,14 +213,20 @@ def tokens_of(scored: ScoredCandidate) -> int:
     return sum(score.tokens for score in scored.scores)
 
 
-def check_first(task: str, cost: int, max_tokens: int) -> None:
-    """Raise DataError if the budget does not suffice to score the start instruction."""
-    if cost > max_tokens:
-        raise DataError(
-            f"task {task!r}: a budget of {max_tokens:,} tokens does not suffice to score the start "
-            f"instruction, which takes up to {cost:,}; raise search.max_tokens (or budget.max_tokens, which "
-            "the searches share), or lower split.train_max"
-        )
+def check_first(task: Task, cost: int, max_tokens: int) -> None:
+    """Raise DataError if the budget does not suffice to score the start instructions of a task."""
+    if cost <= max_tokens:
+        return
+    number = len(task.instructions)
+    if number == 1:
+        scored, advice = "the start instruction, which takes", ""
+    else:
+        scored, advice = f"the {number} start instructions, which take", "give fewer of them, "
+    raise DataError(
+        f"task {task.name!r}: a budget of {max_tokens:,} tokens does not suffice to score {scored} up to "
+        f"{cost:,}; {advice}raise search.max_tokens (or budget.max_tokens, which the searches share, or "
+        "budget.level), or lower split.train_max"
+    )
 
 
 def estimated(text: str) -> int:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 
-from pmpo_ray.text import is_hidden
+from pmpo_ray.text import is_hidden, normalise
 from pmpo_ray.thoughts import THOUGHT_TAG
 from pmpo_ray.types import Example
 
@@ -42,11 +42,6 @@ _META_TALK = re.compile(
     r"|\brewrit(?:e|ing|ten) (?:of )?(?:the|this|your) (?:current |original )?(?:prompt|instruction)s?\b"
     r"|\bmask analysis\b|\bhard example\b|\bexpected (?:output|answer):|\bmeta-?prompt\b"
 )
-
-
-def normalise(text: str) -> str:
-    """The text with single spaces and without case: equal results mean the same instruction."""
-    return " ".join(text.split()).casefold()
 
 
 def identity(text: str, shots: Sequence[str] = ()) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pmpo_ray.concurrency import gather_or_cancel
 from pmpo_ray.outcomes import Progress, State
 from pmpo_ray.search.budget import check_first
 from pmpo_ray.search.finished_rounds import FinishedRounds
@@ -34,7 +35,7 @@ class SearchOutcome:
 
     @property
     def start(self) -> ScoredCandidate:
-        """The instruction that the search began with."""
+        """The instruction that results are compared with: the first of those that the search began with."""
         return self.records[0].candidates[0]
 
     @property
@@ -46,7 +47,7 @@ class SearchOutcome:
 async def search_task(setup: SearchSetup, history: Sequence[RoundRecord] = ()) -> SearchOutcome:
     """Optimise one task's instruction, continuing from the records `history`, if any.
 
-    Raises EngineError or DataError if the start instruction itself cannot be scored, also because the token
+    Raises EngineError or DataError if a start instruction itself cannot be scored, also because the token
     budget does not suffice.
     """
     finished = FinishedRounds(history)
@@ -64,14 +65,15 @@ async def search_task(setup: SearchSetup, history: Sequence[RoundRecord] = ()) -
 
 
 async def _first_round(setup: SearchSetup, finished: FinishedRounds) -> RoundRecord:
-    """Round 0: the start instruction is scored."""
+    """Round 0: every start instruction is scored, none of them raced. Each begins a lineage of its own."""
     current = Round(setup, finished, number=0, began=setup.clock(), parents=())
     _report("scoring", setup, finished, current)
-    name = current.next_id()
-    seed = Candidate(name, setup.task.instruction, None, name, "seed", 0)
+    texts = setup.task.instructions
     if setup.settings.max_tokens is not None:
-        check_first(setup.task.name, await current.costs.first(seed.text), setup.settings.max_tokens)
-    current.children.append(await score(seed, current))
+        check_first(setup.task, await current.costs.first(texts), setup.settings.max_tokens)
+    names = [current.next_id() for _ in texts]
+    seeds = [Candidate(name, text, None, name, "seed", 0) for name, text in zip(names, texts, strict=True)]
+    current.children += await gather_or_cancel(score(seed, current) for seed in seeds)
     return current.record(_survivors(current))
 
 

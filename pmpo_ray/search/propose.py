@@ -55,7 +55,7 @@ async def new_candidates(current: Round) -> list[Candidate]:
 def _wanted(current: Round) -> dict[str, int]:
     """The number of proposals for a parent by operator."""
     settings = current.setup.settings
-    operators = operator_names(settings.operators, current.setup.proposers)
+    operators = operator_names(settings.named_operators, current.setup.proposers)
     each = settings.hard_examples * settings.variants
     if not settings.bandit or not operators:
         return dict.fromkeys(operators, each)

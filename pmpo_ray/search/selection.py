@@ -94,7 +94,7 @@ def stop_reason(
     """The reason why a search ends now, None if it continues.
 
     `losses_by_round` holds the best loss after each finished round, from round 0, which scores only the start
-    instruction. A search ends after `patience` rounds in a row without a strictly lower loss. `tokens` and
+    instructions. A search ends after `patience` rounds in a row without a strictly lower loss. `tokens` and
     `seconds` were spent so far.
     """
     finished = len(losses_by_round) - 1

@@ -64,7 +64,7 @@ _GENERIC = frozenset(
 
 @dataclass(frozen=True)
 class SenseGate:
-    """The gate for one task. `topic` are texts about the task: its description and its start instruction.
+    """The gate for one task. `topic` are texts about the task: its description and its start instructions.
     `demonstrations` are the texts that the meta-prompt shows."""
 
     labels: tuple[str, ...]
@@ -83,7 +83,7 @@ class SenseGate:
         """The gate for a task with these training examples, and a search with these operators, whose
         meta-prompts are in `style`."""
         demonstrations = tuple(shot.target for shot in shots_of(operators, style))
-        return cls(task.labels, (task.description, task.instruction), examples, demonstrations)
+        return cls(task.labels, (task.description, *task.instructions), examples, demonstrations)
 
     def reason(self, text: str, allowed: str = "") -> str | None:
         """The reason why this text is no instruction for the task, a short stable phrase; None if it may be

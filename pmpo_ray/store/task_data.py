@@ -29,6 +29,8 @@ def encode_task(task: Task) -> bytes:
         "instruction": escape(task.instruction),
         "labels": [escape(label) for label in task.labels],
         "notes": [escape(note) for note in task.notes],
+        "meanings": [escape(meaning) for meaning in task.meanings],
+        "starts": [escape(text) for text in task.starts],
     }
     schema = TASK_SCHEMA.with_metadata({METADATA_KEY: json.dumps(header).encode()})
     return to_parquet(pa.Table.from_pylist(rows, schema=schema))
@@ -49,4 +51,6 @@ def decode_task(content: bytes) -> Task:
         labels=tuple(map(unescape, header["labels"])),
         test_examples=tuple(example_of(row) for row in rows if row["test"]),
         notes=tuple(map(unescape, header.get("notes", ()))),
+        meanings=tuple(map(unescape, header.get("meanings", ()))),
+        starts=tuple(map(unescape, header.get("starts", ()))),
     )

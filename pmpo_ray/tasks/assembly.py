@@ -17,12 +17,12 @@ from pmpo_ray.types import Example, Kind, Task
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A task whose rows do not yet have ids and negatives."""
+    """A task whose rows do not yet have ids and negatives. `instructions` are those to start from."""
 
     name: str
     kind: Kind
     description: str
-    instruction: str
+    instructions: tuple[str, ...]
     rows: tuple[Row, ...]
     test_rows: tuple[Row, ...] = ()
     labels: tuple[str, ...] = ()
@@ -44,12 +44,13 @@ def assemble(draft: Draft, seed: int) -> Task:
         name=draft.name,
         kind=draft.kind,
         description=draft.description,
-        instruction=draft.instruction,
+        instruction=draft.instructions[0],
         examples=tuple(_example(row, draft.kind, answers, copies) for row in draft.rows),
         labels=draft.labels if draft.kind == "labels" else (),
         test_examples=tuple(_example(row, draft.kind, answers, copies) for row in draft.test_rows),
         notes=draft.notes,
         meanings=draft.meanings,
+        starts=draft.instructions[1:],
     )
     if task.kind == "options":
         task = replace(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast, get_args
 
-from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig
+from pmpo_ray.config.tasks import ColumnsConfig, TaskConfig, fault_of_starts
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.tasks.hub import data_set_records
 from pmpo_ray.tasks.label_sets import checked_labels
@@ -54,8 +54,8 @@ def task_of_rows(config: TaskConfig, data: Rows, seed: int) -> Task:
 
 
 def task_of_function(config: TaskConfig, function: object, seed: int) -> Task:
-    """Make a task of what a user's function returns: `Rows`, an iterator of dicts, or a Task, whose name, and
-    instruction and description if set, are replaced by those of the configuration.
+    """Make a task of what a user's function returns: `Rows`, an iterator of dicts, or a Task (see
+    `as_configured`).
 
     Raises the errors of `task_of_rows`; errors of the function itself propagate.
     """
@@ -70,16 +70,23 @@ def task_of_function(config: TaskConfig, function: object, seed: int) -> Task:
             raise ConfigError(
                 f"{where} returns a whole Task, to which labels and columns do not apply; remove them"
             )
-        task = replace(
-            result,
-            name=config.name,
-            instruction=config.instruction or result.instruction,
-            description=config.description or result.description,
-        )
-        return checked(task)
+        return checked(as_configured(result, config))
     if not is_rows(result) and not isinstance(result, Iterator):
         raise DataError(f"{where} returned a {type(result).__name__}; return a Task or rows, or yield dicts")
     return task_of_rows(config, list(result) if isinstance(result, Iterator) else result, seed)
+
+
+def as_configured(task: Task, config: TaskConfig) -> Task:
+    """`task` with the name of its configuration, and the instructions and the description that are set
+    there. Instructions that are set replace all of the task's own."""
+    first, *further = config.instructions or task.instructions
+    return replace(
+        task,
+        name=config.name,
+        instruction=first,
+        starts=tuple(further),
+        description=config.description or task.description,
+    )
 
 
 def records_of(name: str, rows: Rows) -> tuple[Record, ...]:
@@ -101,6 +108,8 @@ def checked(task: Task) -> Task:
     where = f"task {task.name!r}"
     if not task.name or not task.examples or not task.instruction.strip():
         raise DataError(f"{where}: has no name, no examples or no instruction; set all three")
+    if task.starts and (fault := fault_of_starts(task.instructions)) is not None:
+        raise DataError(f"{where}: instruction and starts: {fault}")
     if task.kind not in get_args(Kind):
         raise DataError(f"{where}: kind is {task.kind!r}; use one of {', '.join(get_args(Kind))}")
     if bool(task.labels) != (task.kind == "labels"):

@@ -53,7 +53,7 @@ def task_of_records(
         name=config.name,
         kind=kind,
         description=config.description or _description(kind, explained(labels, config.meanings)),
-        instruction=config.instruction or _instruction(kind, labels),
+        instructions=config.instructions or (_instruction(kind, labels),),
         rows=rows,
         test_rows=test_rows,
         labels=labels,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.repeated import both_intervals, values_of_run
-from benchmarks.search import SEARCHES, identity, search_row, tokens_to, write
+from benchmarks.search import SEARCHES, find_paper_losses, identity, search_row, write
 from benchmarks.search_tables import Row, mean_table, means, proposals, reached, table, verdict, winners
 from pmpo_ray.evaluation.statistics import holm
 from pmpo_ray.history.run_history import RunHistory, load_history
@@ -37,18 +37,17 @@ def history(folder: Path) -> RunHistory:
 
 @pytest.fixture(scope="module")
 def rows(folder: Path, history: RunHistory) -> list[Row]:
-    paper = {"tickets": history.task("tickets.paper-0")}
     held_out = {outcome.example for one in history.evaluation for outcome in one.outcomes}
     drawn = {("tickets", 2): dict.fromkeys(held_out, 0.25)}
     found = values_of_run(str(folder))
     values = {
         task.task: {one: own for (of, one), own in found.items() if of == task.task} for task in history.tasks
     }
-    return [
-        search_row("model", seed, task, values[task.task], paper, drawn)
-        for task in history.tasks
-        for seed in (0, 1)
+    found_rows = [
+        search_row("model", seed, task, values[task.task], drawn) for task in history.tasks for seed in (0, 1)
     ]
+    find_paper_losses(found_rows)
+    return found_rows
 
 
 def test_a_row_has_what_a_search_found_and_cost(history: RunHistory, rows: list[Row]) -> None:
@@ -65,16 +64,23 @@ def test_a_row_has_what_a_search_found_and_cost(history: RunHistory, rows: list[
         assert row["strongest_free"] == "start"
         assert row["p_over_free"] < 0.001
         assert row["accuracy_random"] == (0.25 if number == 2 else None)
-    assert found["paper", 0]["tokens_to_paper_loss"] <= sum(found["paper", 0]["tokens"].values())
+        assert row["rounds"][-1] == (sum(row["tokens"].values()), task.records[-1].scored_survivors[0].loss)
 
 
-def test_tokens_are_counted_up_to_the_round_that_reaches_a_loss(history: RunHistory) -> None:
-    task = history.task("tickets.best-0")
-    assert tokens_to(task, task.start.loss) == task.records[0].tokens
-    assert tokens_to(task, task.best.loss - 1e-9) is None
-    reached = tokens_to(task, task.best.loss)
-    assert reached is not None
-    assert task.records[0].tokens < reached <= sum(record.tokens for record in task.records)
+def test_tokens_are_counted_up_to_the_round_that_reaches_the_papers_loss() -> None:
+    def one(preset: str, seed: int, rounds: list[tuple[int, float]]) -> Row:
+        same = {"model": "m", "task": "sst2", "demonstrations": 0, "tokens_to_paper_loss": None}
+        return {**same, "preset": preset, "seed": seed, "rounds": rounds}
+
+    rows = [
+        one("best", 0, [(10, 2.0), (30, 1.5), (50, 1.0)]),
+        one("best", 1, [(10, 2.0), (30, 1.8)]),
+        one("best", 2, [(10, 0.5)]),
+        one("paper", 0, [(10, 2.0), (100, 1.6), (200, 1.5)]),
+        one("paper", 1, [(10, 2.0), (100, 1.7)]),
+    ]
+    find_paper_losses(rows)
+    assert [row["tokens_to_paper_loss"] for row in rows] == [30, None, None, 200, 100]
 
 
 def test_every_search_is_in_the_tables_with_its_text(rows: list[Row]) -> None:

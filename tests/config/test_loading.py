@@ -131,6 +131,22 @@ def test_an_override_reaches_the_task_of_the_defaults() -> None:
         default_config(parse_overrides(["tasks.0.foo=1"]))
 
 
+def test_a_task_may_start_from_several_instructions(tmp_path: Path) -> None:
+    config = load(tmp_path, "tasks:\n- {name: a, instruction: [Sort it., Name it.]}\n")
+    assert config.tasks[0].instructions == ("Sort it.", "Name it.")
+    assert config_from_yaml(dump_config(config), "kept") == config
+    set_to = default_config(parse_overrides(["tasks.0.instruction=[Sort it., Name it.]"]))
+    assert set_to.tasks[0].instructions == ("Sort it.", "Name it.")
+    changed = load(tmp_path, "tasks:\n- {name: a, instruction: [A, B]}\n", "tasks.0.instruction.1=C")
+    assert changed.tasks[0].instructions == ("A", "C")
+    assert TaskConfig(name="a").instructions == ()
+
+
+def test_a_list_of_one_instruction_is_that_instruction(tmp_path: Path) -> None:
+    listed = load(tmp_path, "tasks:\n- {name: a, instruction: [Sort it.]}\n")
+    assert listed.tasks == (TaskConfig(name="a", instruction="Sort it."),)
+
+
 def test_later_overrides_win_and_leave_other_keys_alone(tmp_path: Path) -> None:
     config = load(tmp_path, "search: {variants: 7}\n", "search.rounds=3", "search.rounds=5")
     assert (config.search.rounds, config.search.variants) == (5, 7)
@@ -174,6 +190,32 @@ def test_later_overrides_win_and_leave_other_keys_alone(tmp_path: Path) -> None:
         (
             "tasks:\n- {name: a, instruction: ' '}\n",
             "run.yaml:2: tasks.0.instruction: should hold words; leave it out for the task's own instruction",
+        ),
+        (
+            "tasks:\n- {name: a, instruction: 3}\n",
+            "run.yaml:2: tasks.0.instruction: should be a text, or a list of texts, not 3",
+        ),
+        (
+            "tasks:\n- {name: a, instruction: []}\n",
+            "run.yaml:2: tasks.0.instruction: should have at least one text; leave it out for the task's own "
+            "instruction",
+        ),
+        (
+            "tasks:\n- {name: a, instruction: [Sort it., ' ']}\n",
+            "run.yaml:2: tasks.0.instruction: text 2 of 2 should hold words; remove it",
+        ),
+        (
+            "tasks:\n- {name: a, instruction: [Sort it., 3]}\n",
+            "run.yaml:2: tasks.0.instruction: text 2 of 2 is 3: write a text, in quotes",
+        ),
+        (
+            "tasks:\n- {name: a, instruction: [Sort it., Name it., ' sort  IT.']}\n",
+            "run.yaml:2: tasks.0.instruction: texts 1 and 3 of 3 are the same but for white space and case; "
+            "keep one",
+        ),
+        (
+            f"tasks:\n- {{name: a, instruction: {[str(number) for number in range(1001)]}}}\n",
+            "run.yaml:2: tasks.0.instruction: has 1,001 texts; give at most 1,000",
         ),
         ("- seed\n", "run.yaml: a configuration must be a mapping of keys to values, not a list"),
         ("1: x\n", "run.yaml:1: a key must be text: write it in quotes"),

@@ -15,7 +15,7 @@ from pmpo_ray.errors import ConfigError, EngineError
 from pmpo_ray.evaluation.conditions import condition_key
 from pmpo_ray.evaluation.evaluators import FOLLOW_UP, GenerationEvaluator, LikelihoodEvaluator, method_for
 from pmpo_ray.evaluation.grading import Grade, ModelGrader, RuleGrader
-from pmpo_ray.evaluation.instructions import baselines, configured_instructions, run_instructions
+from pmpo_ray.evaluation.instructions import baselines, configured_instructions, run_instructions, starts_of
 from pmpo_ray.outcomes import Condition
 from pmpo_ray.prepared_task import prepare_tasks
 from pmpo_ray.runs.evaluation_plan import conditions_of, engines_for, plan_file, shots_of
@@ -437,6 +437,36 @@ def test_candidates_of_a_run_keep_their_training_losses() -> None:
         ("c", 4.0, False),
     ]
     assert [one.name for one in run_instructions(records, best, every_candidate=False)] == ["start", "best"]
+
+
+def test_further_starts_of_a_run_are_free_and_numbered() -> None:
+    def scored(name: str, text: str, loss: float) -> ScoredCandidate:
+        return ScoredCandidate(Candidate(name, text, None, name, "seed", 0), (), (), loss)
+
+    seeds = scored("a", "A", 3.0), scored("b", "B", 2.0), scored("c", "C", 4.0)
+    records = (
+        RoundRecord("t", 0, seeds, ("b",)),
+        RoundRecord("t", 1, (seeds[1], scored("d", "D", 5.0)), ("b",)),
+    )
+    named = [("start", "A", True), ("best", "B", False), ("start_2", "B", True), ("start_3", "C", True)]
+    found = run_instructions(records, seeds[1], every_candidate=False)
+    assert [(one.name, one.instruction, one.free) for one in found] == named
+    assert [one.train_loss for one in found] == [3.0, 2.0, 2.0, 4.0]
+    every = run_instructions(records, seeds[1], every_candidate=True)
+    assert [one.name for one in every] == ["start", "best", "start_2", "start_3", "d"]
+    task = replace(TASK, starts=("Or not?",))
+    assert [(one.name, one.instruction, one.free) for one in starts_of(task)] == [
+        ("start", "Is it so?", True),
+        ("start_2", "Or not?", True),
+    ]
+
+
+def test_the_names_of_starts_are_reserved() -> None:
+    for name in ("start", "start_2", "start_10"):
+        with pytest.raises(ConfigError, match=f"the name '{name}' is reserved"):
+            configured_instructions({name: "Say it."}, "t", Path())
+    [named] = configured_instructions({"start_anew": "Say it."}, "t", Path())
+    assert named.name == "start_anew"
 
 
 def test_candidates_of_a_run_are_told_apart_by_their_demonstrations() -> None:

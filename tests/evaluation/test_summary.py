@@ -105,6 +105,20 @@ def test_repetitions_are_averaged_by_example() -> None:
     assert summary.gains[0].accuracy == compare(before, after)
 
 
+def test_a_table_has_every_start_and_no_candidate_but_the_best() -> None:
+    names = ("start", "best", "start_2", "r0001-0003")
+    found = [evaluated("t", name, draw(n, 0.5), train_loss=float(n)) for n, name in enumerate(names)]
+    table = tables(summarise(found, {"start", "start_2"}))[0]
+    assert [row[0] for row in table.rows] == ["start", "best", "start_2"]
+
+
+def test_a_candidate_with_two_names_predicts_once() -> None:
+    found = [evaluated("t", f"c{n}", draw(n, 0.5), train_loss=float(n)) for n in range(3)]
+    twice = replace(found[2].condition, name="best")
+    [prediction] = summarise([*found, replace(found[2], condition=twice)], FREE).predictions
+    assert prediction.candidates == 3
+
+
 def test_how_well_training_loss_predicts_accuracy_is_told() -> None:
     found = [evaluated("t", f"c{n}", draw(n, 0.2 + n / 20), train_loss=5.0 - n / 4) for n in range(12)]
     [prediction] = summarise(found, FREE).predictions

@@ -13,7 +13,7 @@ from rich.console import Console
 from pmpo_ray.display.run_json import task_json
 from pmpo_ray.display.run_pages import show_overview, show_task
 from pmpo_ray.evaluation.summary import summarise
-from pmpo_ray.history.held_out import FREE, evaluated_tasks, held_out_results
+from pmpo_ray.history.held_out import evaluated_tasks, free_names, held_out_results
 from pmpo_ray.history.run_history import load_history
 from pmpo_ray.report.page import render
 from tests.run_folders import write_run
@@ -51,6 +51,23 @@ def test_an_evaluation_of_an_earlier_best_gives_no_verdict(tmp_path: Path) -> No
     assert (evaluated.start, evaluated.free) == (None, None)
 
 
+def test_the_strongest_free_instruction_may_be_a_further_start(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    history = load_history(str(tmp_path / "run"))
+    [strong] = [one for one in history.evaluation if one.condition.name == "best"]
+    another = replace(strong, condition=replace(strong.condition, name="start_2", instruction="Sort it."))
+    history = replace(history, evaluation=(*history.evaluation, another))
+    evaluated = evaluated_tasks(history)["tickets"]
+    assert evaluated.free is not None
+    assert (evaluated.free.other, evaluated.free.difference.value) == ("start_2", 0.0)
+    assert evaluated.start is not None
+    # The verdict is about the first start.
+    assert held_out_results(history)["tickets"].verdict == "better"
+    assert free_names(["start", "start_2", "start_x", "best", "description"]) == {
+        *("start", "start_2", "description"),
+    }
+
+
 def test_one_task_alone_has_the_figures_that_it_has_among_all(tmp_path: Path) -> None:
     data = tmp_path / "own.csv"
     data.write_text("input,target\n" + "".join(f"{n},{'yes' if n % 2 else 'no'}\n" for n in range(40)))
@@ -75,7 +92,7 @@ def test_p_values_are_those_of_the_evaluation_with_several_models(tmp_path: Path
         for one in history.evaluation
     )
     history = replace(history, evaluation=every)
-    expected = summarise(every, FREE)
+    expected = summarise(every, free_names(one.condition.name for one in every))
     held = held_out_results(history)["tickets"]
     assert (held.p_value, held.tests) == (expected.gains[0].p_adjusted, 4)
     evaluated = evaluated_tasks(history)["tickets"]

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pmpo_ray.display.run_json import task_json
 from pmpo_ray.history.run_history import TaskHistory, load_history
 from pmpo_ray.history.task_facts import (
     Cost,
@@ -29,6 +30,8 @@ from pmpo_ray.history.task_facts import (
     steps,
     word_diff,
 )
+from pmpo_ray.report.lineage import lineage_tree
+from pmpo_ray.report.page import render
 from pmpo_ray.store import hold
 from pmpo_ray.types import (
     AnswerScore,
@@ -240,6 +243,26 @@ def test_a_task_costs_its_rounds_and_once_done_what_its_result_says(tmp_path: Pa
         sum(record.seconds for record in task.records),
     )
     assert cost_of(replace(task, result=picked)) == replace(at_work, tokens_scored=at_work.tokens_scored + 7)
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_the_steps_to_the_best_begin_with_its_own_start(tmp_path: Path, rounds: int) -> None:
+    best = "Check each message carefully, compare the options step by step, and give exactly one of them."
+    starts = ["Which desk?", "Name the desk.", best]
+    write_run(tmp_path / "run", tasks=[{"name": "tickets", "instruction": starts}], search={"rounds": rounds})
+    history = load_history(str(tmp_path / "run"))
+    task = history.task()
+    assert (task.start.candidate.text, task.start.candidate.id) == ("Which desk?", "r0000-0000")
+    first = steps(task, task.best_id)[0]
+    assert (first.scored.candidate.text, first.change) == (best, None)
+    assert len(hard_examples(task, 3)) >= 3
+    [root] = lineage_tree(task)
+    assert root.scored.candidate.id == "r0000-0002"
+    assert task.result is not None
+    assert task.result.start == "Which desk?"
+    for shown in (render(history), str(task_json(history, task))):
+        assert "Which desk?" in shown
+        assert best in shown
 
 
 def test_a_real_search_can_be_told_about(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pmpo_ray import RunResult, optimize
 from pmpo_ray.config.budget import TEXTS, Level
 from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
-from pmpo_ray.runs.budget_level import start_cost, with_level
+from pmpo_ray.runs.budget_level import training_cost, with_level
 from pmpo_ray.runs.fitting import Ruler
 from pmpo_ray.search.calibration import Calibration
 from pmpo_ray.types import PromptLength, ScoreRequest
@@ -42,14 +42,22 @@ async def test_the_cost_of_the_start_is_that_of_its_scores(calibrate: object, sh
     request = ScoreRequest(start, (*split.train, *blanks), split.shots)
     scores = await prepared.scoring(InProcessScorer(), calibrate=False).score(request)
     exact = sum(score.tokens for score in scores)
-    assert await start_cost(prepared, measure) == exact
-    assert await start_cost(prepared, None) > exact
+    assert await training_cost(prepared, prepared.task.instruction, measure) == exact
+    assert await training_cost(prepared, prepared.task.instruction, None) > exact
+
+
+async def test_a_level_goes_by_the_first_start() -> None:
+    ruler = Ruler(measure, 10_000)
+    prepared = prepared_with()
+    several = replace(prepared, task=replace(prepared.task, starts=("Sort the message. " * 20,)))
+    one, other = [await with_level(each, "light", ruler) for each in (prepared, several)]
+    assert one.search.max_tokens == other.search.max_tokens
 
 
 @pytest.mark.parametrize("level", TEXTS)
 async def test_a_level_is_a_multiple_of_the_start(level: Level, caplog: pytest.LogCaptureFixture) -> None:
     prepared, ruler = prepared_with(split={"train_max": 40}), Ruler(measure, 10_000)
-    text = await start_cost(prepared, measure)
+    text = await training_cost(prepared, prepared.task.instruction, measure)
     with caplog.at_level(logging.INFO):
         limited = await with_level(prepared, level, ruler)
     limit = limited.search.max_tokens

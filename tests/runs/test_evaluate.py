@@ -117,6 +117,58 @@ def test_a_table_is_printed(run: Path) -> None:
     assert str(run) in done.stdout
 
 
+STARTS = (
+    "Which desk?",
+    "Name the desk.",
+    "Check each message carefully, compare the options step by step, and give exactly one of them.",
+)
+
+
+def test_further_starts_are_measured_as_free_instructions(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    settings: dict[str, Any] = {"scorer": SIMULATED, "evaluation": {"limit": 40}}
+    result = optimize(
+        "tickets",
+        instruction=list(STARTS),
+        rounds=0,
+        search=REWRITING,
+        run_dir=folder,
+        observer=quiet,
+        **settings,
+    )
+    [task] = result.tasks
+    # The run itself compares with the first start.
+    assert (task.start, task.best) == (STARTS[0], STARTS[2])
+    assert task.accuracy_before != task.accuracy_after
+    found = evaluated(folder)
+    assert [(row["name"], row["instruction"]) for row in found["rows"]] == [
+        ("start", STARTS[0]),
+        ("best", STARTS[2]),
+        ("start_2", STARTS[1]),
+        ("start_3", STARTS[2]),
+        ("description", found["rows"][-1]["instruction"]),
+    ]
+    assert {gain["against"]: gain["other"] for gain in found["gains"]} == {
+        "start": "start",
+        "free": "start_3",
+    }
+    # A longer search goes on from the starts.
+    longer = optimize(run_dir=folder, rounds=1, observer=quiet)
+    assert longer.tasks[0].loss_before == task.loss_before
+    assert longer.tasks[0].loss_after <= task.loss_after
+
+
+def test_every_start_of_a_configuration_is_evaluated(tmp_path: Path) -> None:
+    tasks = [{"name": "tickets", "instruction": list(STARTS)}]
+    settings = {"tasks": tasks, "scorer": SIMULATED, "evaluation": {"limit": 8, "baselines": []}}
+    (tmp_path / "tasks.yaml").write_text(json.dumps(settings), encoding="utf-8")
+    result = evaluate(str(tmp_path / "tasks.yaml"), run_dir=str(tmp_path / "run"), observer=quiet)
+    rows = summary_json(result.summary, result.run_dir)["rows"]
+    assert [(row["name"], row["instruction"]) for row in rows] == list(
+        zip(("start", "start_2", "start_3"), STARTS, strict=True)
+    )
+
+
 def test_a_configuration_is_evaluated_without_a_run(tmp_path: Path, data_dir: Path) -> None:
     config = tmp_path / "tasks.yaml"
     config.write_text(

@@ -151,6 +151,31 @@ async def test_room_is_left_for_longer_instructions_and_a_longer_one_fails(tmp_p
         await guarded.score(ScoreRequest("Sort the complaint. " * 15, short_rows))
 
 
+@pytest.mark.parametrize("rounds", [0, 3])
+async def test_every_row_that_is_kept_fits_with_every_start(tmp_path: Path, rounds: int) -> None:
+    # Rows of 100 words take 135 of 200 tokens with the first start, and 225 with the last one.
+    prepared = prepared_with(tmp_path, 30, words=100, split={"train_fraction": 0.5})
+    search = prepared.search.model_copy(update={"rounds": rounds, "max_instruction_chars": 100})
+    starts = ("Sort the complaint by its mood.", "Sort the complaint. " * 24)
+    prepared = replace(prepared, search=search)
+    assert long_ones((await fitted_with(prepared)).held_out) == long_ones(prepared.split.test)
+    several = replace(prepared, task=replace(prepared.task, starts=starts))
+    fitted = await fitted_with(several)
+    rows = (*fitted.prepared.split.train, *fitted.held_out)
+    assert rows
+    assert long_ones(rows) == 0
+    guarded = fitted.guarded(Measured())
+    for text in several.task.instructions:
+        assert len(await guarded.score(ScoreRequest(text, rows))) == len(rows)
+
+
+async def test_a_start_that_leaves_no_row_is_named(tmp_path: Path) -> None:
+    prepared = prepared_with(tmp_path, 0)
+    several = replace(prepared, task=replace(prepared.task, starts=("Sort the complaint. " * 60,)))
+    with pytest.raises(DataError, match="shorten them or the longest start instruction, lower"):
+        await fitted_with(several)
+
+
 async def fitted_with(prepared: PreparedTask) -> Fitted:
     config = simulated_config()
     return await fit_task(prepared, config.evaluation, "likelihood", Ruler(Measured().lengths, CONTEXT), None)

@@ -125,18 +125,25 @@ splits = st.fixed_dictionaries(
 )
 
 
+STARTS = (
+    "Name it.",
+    "Read the message. Which of the options fits it? Compare each step by step. "
+    + "Check it carefully. " * 9,
+    "Decide what the customer wants. Answer with exactly one of the labels.",
+)
+own_starts = st.lists(st.sampled_from(STARTS), min_size=1, max_size=3, unique=True)
+
+
 @pytest.mark.slow
-@settings(max_examples=75, deadline=None)
-@given(search=searches, split=splits, tells=st.booleans())
+@settings(max_examples=100, deadline=None)
+@given(search=searches, split=splits, starts=st.none() | own_starts, tells=st.booleans())
 def test_a_search_never_takes_more_than_planned(
-    search: dict[str, object], split: dict[str, object], tells: bool
+    search: dict[str, object], split: dict[str, object], starts: list[str] | None, tells: bool
 ) -> None:
+    tasks = [{"name": "tickets", "instruction": starts}]
+    settings = {"tasks": tasks, "search": search, "split": split, "evaluation": {"enabled": False}}
     with tempfile.TemporaryDirectory() as folder:
-        plan, result, _ = asyncio.run(
-            planned_and_run(
-                Path(folder, "run"), tells=tells, search=search, split=split, evaluation={"enabled": False}
-            )
-        )
+        plan, result, _ = asyncio.run(planned_and_run(Path(folder, "run"), tells=tells, **settings))
     assert_within(plan, result)
 
 
@@ -144,6 +151,18 @@ async def test_the_first_text_is_told_exactly(tmp_path: Path) -> None:
     plan, result, _ = await planned_and_run(tmp_path / "run", search={"rounds": 0})
     assert plan.text == result.tokens_scored == plan.at_most.search.scored == plan.typical.search.scored
     assert plan.candidates == {}
+
+
+async def test_every_start_is_planned_exactly(tmp_path: Path) -> None:
+    tasks = [{"name": "tickets", "instruction": list(STARTS)}]
+    evaluation = {"limit": 40}
+    plan, result, scorer = await planned_and_run(
+        tmp_path / "run", tasks=tasks, search={"rounds": 0, "calibrate": False}, evaluation=evaluation
+    )
+    assert plan.text < result.tokens_scored == plan.at_most.search.scored == plan.typical.search.scored
+    assert (result.start, result.best) == (STARTS[0], STARTS[1])
+    spent = sum(scorer.tokens.values()) - result.tokens_scored
+    assert 0 < spent <= plan.at_most.evaluation.scored
 
 
 @pytest.mark.parametrize("calibrate", [False, True, "inputs"])

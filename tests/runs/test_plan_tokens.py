@@ -13,6 +13,7 @@ from tests.run_folders import REWRITING
 
 SIZES = Sizes(
     training=Part(1000, 10),
+    seeds=(1000,),
     validation=Part(0, 0),
     start=50,
     start_characters=200,
@@ -99,6 +100,16 @@ def test_every_retry_counts_and_every_parent_but_in_the_first_round() -> None:
     assert one.of_round(1, 1) == PlannedTokens(scored=1000, prompted=700, generated=128)
     assert one.one_round == one.of_round(1, 1).times(4)
     assert one.whole == PlannedTokens(scored=1000) + one.one_round.times(2) + one.of_round(1, 1)
+
+
+def test_the_first_round_rewrites_as_many_starts_as_survive() -> None:
+    one = tokens(rounds=2, hard_examples=1, variants=1, population=4)
+    three = replace(one, sizes=replace(SIZES, seeds=(1000, 1500, 900)))
+    assert [one.parents(number) for number in (1, 2)] == [1, 4]
+    assert [three.parents(number) for number in (1, 2)] == [3, 4]
+    rounds = three.of_round(1, 3) + three.of_round(2, 4)
+    assert three.whole == PlannedTokens(scored=3400) + rounds
+    assert three.typical(10).whole.scored == three.whole.scored
 
 
 def plan(limit: int | None, seconds: float | None = None) -> RunPlan:

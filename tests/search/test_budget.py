@@ -16,7 +16,7 @@ from pmpo_ray.engines.simulated.engine import SimulatedScorer
 from pmpo_ray.errors import DataError
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.runs.finish_task import pick
-from pmpo_ray.search.budget import highest_cost, shrunk
+from pmpo_ray.search.budget import Costs, highest_cost, shrunk
 from pmpo_ray.search.demonstrations import Demonstrate
 from pmpo_ray.search.finished_rounds import FinishedRounds
 from pmpo_ray.search.leave_one_out import LeaveOneOut
@@ -33,7 +33,7 @@ from pmpo_ray.types import (
     ScoredCandidate,
     ScoreRequest,
 )
-from tests.search.test_loop import LocalGenerator, LocalScorer, setup_of
+from tests.search.test_loop import STARTS, LocalGenerator, LocalScorer, setup_of
 
 ENGINE = SimulatedScorer("simulated")
 
@@ -53,9 +53,9 @@ class Asking:
         return texts
 
 
-def small(limit: int | None, **changes: object) -> SearchSetup:
+def small(limit: int | None, starts: tuple[str, ...] = (), **changes: object) -> SearchSetup:
     """A search over 12 examples with this budget, whose engine tells lengths."""
-    return replace(setup_of(max_tokens=limit, **changes), measure=measure)
+    return replace(setup_of(max_tokens=limit, starts=starts, **changes), measure=measure)
 
 
 def spent(outcome: SearchOutcome) -> int:
@@ -82,6 +82,7 @@ configurations = st.fixed_dictionaries(
 @settings(max_examples=500, deadline=None)
 @given(
     limit=st.integers(3000, 100_000),
+    starts=st.sampled_from([(), STARTS]),
     changes=configurations,
     tells=st.booleans(),
     asks=st.booleans(),
@@ -89,10 +90,20 @@ configurations = st.fixed_dictionaries(
     shown=st.integers(0, 4),
 )
 def test_a_budget_is_never_exceeded(
-    limit: int, changes: dict[str, object], tells: bool, asks: bool, validation: int, shown: int
+    limit: int,
+    starts: tuple[str, ...],
+    changes: dict[str, object],
+    tells: bool,
+    asks: bool,
+    validation: int,
+    shown: int,
 ) -> None:
+    # The first instruction costs 2,300 tokens here and the further ones 2,900, which an engine that tells no
+    # lengths shows too late.
+    limit += 3000 if starts else 0
+
     async def run() -> int:
-        setup = small(limit, **changes)
+        setup = small(limit, starts, **changes)
         split = split_task(setup.task, SplitConfig(train_max=24, validation=validation), 0)
         operators: dict[str, Proposer] = {"Asking": Asking()} if asks else {}
         if shown:
@@ -109,7 +120,6 @@ def test_a_budget_is_never_exceeded(
         _, picking = await pick(prepared, outcome, LocalScorer())
         return spent(outcome) + picking
 
-    # The first instruction costs 2,300 tokens here, which an engine that tells no lengths shows too late.
     assert asyncio.run(run()) <= 1.01 * limit
 
 
@@ -172,6 +182,19 @@ async def test_texts_that_no_tokens_are_left_for_are_recorded() -> None:
 async def test_a_budget_below_the_start_is_an_error_that_says_so() -> None:
     with pytest.raises(DataError, match=r"a budget of 100 tokens does not suffice .* up to [\d,]+; raise"):
         await search_task(small(100))
+
+
+async def test_a_budget_is_to_suffice_for_every_start() -> None:
+    setup = small(None, STARTS)
+    costs = Costs(setup.split, measure)
+    cost = sum([await costs.first([text]) for text in setup.task.instructions])
+    assert 0.9 * cost < spent(await search_task(small(cost, STARTS, rounds=0))) <= cost
+    with pytest.raises(
+        DataError,
+        match=rf"of {cost - 1:,} tokens does not suffice to score the 3 start instructions, which take up to "
+        rf"{cost:,}; give fewer of them, raise search\.max_tokens",
+    ):
+        await search_task(small(cost - 1, STARTS, rounds=0))
 
 
 @dataclass

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pmpo_ray.search.gate import normalise, refusal_reason
+from pmpo_ray.search.gate import refusal_reason
+from pmpo_ray.text import normalise
 from pmpo_ray.types import Example
 
 INSTRUCTION = "Read the message and name its label: billing, shipping or praise. Answer with the label only."

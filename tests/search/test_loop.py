@@ -14,13 +14,13 @@ from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import EngineError
 from pmpo_ray.outcomes import Progress
-from pmpo_ray.search.gate import normalise
 from pmpo_ray.search.hard_cases import load_hard_cases
 from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.search.sense import SenseGate
 from pmpo_ray.search.setup import SearchSetup
 from pmpo_ray.tasks import load_task, split_task
+from pmpo_ray.text import normalise
 from pmpo_ray.types import Example, ExampleScore, GenerateRequest, GenerateResult, RoundRecord, ScoreRequest
 from tests.run_folders import REWRITING
 
@@ -50,6 +50,13 @@ class LocalGenerator:
         return self.engine.generate([request])[0]
 
 
+STARTS = (
+    "Which desk?",
+    "Check each message carefully, compare the options step by step, and answer with exactly one of them.",
+)
+"""Further start instructions, of which the simulated engine likes the last one best."""
+
+
 class RefusingScorer(LocalScorer):
     """Cannot score instructions that contain a certain word: the request is at fault, not the replica."""
 
@@ -71,9 +78,10 @@ def setup_of(
     die_after: int | None = None,
     kept: list[RoundRecord] | None = None,
     gate: SenseGate | None = None,
+    starts: tuple[str, ...] = (),
     **settings: object,
 ) -> SearchSetup:
-    task = load_task(TaskConfig(name="tickets"), None, 0)
+    task = replace(load_task(TaskConfig(name="tickets"), None, 0), starts=starts)
     search = SearchConfig.model_validate({"rounds": 3, **REWRITING, **settings})
     ticks = iter(range(10_000_000))
 
@@ -177,19 +185,51 @@ async def test_no_text_is_scored_twice_and_no_test_example_is_ever_seen() -> Non
     assert not any(held_out & set(examples) for _, examples in scorer.seen)
 
 
+async def test_every_start_is_scored_and_the_best_of_them_is_rewritten() -> None:
+    kept: list[RoundRecord] = []
+    outcome = await search_task(setup_of(starts=STARTS, rounds=1, kept=kept))
+    first, second = kept
+    assert [one.candidate.id for one in first.candidates] == ["r0000-0000", "r0000-0001", "r0000-0002"]
+    assert all(one.candidate.lineage == one.candidate.id for one in first.candidates)
+    assert {(one.candidate.operator, one.candidate.parent) for one in first.candidates} == {("seed", None)}
+    assert first.survivors == ("r0000-0002",)
+    assert first.tokens_scored == sum(score.tokens for one in first.candidates for score in one.scores)
+    # What results are compared with is the first, wherever the best comes from.
+    assert outcome.start.candidate.text == setup_of().task.instruction
+    made = [one.candidate for one in second.candidates if one.candidate.round == 1]
+    assert made
+    assert {(one.parent, one.lineage) for one in made} == {("r0000-0002", "r0000-0002")}
+    assert outcome.best.loss <= first.scored_survivors[0].loss < outcome.start.loss
+
+
+async def test_starts_are_never_raced_and_survive_as_candidates_do() -> None:
+    setup = setup_of(starts=STARTS, rounds=0, population=2, max_siblings=1, racing=0.5)
+    wide = replace(setup, split=split_task(setup.task, SplitConfig(train_max=40, validation=0), 0))
+    [record] = (await search_task(wide)).records
+    assert not any(one.left for one in record.candidates)
+    by_loss = sorted(record.candidates, key=lambda one: one.loss)
+    assert record.scored_survivors == tuple(by_loss[:2])
+
+
+async def test_a_start_that_cannot_be_scored_is_an_error() -> None:
+    with pytest.raises(EngineError, match="too long"):
+        await search_task(setup_of(RefusingScorer(), starts=STARTS))
+
+
+@pytest.mark.parametrize("starts", [(), ("Which desk?", "Read it, and choose only one.")])
 @pytest.mark.parametrize("stop_at", [0, 1, 2])
 @pytest.mark.parametrize("population", [1, 3])
 @pytest.mark.parametrize("scorer", [LocalScorer, RefusingScorer])
 async def test_a_continued_search_equals_an_undisturbed_one(
-    stop_at: int, population: int, scorer: type[LocalScorer]
+    starts: tuple[str, ...], stop_at: int, population: int, scorer: type[LocalScorer]
 ) -> None:
     settings = {"population": population, "variants": 4, "hard_examples": 4}
-    whole = await search_task(setup_of(scorer(), **settings))
+    whole = await search_task(setup_of(scorer(), starts=starts, **settings))
     kept: list[RoundRecord] = []
     with pytest.raises(DriverDiedError):
-        await search_task(setup_of(scorer(), die_after=stop_at, kept=kept, **settings))
+        await search_task(setup_of(scorer(), die_after=stop_at, kept=kept, starts=starts, **settings))
     assert len(kept) == stop_at + 1
-    continued = await search_task(setup_of(scorer(), **settings), kept)
+    continued = await search_task(setup_of(scorer(), starts=starts, **settings), kept)
 
     def content(records: Sequence[RoundRecord]) -> list[object]:
         return [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pmpo_ray.config.tasks import TaskConfig
-from pmpo_ray.search.gate import normalise
 from pmpo_ray.search.loop import search_task
 from pmpo_ray.search.sense import SenseGate
 from pmpo_ray.tasks import load_task
+from pmpo_ray.text import normalise
 from pmpo_ray.types import Example, GenerateRequest, GenerateResult, Generation
 from tests.search.test_loop import LocalGenerator, setup_of, texts
 
@@ -123,6 +125,13 @@ def test_an_instruction_that_names_one_label_may_be_rewritten_to_do_so() -> None
 def test_labels_that_may_be_words_are_not_looked_for() -> None:
     gate = SenseGate(("a", "b"), ("Say which of two statements about a figure is right.",), ())
     assert gate.reason("Choose a statement that is right.") is None
+
+
+def test_the_words_of_every_start_are_about_the_task() -> None:
+    text = "Choose the department."
+    assert GATES["tickets"].reason(text) == "is not about the task"
+    several = replace(TICKETS, starts=("Which department is it for?",))
+    assert SenseGate.of(several, TICKETS.examples, "short").reason(text) is None
 
 
 class Babbling(LocalGenerator):

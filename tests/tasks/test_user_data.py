@@ -139,6 +139,14 @@ def test_labels_may_have_meanings(tmp_path: Path) -> None:
         _load(path, labels=[1, 2])
 
 
+def test_the_first_of_several_instructions_is_the_start(tmp_path: Path) -> None:
+    path = _lines(tmp_path / "a.jsonl", [{"input": str(n), "target": "ab"[n % 2]} for n in range(8)])
+    task = _load(path, instruction=["Sort it.", "Name it.", "Say it."])
+    assert (task.instruction, task.starts) == ("Sort it.", ("Name it.", "Say it."))
+    assert task.instructions == ("Sort it.", "Name it.", "Say it.")
+    assert _load(path, instruction="Sort it.").instructions == ("Sort it.",)
+
+
 def test_a_test_file_becomes_the_test_part(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.jsonl", _ROWS)
     task = _load(path, test_path=str(_write(tmp_path / "test.csv", _ROWS[:2])))

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import TypeAlias
 
 from pmpo_ray.search.budget import SECONDS, TOKENS
-from pmpo_ray.search.gate import DUPLICATE, EMPTY, HIDDEN, normalise
+from pmpo_ray.search.gate import DUPLICATE, EMPTY, HIDDEN
 from pmpo_ray.search.meta_prompts import (
     CUT_OFF,
     LEAD,
@@ -33,6 +33,7 @@ from pmpo_ray.search.meta_prompts import (
     shortened,
 )
 from pmpo_ray.search.writers.writer import Ask, WritingContext, size, spread, turn
+from pmpo_ray.text import normalise
 from pmpo_ray.types import WRITING_OPERATORS, Candidate, Example, Refusal, RoundRecord, Task
 
 SHOWN = 3
