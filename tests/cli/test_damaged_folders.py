@@ -26,6 +26,7 @@ FILES = (
     "tasks/tickets/examples.parquet",
     "tasks/tickets/segments-0001.parquet",
     "tasks/tickets/segments-0003.parquet",
+    "tasks/tickets/requests-0001.parquet",
     "tasks/tickets/round-0000.parquet",
     "tasks/tickets/round-0001.parquet",
     "tasks/tickets/round-0003.parquet",
