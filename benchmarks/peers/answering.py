@@ -67,7 +67,11 @@ class Evaluator:
     async def _replies(self, instruction: str, shots: Sequence[Example], inputs: Sequence[str]) -> list[str]:
         limit = asyncio.Semaphore(CONCURRENCY)
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
-        async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
+        # As in the proxy: a server may end a connection in the moment in which it is used again.
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(
+            timeout=timeout, connector=connector, raise_for_status=True
+        ) as session:
 
             async def reply(text: str) -> str:
                 messages = chat_messages("system", instruction, shots, text)

@@ -110,7 +110,9 @@ class Proxy:
 
     async def _with_session(self, _: web.Application) -> AsyncIterator[None]:
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
-        async with aiohttp.ClientSession(timeout=timeout) as self._session:
+        # Servers close idle connections, and a request that meets such an end would be lost.
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as self._session:
             yield
 
     async def _tell(self, request: web.Request) -> web.Response:
@@ -164,4 +166,4 @@ def _no_run() -> web.Response:
 
 def _error(status: int, code: str, message: str) -> web.Response:
     error = {"message": message, "type": code, "code": code}
-    return web.json_response({"error": error}, status=status, headers={"x-should-retry": "false"})
+    return web.json_response({"error": error}, status=status)

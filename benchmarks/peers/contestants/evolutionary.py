@@ -44,13 +44,25 @@ def run(name: str, job: Job) -> dict[str, Any]:
     if not job.spent():
         raise RuntimeError(f"{name} stopped before its budget was spent; the error is above")
     if len(optimizer.scores) == 0:
-        return {"instruction": job.start}
+        return _still_racing(optimizer.task, job)
     best = int(np.argmax(optimizer.scores))
     return {
         "instruction": optimizer.prompts[best].construct_prompt(),
         "own_score": float(optimizer.scores[best]),
         "steps": steps.finished,
     }
+
+
+def _still_racing(task: ClassificationTask, job: Job) -> dict[str, Any]:
+    """The best of the texts that were scored on most rows. CAPO has no result before its first step ends, and
+    a small budget ends within that step, when some of its texts have already lost the race."""
+    scores: dict[str, list[float]] = {}
+    for (text, _, _), score in task.eval_cache.items():
+        scores.setdefault(text, []).append(score)
+    most = max(map(len, scores.values()), default=0)
+    means = {text: float(np.mean(own)) for text, own in scores.items() if len(own) == most}
+    best = max(means, key=lambda text: means[text], default=job.start)
+    return {"instruction": best, "own_score": means.get(best), "steps": 0}
 
 
 def _optimizer(name: str, job: Job, rewriter: Any, steps: _Steps) -> Any:

@@ -18,9 +18,13 @@ def run(_: str, job: Job) -> dict[str, Any]:
     """The outcome of one search. It reflects on one half of the rows and selects on the other."""
     reflected, selected = job.halves()
     errors: Any = _Errors(job)
+
+    def rated(data: Any, response: str) -> EvaluationResult:
+        return _rated(job, data["answer"], response)
+
     adapter = DefaultAdapter(
         model=f"openai/{job.model}",
-        evaluator=lambda row, reply: _rated(job, row["answer"], reply),
+        evaluator=rated,
         max_litellm_workers=CONCURRENCY,
         litellm_batch_completion_kwargs={**job.answering, "api_base": job.task_url, "api_key": "none"},
     )
