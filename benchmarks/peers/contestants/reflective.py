@@ -29,7 +29,7 @@ def run(_: str, job: Job) -> dict[str, Any]:
         litellm_batch_completion_kwargs={**job.answering, "api_base": job.task_url, "api_key": "none"},
     )
     try:
-        result = optimize(  # type: ignore[misc, unused-ignore]
+        result: Any = optimize(  # type: ignore[misc, unused-ignore]
             seed_candidate={"instruction": job.start},
             trainset=_rows(reflected),
             valset=_rows(selected),
@@ -41,6 +41,7 @@ def run(_: str, job: Job) -> dict[str, Any]:
             callbacks=[errors],
             # A refused request must not end the search with an error: what was found until then counts.
             raise_on_exception=False,
+            # Answers at temperature 0 need no second asking; the other libraries keep them by default.
             cache_evaluation=True,
             seed=job.seed,
             run_dir=f"{job.folder}/gepa",
