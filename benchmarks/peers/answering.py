@@ -15,9 +15,11 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.peers.job import ANSWERING, CONCURRENCY, first_label
+from benchmarks.peers.server import ServerError
 from benchmarks.peers.tasks import PeerTask
 from benchmarks.repeated import Values
 from pmpo_ray.engines.conversation import chat_messages
+from pmpo_ray.text import error_line
 from pmpo_ray.types import Example
 
 _TIMEOUT = 600.0
@@ -47,15 +49,18 @@ class Evaluator:
         self._folder = folder
 
     def measure(self, task: PeerTask, instruction: str, shots: Sequence[Mapping[str, str]] = ()) -> Measured:
-        """The accuracy of an instruction with its demonstrations. Raises aiohttp.ClientError if the server
-        fails."""
+        """The accuracy of an instruction with its demonstrations. Raises ServerError if the server fails."""
         key = json.dumps([task.name, self._weights, instruction, list(shots), dict(ANSWERING)])
         file = self._folder / f"{task.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"answers": {}}
         left = [row for row in task.held_out if row.id not in known["answers"]]
         if left:
             demonstrations = [Example(str(n), s["input"], s["target"]) for n, s in enumerate(shots)]
-            replies = asyncio.run(self._replies(instruction, demonstrations, [row.input for row in left]))
+            try:
+                replies = asyncio.run(self._replies(instruction, demonstrations, [row.input for row in left]))
+            except (aiohttp.ClientError, TimeoutError) as error:
+                reason = error_line(error)
+                raise ServerError(f"{self._url}: {reason}; the same command continues the runs") from error
             for row, reply in zip(left, replies, strict=True):
                 known["answers"][row.id] = first_label(reply, task.labels)
             known |= {"instruction": instruction, "shots": list(shots)}

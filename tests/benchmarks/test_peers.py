@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.peers.__main__ import Comparison
+from benchmarks.peers.__main__ import Comparison, main
 from benchmarks.peers.answering import Evaluator, Measured
 from benchmarks.peers.job import ANSWERING, REWRITING, Job, first_label
 from benchmarks.peers.job import account as counted
@@ -336,6 +336,27 @@ def test_pmpo_counts_what_it_scores_and_stays_within_its_budget(
     assert job.budget / 2 < done.tokens <= job.budget
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--contestant", "pmpo", "gepa"), "name the Python that has the peers' libraries"),
+        (("--contestant", "pmpo", "--external", "pmpo=mine"), "should be NAME=COMMAND with a new name"),
+        (("--contestant", "pmpo", "--external", "mine"), "should be NAME=COMMAND with a new name"),
+    ],
+)
+def test_a_command_that_lacks_something_says_what(
+    arguments: tuple[str, ...],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["peers", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert reason in " ".join(capsys.readouterr().err.split())
+
+
 # --- the evaluation -----------------------------------------------------------------------------------------
 
 
@@ -356,6 +377,9 @@ def test_a_prompt_is_asked_once_for_each_row(server: Server, tmp_path: Path) -> 
     last = server.posted[-1]
     assert [message["role"] for message in last["messages"]] == ["system", "user", "assistant", "user"]
     assert (last["temperature"], last["max_tokens"]) == (0, 12)
+    server.reply = in_turn(failure(500))
+    with pytest.raises(ServerError, match="the same command continues the runs"):
+        evaluator.measure(task, "Sort it.")
 
 
 # --- the tables ---------------------------------------------------------------------------------------------
