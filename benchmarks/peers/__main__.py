@@ -67,7 +67,7 @@ def main() -> None:
     for line in errors:
         print(f"failed: {line}", file=sys.stderr)
     if arguments.json is not None:
-        write(arguments.json, rows)
+        write(arguments.json, [{**row, "model": arguments.model} for row in rows])
     sys.exit(1 if errors else 0)
 
 
@@ -151,8 +151,11 @@ class Comparison:
             found = self._evaluator.measure(task, done.outcome["instruction"], done.shots)
             rows.append(row_of(done, task.name, seed, budget, found, baselines[task.name]))
             print(_progress(name, rows[-1]), file=sys.stderr, flush=True)
-        names = [contestant.name for contestant in contestants]
-        rows.sort(key=lambda row: (budgets.index(row["budget"]), names.index(row["contestant"])))
+        order = [
+            (budget, task.name, contestant.name)
+            for budget, task, contestant in product(budgets, tasks, contestants)
+        ]
+        rows.sort(key=lambda row: order.index((row["budget"], row["task"], row["contestant"])))
         return rows, errors
 
     def _baselines(self, task: PeerTask) -> Mapping[str, Measured]:
