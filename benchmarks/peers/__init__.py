@@ -1,0 +1,1 @@
+"""pmpo_ray beside other prompt optimizers, at equal tokens."""
