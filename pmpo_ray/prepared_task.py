@@ -18,6 +18,7 @@ from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.config.import_paths import is_import_path
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.search import AUTO_OPERATORS, SearchConfig
+from pmpo_ray.config.tasks import SplitConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.evaluation.evaluators import check_choices, method_for
 from pmpo_ray.protocols import ScoreClient
@@ -132,7 +133,7 @@ def prepare_tasks(
             prepared = PreparedTask(
                 named, used, objective, search, proposers, load_hard_cases(search.hard_cases)
             )
-            _check(prepared, config.evaluation)
+            _check(prepared, config.evaluation, config.split)
             _report_operators(prepared)
             prepared_tasks.append(prepared)
     return prepared_tasks
@@ -247,7 +248,7 @@ def _said(calibrate: Calibrate) -> str:
     return calibrate if isinstance(calibrate, str) else str(calibrate).lower()
 
 
-def _check(prepared: PreparedTask, settings: EvaluationConfig) -> None:
+def _check(prepared: PreparedTask, settings: EvaluationConfig, parts: SplitConfig) -> None:
     """Raise DataError or ConfigError for a task that cannot be searched or evaluated as configured."""
     task, split = prepared.task, prepared.split
     try:
@@ -266,6 +267,12 @@ def _check(prepared: PreparedTask, settings: EvaluationConfig) -> None:
             )
     if not settings.enabled:
         return
+    if not split.test and parts.train_fraction == 1:
+        raise DataError(
+            f"task {task.name!r}: split.train_fraction=1 leaves none of {len(task.examples)} examples to "
+            "evaluate on; name a test file with test_path, lower split.train_fraction or split.train_max, or "
+            "set evaluation.enabled=false"
+        )
     method = method_for(task, settings)
     if method == "likelihood" and task.kind == "text":
         check_choices(task, split.test[: settings.limit])

@@ -10,7 +10,7 @@ import pytest
 
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.display.task_overview import overview_line, remarks
-from pmpo_ray.errors import ConfigError
+from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
 from pmpo_ray.runs.announcements import announce_operators
 from pmpo_ray.store.documents import Manifest, decode_manifest, encode_manifest
@@ -226,6 +226,15 @@ def test_a_small_rewriter_is_not_asked_about_labels(
 def test_named_operators_are_kept_whatever_the_rewriter() -> None:
     prepared = _prepared("tickets", search={"operators": ["rewrite"]})
     assert prepared.for_rewriter(SMALL).search.operators == ("rewrite",)
+
+
+def test_all_rows_may_be_for_training_only_if_nothing_is_evaluated(tmp_path: Path) -> None:
+    split = {"train_fraction": 1}
+    with pytest.raises(
+        DataError, match=r"split\.train_fraction=1 leaves none of 24 .*evaluation\.enabled=false"
+    ):
+        prepared(tmp_path, 24, split=split)
+    assert len(prepared(tmp_path, 24, split=split, evaluation={"enabled": False}).split.train) == 24
 
 
 def test_a_round_of_too_many_rewrites_is_refused(tmp_path: Path) -> None:

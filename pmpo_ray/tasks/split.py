@@ -37,8 +37,7 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
     Examples whose input is in a test part that the data set defines are left out; n counts the others. If
     several examples share an input and do not all fit into a part, the remaining ones are left out too.
 
-    Raises DataError if fewer than 3 examples are left for training, too few for validation, or, with
-    train_fraction=1, none for the test part.
+    Raises DataError if fewer than 3 examples are left for training, or too few for validation.
     """
     rng = Random(f"split:{seed}:{task.name}")
     held_out = {input_key(example.input) for example in task.test_examples}
@@ -65,11 +64,6 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
         test = tuple(shuffled(sorted(task.test_examples, key=_by_id), rng))
     else:
         test = tuple(example for group in groups for example in group)
-    if not test and config.train_fraction == 1:
-        raise DataError(
-            f"task {task.name!r}: split.train_fraction=1 leaves none of {len(usable)} examples to evaluate "
-            "on; name a test file with test_path, or lower split.train_fraction or split.train_max"
-        )
     split = Split(train=train, shots=shots, test=test, validation=validation)
     _check_disjoint(task.name, split)
     return split

@@ -169,12 +169,9 @@ def test_a_validation_part_is_drawn_where_rows_suffice(
     assert set(split.test) <= set(without.test)
 
 
-def test_all_examples_for_training_and_no_test_part_is_an_error() -> None:
+def test_all_examples_may_be_for_training() -> None:
     task = _task([(str(n), "a") for n in range(20)], "text")
-    with pytest.raises(
-        DataError, match=r"^task 'made': split\.train_fraction=1 leaves none of 20 .*test_path"
-    ):
-        split_task(task, SplitConfig(train_fraction=1), seed=0)
+    assert split_task(task, SplitConfig(train_fraction=1), seed=0).test == ()
     assert len(split_task(task, SplitConfig(train_fraction=1, train_max=6), seed=0).test) == 14
 
 

@@ -15,8 +15,6 @@ import pandas as pd
 from benchmarks.peers.job import Job
 from pmpo_ray import optimize
 
-_ALL_ROWS = 1 - 1e-12
-"""A share that is rounded to all rows; 1 would ask for a test part, and a contestant gets none."""
 _ENOUGH_ROUNDS = 100_000
 """The budget ends the search, not the number of rounds."""
 
@@ -36,8 +34,8 @@ def run(name: str, job: Job) -> dict[str, Any]:
         model=job.weights,
         use="generate",
         seed=job.seed,
-        # The server does not tell the model's size; a small model that is loaded here gets this form, too.
-        search={**demonstrations, "meta_prompt": "short"},
+        # What `auto` means for a model of this size; the server does not tell it.
+        search={**demonstrations, "operators": ["compose"], "meta_prompt": "short"},
         scorer={"layout": "system"},
         rewriter={
             "engine": "openai",
@@ -46,7 +44,7 @@ def run(name: str, job: Job) -> dict[str, Any]:
             "top_p": 1.0,
             **job.rewriting,
         },
-        split={"train_fraction": _ALL_ROWS, "train_max": len(job.train)},
+        split={"train_fraction": 1, "train_max": len(job.train)},
         evaluation={"enabled": False},
     )
     [found] = result.tasks
