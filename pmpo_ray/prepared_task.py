@@ -169,6 +169,12 @@ def _report_parts(task: Task, split: Split, config: RunConfig) -> None:
             rows,
             config.split.train_share(1, has_test=False),
         )
+    if config.evaluation.enabled and not split.test and config.split.train_fraction != 1:
+        _log.warning(
+            "task %s: no row is left to evaluate on, so the run cannot tell whether its result is better; lower "
+            "split.validation or split.train_max, add rows, or name a test file with test_path",
+            task.name,
+        )
     if config.evaluation.enabled and limit is not None and limit < len(split.test):
         _log.info(
             "task %s: evaluates %s of %s held-out rows (evaluation.limit)",
@@ -180,7 +186,9 @@ def _report_parts(task: Task, split: Split, config: RunConfig) -> None:
 
 def _report_operators(prepared: PreparedTask) -> None:
     """Log that an operator has nothing to work on."""
-    if "contrast" in prepared.search.operators and not any(row.negatives for row in prepared.split.train):
+    if "contrast" in prepared.search.named_operators and not any(
+        row.negatives for row in prepared.split.train
+    ):
         _log.warning(
             "task %s: the operator contrast proposes nothing, since no training row has wrong answers; leave "
             "it out of search.operators",

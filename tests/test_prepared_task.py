@@ -237,6 +237,15 @@ def test_all_rows_may_be_for_training_only_if_nothing_is_evaluated(tmp_path: Pat
     assert len(prepared(tmp_path, 24, split=split, evaluation={"enabled": False}).split.train) == 24
 
 
+def test_no_row_left_to_evaluate_on_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    split = {"train_fraction": 0.5, "validation": 12}
+    assert prepared(tmp_path, 24, split=split).split.test == ()
+    assert "no row is left to evaluate on" in caplog.text
+    caplog.clear()
+    prepared(tmp_path, 24, split=split, evaluation={"enabled": False})
+    assert "no row is left" not in caplog.text
+
+
 def test_a_round_of_too_many_rewrites_is_refused(tmp_path: Path) -> None:
     search = {"population": 100, "hard_examples": 1000, "variants": 100}
     with pytest.raises(ConfigError, match=r"400,000 rewrites: search\.population=100 x 40 hard examples"):
