@@ -171,8 +171,8 @@ def _report_parts(task: Task, split: Split, config: RunConfig) -> None:
         )
     if config.evaluation.enabled and not split.test and config.split.train_fraction != 1:
         _log.warning(
-            "task %s: no row is left to evaluate on, so the run cannot tell whether its result is better; lower "
-            "split.validation or split.train_max, add rows, or name a test file with test_path",
+            "task %s: no row is left to evaluate on, so the run cannot tell whether its result is better; "
+            "lower split.validation or split.train_max, add rows, or name a test file with test_path",
             task.name,
         )
     if config.evaluation.enabled and limit is not None and limit < len(split.test):
