@@ -41,6 +41,7 @@ from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.evaluation.paired_tests import compare
 from pmpo_ray.history.run_history import TaskHistory, load_history
 from pmpo_ray.history.task_facts import operator_counts, refusal_counts
+from pmpo_ray.store import RunStore
 
 CONFIG = Path(__file__).parents[1] / "configs" / "classification.yaml"
 BASELINES = ("description", "step_by_step", "answer_only")
@@ -117,7 +118,9 @@ def measured(model: str, seed: int, arguments: argparse.Namespace) -> list[Row]:
 
 
 def evaluated(folder: Path, settings: Sequence[str], conditions: Sequence[str]) -> None:
-    """Make the run in `folder` and evaluate it; a finished part is not repeated."""
+    """Make the run in `folder` and evaluate it, if that is not done yet."""
+    if RunStore.exists(str(folder)) and RunStore.open(str(folder)).read_evaluation() is not None:
+        return
     sets = [part for setting in settings for part in ("--set", setting)]
     run("optimize", str(CONFIG), "--run-dir", str(folder), *sets, "--json")
     run("evaluate", str(folder), *conditions, "--format", "json")
