@@ -9,7 +9,8 @@ In the order of a round:
 - `hard_cases`: the examples to rewrite for.
 - `propose`, `rewrite`, `operators`: the new candidates of a round, by rewriting and by custom operators.
 - `meta_prompts`: the prompts for rewriting, and the parsing of the replies.
-- `gate`, `sense`: the texts that may become candidates, and those that are no instructions.
+- `gate`, `sense`, `relevance`: the texts that may become candidates, and those that are no instructions.
+- `readings`, `readability`: how likely texts are under the scorer, and what that counts beside the loss.
 - `scoring`, `objectives`, `calibration`: losses from log-likelihoods, minus the bias towards labels if set.
 - `selection`: survivors, ids, and the end of a search.
 - `budget`: what fits into the tokens and seconds that are left.
