@@ -28,7 +28,7 @@ OPERATORS = (*WRITING_OPERATORS, "compose")
 AUTO_OPERATORS = ("rewrite", "compose")
 """What "auto" stands for, unless the rewriter is too small to write instructions."""
 
-HARD_CASES = ("highest_loss", "balanced", "random")
+HARD_CASES = ("highest_loss", "balanced", "random", "rewarding")
 """The names of the built-in rules for hard cases."""
 
 PAPER: Mapping[str, Any] = {

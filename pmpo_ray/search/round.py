@@ -188,6 +188,7 @@ class Round:
             count=setup.settings.hard_examples,
             round=self.number,
             seed=seed_of(setup.seed, setup.task.name, self.number, parent.candidate.id, "hard cases"),
+            history=tuple(self.finished.records),
         )
         return tuple(setup.hard_cases.choose(context))
 
