@@ -30,6 +30,7 @@ _COLUMNS = (
     "status",
     "reason",
     "loss",
+    "surprisal",
     "text",
     "shots",
     "hard_case",
@@ -93,13 +94,14 @@ class RunResult:
         """A data frame with a row per candidate, refused ones included, by task and age: task, round (in
         which it was made), id, parent, lineage (the id of its first ancestor), operator, status (survivor of
         any round, dropped, refused or failed), reason (of a refusal or failure, or that the candidate left
-        the race), loss (NaN if there is none), text, shots (the ids of its demonstrations), hard_case (the id
-        of the example that it was written for) and request (of the model that wrote it: an id in
+        the race), loss (NaN if there is none), surprisal (of its text behind the task's description, in nats
+        per token; NaN without `search.readability`), text, shots (the ids of its demonstrations), hard_case
+        (the id of the example that it was written for) and request (of the model that wrote it: an id in
         `history.task().requests`, which has the meta-prompt)."""
         import pandas as pd
 
         rows = [row for task in self.history.tasks for row in _rows(task)]
-        return pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"loss": "float64"})
+        return pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"loss": "float64", "surprisal": "float64"})
 
     def to_dict(self) -> dict[str, object]:
         """The result as plain JSON values: the document that `pmpo optimize --json` prints."""
@@ -157,6 +159,7 @@ def _rows(task: TaskHistory) -> list[dict[str, object]]:
             "status": "survivor" if one.candidate.id in task.survived else "dropped",
             "reason": race_note(one),
             "loss": one.loss,
+            "surprisal": one.surprisal,
             "text": one.candidate.text,
             "shots": one.candidate.shots,
             "hard_case": one.candidate.hard_case,
@@ -175,6 +178,7 @@ def _rows(task: TaskHistory) -> list[dict[str, object]]:
             "status": refusal.status,
             "reason": refusal.reason,
             "loss": None,
+            "surprisal": None,
             "text": refusal.text,
             "shots": refusal.shots,
             "hard_case": refusal.hard_case,

@@ -240,13 +240,24 @@ class Candidate:
 class ScoredCandidate:
     """A candidate with its scores on every training example (in training order), the losses of the examples,
     and the batch loss (Eq. 4, weighted). One that left the race after `left` examples has no scores, nan for
-    the losses of the other examples, and the batch loss of those `left`; 0: it was scored on all."""
+    the losses of the other examples, and the batch loss of those `left`; 0: it was scored on all.
+
+    `surprisal` is that of its text behind the task's description, in nats per token (None: it was not read);
+    `penalty` is what it adds to the loss where candidates are ranked: `search.readability` times the
+    surprisal, 0 without that setting."""
 
     candidate: Candidate
     scores: tuple[ExampleScore, ...]
     losses: tuple[float, ...]
     loss: float
     left: int = 0
+    surprisal: float | None = None
+    penalty: float = 0.0
+
+    @property
+    def value(self) -> float:
+        """The number by which the search ranks candidates, in nats; lower is better."""
+        return self.loss + self.penalty
 
     def without_scores(self) -> ScoredCandidate:
         """This candidate with only its batch loss, which takes a fraction of the memory."""

@@ -17,6 +17,7 @@ from pmpo_ray import RunResult, load_run
 from pmpo_ray.display.live import LiveTable, PlainLog
 from pmpo_ray.display.notebook import NotebookTable
 from pmpo_ray.display.progress import progress_display
+from pmpo_ray.display.run_json import task_json
 from pmpo_ray.errors import RunFolderError
 from pmpo_ray.evaluation.summary import summarise
 from pmpo_ray.outcomes import Progress, TaskFailure
@@ -115,14 +116,32 @@ def test_every_candidate_but_the_start_has_a_parent_among_them(one: RunResult) -
     assert start == one.candidates()[0].candidate.id
 
 
+def test_what_was_read_is_in_the_run_folder_the_table_and_the_json(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", search={"rounds": 1, "readability": 0.5})
+    result = load_run(tmp_path / "run")
+    [task] = result.history.tasks
+    for one in task.candidates.values():
+        assert one.surprisal is not None
+        assert one.penalty == 0.5 * one.surprisal
+        assert one.value == one.loss + one.penalty
+    frame = result.to_pandas()
+    scored = frame[frame["status"].isin(["survivor", "dropped"])]
+    assert list(scored["surprisal"]) == [one.surprisal for one in task.candidates.values()]
+    [*_, last] = task_json(result.history, task)["lineage"]  # type: ignore[misc]
+    assert (last["loss"], last["surprisal"]) == (task.best.loss, task.best.surprisal)
+
+
 def test_the_table_has_a_row_for_every_text_refused_ones_included(two: RunResult) -> None:
     frame = two.to_pandas()
     assert list(frame.columns) == [
-        *("task", "round", "id", "parent", "lineage", "operator", "status", "reason", "loss", "text"),
+        *("task", "round", "id", "parent", "lineage", "operator", "status", "reason", "loss"),
+        "surprisal",
+        "text",
         "shots",
         "hard_case",
         "request",
     ]
+    assert frame["surprisal"].isna().all()
     for task in two.history.tasks:
         rows = frame[frame["task"] == task.task]
         assert list(rows["id"]) == sorted({*task.candidates, *(one.id for _, one in task.refusals)})

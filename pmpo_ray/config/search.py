@@ -28,7 +28,7 @@ OPERATORS = (*WRITING_OPERATORS, "compose")
 AUTO_OPERATORS = ("rewrite", "compose")
 """What "auto" stands for, unless the rewriter is too small to write instructions."""
 
-HARD_CASES = ("highest_loss", "balanced", "random")
+HARD_CASES = ("highest_loss", "balanced", "random", "rewarding")
 """The names of the built-in rules for hard cases."""
 
 PAPER: Mapping[str, Any] = {
@@ -46,6 +46,7 @@ PAPER: Mapping[str, Any] = {
     "racing": None,
     "sense": False,
     "relevance": None,
+    "readability": None,
     "reasks": 0,
     "patience": None,
 }
@@ -60,8 +61,10 @@ class SearchConfig(Section):
     rewriter is small); masking and demonstrations have their own settings. `demonstrations` is the most
     training examples that a candidate shows (0: none). `per_token` divides log-likelihoods by the number of
     tokens (None: in the cross-entropy of free text alone). `sense` refuses texts that are no instructions,
-    also rewrites that the task's description makes less than `relevance` nats per token likelier. With
-    `bandit` the operators whose candidates lowered the loss propose more of the next ones.
+    also rewrites that the task's description makes less than `relevance` nats per token likelier.
+    `readability` weighs the surprisal of a text behind that description, in nats per token, beside its loss
+    (None: candidates are ranked by the loss alone). With `bandit` the operators whose candidates lowered the
+    loss propose more of the next ones.
     `racing` is the level at which a candidate that is worse on some of the examples is not scored on the
     rest. `calibrate` subtracts from each answer's log-likelihood its log-likelihood after inputs without
     content (true) or its mean over the training inputs (inputs), in tasks with a closed set of answers;
@@ -91,6 +94,7 @@ class SearchConfig(Section):
     racing: float | None = Field(default=0.2, gt=0, le=0.5)
     sense: bool = True
     relevance: Annotated[float, Field(gt=0, le=100)] | None = 0.6
+    readability: Annotated[float, Field(gt=0, le=100)] | None = None
     reasks: Annotated[NonNegative, Field(le=100)] = 1
     patience: Annotated[Positive | None, _STOPPING_RULE] = None
     target_loss: Annotated[float | None, _STOPPING_RULE] = None

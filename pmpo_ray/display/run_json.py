@@ -62,6 +62,7 @@ def task_json(history: RunHistory, task: TaskHistory) -> Document:
                 "round": step.scored.candidate.round,
                 "operator": step.scored.candidate.operator,
                 "loss": json_number(step.scored.loss),
+                "surprisal": None if step.scored.surprisal is None else json_number(step.scored.surprisal),
                 "change": None if step.change is None else json_number(step.change),
                 "text": step.scored.candidate.text,
                 "shots": list(step.scored.candidate.shots),

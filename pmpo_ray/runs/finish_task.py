@@ -65,7 +65,7 @@ async def pick(
 ) -> tuple[ScoredCandidate, int]:
     """The final instruction of a search, and the tokens scored to pick it. It is the best one of the last
     round, or, if the task has a validation part, that of the last leaders with the lowest loss on training
-    and validation part together."""
+    and validation part together, with its penalty if readability counts."""
     examples = prepared.split.validation
     compared = _leaders(prepared, outcome)
     if not examples or not compared:
@@ -91,14 +91,14 @@ async def pick(
     weight = sum(example.weight for example in kept)
     trained = sum(example.weight for example in prepared.split.train)
 
-    def loss(leader: int, on_training: float) -> float:
+    def value(leader: int, lead: ScoredCandidate) -> float:
         scores = [of_leaders[leader] for _, of_leaders in fitting]
         calibrated = scores if calibration is None else calibration.applied(kept, scores, ())
         unseen = batch_loss(list(map(prepared.objective, calibrated)), [example.weight for example in kept])
-        return float((trained * on_training + weight * unseen) / (trained + weight))
+        return float((trained * lead.loss + weight * unseen) / (trained + weight)) + lead.penalty
 
-    losses = [loss(number, lead.loss) for number, lead in enumerate(compared.values())]
-    best = min(range(len(losses)), key=losses.__getitem__)
+    values = [value(number, lead) for number, lead in enumerate(compared.values())]
+    best = min(range(len(values)), key=values.__getitem__)
     tokens = sum(score.tokens for row in rows for score in row if score is not None)
     return list(compared.values())[best], tokens
 

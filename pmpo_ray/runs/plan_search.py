@@ -17,6 +17,7 @@ from pmpo_ray.runs.plan_tokens import Part, SearchTokens, counts
 from pmpo_ray.search.budget import TURN_TOKENS, Costs, check_first, estimated
 from pmpo_ray.search.meta_prompts import Style, choose_style
 from pmpo_ray.search.operators import operator_names
+from pmpo_ray.search.readability import reading_cost
 from pmpo_ray.types import EngineInfo
 
 
@@ -95,8 +96,9 @@ async def fit_search(
     prepared = await with_level(fitted.prepared, config.budget.level, ruler)
     split, search, measure = prepared.split, prepared.search, measure_of(ruler)
     if search.max_tokens is not None:
-        first = await Costs(split, measure, search.calibrates).first(prepared.task.instructions)
-        check_first(prepared.task, first, search.max_tokens)
+        texts = prepared.task.instructions
+        first = await Costs(split, measure, search.calibrates).first(texts)
+        check_first(prepared.task, first + reading_cost(prepared.task, search, texts), search.max_tokens)
     style = choose_style(search.meta_prompt, rewriter.parameters)
     sizes = await sizes_of(prepared, config, style, measure)
     operators = operator_names(search.named_operators, prepared.proposers)

@@ -16,13 +16,15 @@ from pmpo_ray.config.base import Calibrate
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.prepared_task import PreparedTask
 from pmpo_ray.runs.budget_level import training_cost
-from pmpo_ray.runs.plan_tokens import Part, Reach, Sizes
+from pmpo_ray.runs.plan_tokens import CLOSING_TOKENS, Part, Reach, Sizes
 from pmpo_ray.search.budget import TURN_TOKENS, Measure, estimated, prompt_estimate
 from pmpo_ray.search.calibration import Calibration
 from pmpo_ray.search.compose import COMPOSE, Compose
 from pmpo_ray.search.masking import mask_prompt
 from pmpo_ray.search.meta_prompts import Style
-from pmpo_ray.search.relevance import bound_of, judging_prompt
+from pmpo_ray.search.readability import context_of
+from pmpo_ray.search.readings import reading_prompt
+from pmpo_ray.search.relevance import bound_of
 from pmpo_ray.search.text_cost import text_cost
 from pmpo_ray.search.writers import WRITERS
 from pmpo_ray.types import OPERATORS, Example, GenerateRequest, ScoreRequest
@@ -40,13 +42,18 @@ async def sizes_of(prepared: PreparedTask, config: RunConfig, style: Style, meas
     calibration = Calibration.of(task, search.calibrates)
     blanks = () if calibration is None else calibration.blanks
     ruler = _TextRuler(prepared, measure)
-    seeds = await gather_or_cancel(training_cost(prepared, text, measure) for text in task.instructions)
+    costs = await gather_or_cancel(training_cost(prepared, text, measure) for text in task.instructions)
+    reading = 0 if search.readability is None else reading_prompt(context_of(task))
+    read = [0] * len(costs)
+    if reading:
+        lengths = await ruler.instructions(task.instructions)
+        read = [reading + length + CLOSING_TOKENS for length in lengths]
     start = await ruler.instruction(task.instruction)
     longest_shots, mean_shots = await ruler.demonstrations(min(search.demonstrations, len(split.train) - 1))
     judged = bound_of(task, search) is not None and _asks(prepared)
     return Sizes(
-        training=Part(seeds[0], len(split.train) + len(blanks)),
-        seeds=tuple(seeds),
+        training=Part(costs[0], len(split.train) + len(blanks)),
+        seeds=tuple(map(sum, zip(costs, read, strict=True))),
         # The bias over inputs is there taken over these rows themselves.
         validation=await part_of(prepared, split.validation, search.calibrates is True, measure),
         start=max(0, start - _SEAM),
@@ -58,7 +65,8 @@ async def sizes_of(prepared: PreparedTask, config: RunConfig, style: Style, meas
         mask=estimated(search.mask_token) + _SEAM,
         forms={name: _form(prepared, style, name) for name in WRITERS if name in search.named_operators},
         mask_form=prompt_estimate(GenerateRequest(mask_prompt("", search.max_segments))),
-        judging=judging_prompt(task) if judged else 0,
+        judging=reading_prompt(task.description) if judged else 0,
+        reading=reading,
         eligible=sum(example.weight > 0 for example in split.train),
     )
 

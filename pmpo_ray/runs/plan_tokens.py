@@ -7,7 +7,7 @@ no more tokens than estimated (`search.budget`) and operators of one's own propo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pmpo_ray.config.search import SearchConfig
@@ -22,7 +22,7 @@ from pmpo_ray.types import OPERATORS
 
 _HINT_TOKENS = 20
 """Tokens around a segment in the hints of a writer's request."""
-_CLOSING_TOKENS = 8
+CLOSING_TOKENS = 8
 """Tokens that a text has beside its own where it is read as an answer."""
 
 
@@ -66,12 +66,13 @@ class Part:
 class Sizes:
     """Lengths that the plan of a search rests on, in tokens if nothing else is said.
 
-    `seeds` are the tokens of scoring each start instruction on the training rows; `start` is the first of
-    these instructions, at least, and `start_characters` its characters; `shots` are the most demonstrations
-    of a candidate, the longest ones, and `mean_shots` as many of mean length; `mask` is what stands for a
-    masked segment. `forms` are the longest requests of the writers, by operator, and `mask_form` is a masking
-    request, all without the instruction; `judging` is the prompt before a text whose relevance is judged (0:
-    none is). `eligible` is the number of rows that can be hard cases.
+    `seeds` are the tokens of scoring each start instruction on the training rows, and of reading it; `start`
+    is the first of these instructions, at least, and `start_characters` its characters; `shots` are the most
+    demonstrations of a candidate, the longest ones, and `mean_shots` as many of mean length; `mask` is what
+    stands for a masked segment. `forms` are the longest requests of the writers, by operator, and `mask_form`
+    is a masking request, all without the instruction. `judging` is the prompt before a text whose relevance
+    is judged, `reading` the one before a text whose readability counts (0: there is no such text). `eligible`
+    is the number of rows that can be hard cases.
     """
 
     training: Part
@@ -87,6 +88,7 @@ class Sizes:
     forms: Mapping[str, int]
     mask_form: int
     judging: int
+    reading: int
     eligible: int
 
 
@@ -184,7 +186,10 @@ class SearchTokens:
         asked = _samples(settings, _wanted(settings, self.operators), sizes.eligible)
         written = tries * min(found.together, sum(found.proposals[name] for name in asked))
         if sizes.judging:
-            scored += written * READINGS * (sizes.judging + longest + _CLOSING_TOKENS)
+            scored += written * READINGS * (sizes.judging + longest + CLOSING_TOKENS)
+        if sizes.reading:
+            scored += self._read(found, asked) * (sizes.reading + longest + CLOSING_TOKENS)
+            scored += found.masked * (sizes.reading + longest + mask + CLOSING_TOKENS)
         hints = longest + _HINT_TOKENS * settings.max_segments if settings.masking != "off" else 0
         forms = sum(len(asked[name]) * (sizes.forms[name] + longest + hints) for name in asked)
         prompted, generated = tries * parents * forms, written * self.reply
@@ -192,6 +197,13 @@ class SearchTokens:
             prompted += parents * (sizes.mask_form + longest)
             generated += parents * reply_tokens(sizes.characters.at(number))
         return PlannedTokens(scored, prompted, generated)
+
+    def _read(self, found: Counts, asked: Collection[str]) -> int:
+        """The proposals of a round that are read for their readability alone. What the writers, `asked`, make
+        is read for its relevance, if that is judged; demonstrations stand behind texts that were read."""
+        known = {DEMONSTRATE, *(asked if self.sizes.judging else ())}
+        others = (number for name, number in found.proposals.items() if name not in known)
+        return min(found.together, sum(others))
 
     @property
     def one_round(self) -> PlannedTokens:

@@ -11,7 +11,8 @@ In the order of a round:
 - `compose`, `demonstrations`: the operators that write nothing.
 - `writing`, `writers`: the loop that asks a model to write, and what it is asked for.
 - `meta_prompts`: what the meta-prompts of all writers share, and the parsing of the replies.
-- `gate`, `sense`: the texts that may become candidates, and those that are no instructions.
+- `gate`, `sense`, `relevance`: the texts that may become candidates, and those that are no instructions.
+- `readings`, `readability`: how likely texts are under the scorer, and what that counts beside the loss.
 - `scoring`, `objectives`, `calibration`: losses from log-likelihoods, minus the bias towards labels if set.
 - `selection`: survivors, ids, and the end of a search.
 - `budget`: what fits into the tokens and seconds that are left.

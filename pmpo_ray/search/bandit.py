@@ -29,15 +29,16 @@ _SILENT = frozenset(("compose", "demonstrate", "mask_drop", "seed"))
 
 @dataclass(frozen=True, slots=True)
 class Yield:
-    """What the texts of one operator brought in one round: by how much the best of them lowered the loss
-    below that of the best parent (nats, 0 if by nothing), and the tokens that they took."""
+    """What the texts of one operator brought in one round: by how much the best of them lowered the value
+    that candidates are ranked by (without `search.readability` the loss) below that of the best parent (nats,
+    0 if by nothing), and the tokens that they took."""
 
     gain: float
     tokens: float
 
 
 def yields(record: RoundRecord, before: float) -> dict[str, Yield]:
-    """The yields of a round by operator. `record` is whole; `before` is the loss of the best parent.
+    """The yields of a round by operator. `record` is whole; `before` is the value of the best parent.
 
     The rewriter's tokens count for the operators that may use it, in proportion to their texts.
     """
@@ -50,8 +51,8 @@ def yields(record: RoundRecord, before: float) -> dict[str, Yield]:
     for one in children:
         operator = one.candidate.operator
         read[operator] += _tokens(one, per_row)
-        if not one.left and one.loss < best.get(operator, before):
-            best[operator] = one.loss
+        if not one.left and one.value < best.get(operator, before):
+            best[operator] = one.value
     writers = sum(number for operator, number in texts.items() if operator not in _SILENT)
     written = record.tokens_prompted + record.tokens_generated
     return {

@@ -64,11 +64,11 @@ class Compose:
 
 
 def _rivals(context: ProposalContext) -> list[str]:
-    """The other instructions of the lowest losses so far, the best first."""
+    """The other instructions of the lowest values so far, the best first."""
     parent = context.parent.candidate.text
     scored = [one for record in context.history for one in record.candidates if not one.left]
-    best = sorted(scored, key=lambda one: (one.loss, one.candidate.id))
-    texts = dict.fromkeys(one.candidate.text for one in best if math.isfinite(one.loss))
+    best = sorted(scored, key=lambda one: (one.value, one.candidate.id))
+    texts = dict.fromkeys(one.candidate.text for one in best if math.isfinite(one.value))
     return [text for text in texts if text != parent][:_RIVALS]
 
 

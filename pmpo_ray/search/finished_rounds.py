@@ -32,13 +32,15 @@ def leaders(records: Iterable[RoundRecord]) -> dict[str, ScoredCandidate]:
 class FinishedRounds:
     """The records of a search, and what is kept of them: `known` holds the identities of what may not be
     proposed again, `losses` the loss of every text with its demonstrations that was scored on all examples,
-    `importances` the mask analysis of every analysed candidate, by its id, and `yields` what each operator
-    brought in each round from round 1 on."""
+    `surprisals` the surprisal of every text that was read, in nats per token, `importances` the mask analysis
+    of every analysed candidate, by its id, and `yields` what each operator brought in each round from round 1
+    on."""
 
     def __init__(self, records: Iterable[RoundRecord] = ()) -> None:
         self.records: list[RoundRecord] = []
         self.known: set[str] = set()
         self.losses: dict[tuple[str, tuple[str, ...]], float] = {}
+        self.surprisals: dict[str, float] = {}
         self.importances: dict[str, tuple[SegmentImportance, ...]] = {}
         self.yields: list[dict[str, Yield]] = []
         for record in records:
@@ -47,12 +49,14 @@ class FinishedRounds:
     def add(self, record: RoundRecord) -> None:
         """Append a round; the one before it loses its scores per example."""
         if self.records:
-            self.yields.append(yields(record, self.survivors[0].loss))
+            self.yields.append(yields(record, self.survivors[0].value))
         self.records[-1:] = [earlier.slim() for earlier in self.records[-1:]]
         self.records.append(record.slim(record.survivors))
         for scored in record.candidates:
             candidate = scored.candidate
             self.known.add(identity(candidate.text, candidate.shots))
+            if scored.surprisal is not None:
+                self.surprisals.setdefault(candidate.text, scored.surprisal)
             if not scored.left:
                 self.losses[candidate.text, candidate.shots] = scored.loss
         # A proposal that the scorer has read, or could not read, is not sent again; a masked text never was a
@@ -73,8 +77,13 @@ class FinishedRounds:
 
     @property
     def best_losses(self) -> tuple[float, ...]:
-        """The best loss after each round."""
+        """The loss of the best candidate after each round."""
         return tuple(record.scored_survivors[0].loss for record in self.records)
+
+    @property
+    def best_values(self) -> tuple[float, ...]:
+        """The value of the best candidate after each round."""
+        return tuple(record.scored_survivors[0].value for record in self.records)
 
     @property
     def tokens_scored(self) -> int:

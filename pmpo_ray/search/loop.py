@@ -19,6 +19,7 @@ from pmpo_ray.search.budget import check_first
 from pmpo_ray.search.finished_rounds import FinishedRounds
 from pmpo_ray.search.mask_analysis import analyse
 from pmpo_ray.search.propose import new_candidates
+from pmpo_ray.search.readability import reading_cost
 from pmpo_ray.search.round import Round
 from pmpo_ray.search.scoring import score, score_all
 from pmpo_ray.search.selection import select_survivors, stop_reason
@@ -70,7 +71,8 @@ async def _first_round(setup: SearchSetup, finished: FinishedRounds) -> RoundRec
     _report("scoring", setup, finished, current)
     texts = setup.task.instructions
     if setup.settings.max_tokens is not None:
-        check_first(setup.task, await current.costs.first(texts), setup.settings.max_tokens)
+        cost = await current.costs.first(texts) + reading_cost(setup.task, setup.settings, texts)
+        check_first(setup.task, cost, setup.settings.max_tokens)
     names = [current.next_id() for _ in texts]
     seeds = [Candidate(name, text, None, name, "seed", 0) for name, text in zip(names, texts, strict=True)]
     current.children += await gather_or_cancel(score(seed, current) for seed in seeds)
@@ -111,6 +113,7 @@ def _stop_reason(setup: SearchSetup, finished: FinishedRounds) -> str | None:
     settings = setup.settings
     return stop_reason(
         finished.best_losses,
+        finished.best_values,
         rounds=settings.rounds,
         patience=settings.patience,
         target_loss=settings.target_loss,

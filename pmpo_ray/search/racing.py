@@ -1,11 +1,12 @@
 """Racing: candidates are scored on blocks of examples, and one that cannot survive leaves after a block.
 
-After each block but the last, the survivors so far are chosen by the losses on the examples scored so far,
-parents included. A candidate outside of them leaves if its paired losses are above those of the worst
-survivor, whose place it would take, at the level `search.racing` (one-sided, normal approximation to the
-paired t test).
+After each block but the last, the survivors so far are chosen by the losses on the examples scored so far
+(with `search.readability`, by losses and penalties), parents included. A candidate outside of them leaves if
+its paired losses are above those of the worst survivor, whose place it would take, at the level
+`search.racing` (one-sided, normal approximation to the paired t test). The difference of the penalties is
+added to that of the losses on each example.
 
-Invariants: a candidate whose mean loss is not above that survivor's never leaves, nor does one for which
+Invariants: a candidate whose value is not above that survivor's never leaves, nor does one for which
 there is a free place; blocks depend on the training part alone; a decision is made when all
 scores of a block are there, so it does not depend on the order of replies.
 """
@@ -74,9 +75,14 @@ def leaving(
         bars = (*survivors[size - 1 :], *siblings[cap - 1 :])
         if child.candidate.id in kept or not bars:
             continue
-        bar = min(bars, key=lambda scored: scored.loss)
-        differences = [weights[row] * (child.losses[row] - bar.losses[row]) for row in counted]
-        if math.isfinite(bar.loss) and child.loss > bar.loss and is_worse(differences, level):
+        bar = min(bars, key=lambda scored: scored.value)
+        more = child.penalty - bar.penalty
+        differences = [
+            # As in the batch loss, whose divisor are the absolute weights: their sum has the values' sign.
+            weights[row] * (child.losses[row] - bar.losses[row]) + abs(weights[row]) * more
+            for row in counted
+        ]
+        if math.isfinite(bar.value) and child.value > bar.value and is_worse(differences, level):
             left.add(child.candidate.id)
     return left
 

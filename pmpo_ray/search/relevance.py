@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from pmpo_ray.config.search import SearchConfig
 from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.protocols import ScoreClient
-from pmpo_ray.search.budget import Allowance, prompt_estimate
+from pmpo_ray.search.budget import Allowance
 from pmpo_ray.search.calibration import CONTENT_FREE
 from pmpo_ray.search.gate import NOT_RELEVANT
 from pmpo_ray.search.masking import rule_segments
+from pmpo_ray.search.readability import context_of
+from pmpo_ray.search.readings import reading_prompt, readings, surprisal
 from pmpo_ray.search.round import Round
-from pmpo_ray.types import Candidate, Example, GenerateRequest, ScoreRequest, Task
+from pmpo_ray.types import AnswerScore, Candidate, Task
 
-_ASK = "Write the instruction for this task: tell the reader what to do with an input."
 READINGS = 2
 """Times that a text is read: behind the description, and behind an input without content."""
 _SENTENCES = 100
@@ -35,29 +36,28 @@ async def relevances(
 ) -> tuple[list[float], int]:
     """The relevance of each text for the task with this description, and the tokens that were scored. Raises
     the errors of the scorer."""
-    # Named by their content: a name by number would be that of another text in another request.
-    examples = tuple(
-        Example(f"{context}: {text}", context, text)
-        for context in (description, CONTENT_FREE[0])
-        for text in texts
-    )
-    scores = await scorer.score(ScoreRequest(_ASK, examples), rounds_left=rounds_left)
-    pairs = zip(scores[: len(texts)], scores[len(texts) :], strict=True)
-    gains = [(told.target.logprob - untold.target.logprob) / told.target.tokens for told, untold in pairs]
-    return gains, sum(score.tokens for score in scores)
+    read, tokens = await readings(scorer, _contexts(description), texts, rounds_left=rounds_left)
+    return list(map(_relevance, read)), tokens
+
+
+def _contexts(description: str) -> tuple[str, ...]:
+    return description, CONTENT_FREE[0]
+
+
+def _relevance(read: tuple[AnswerScore, ...]) -> float:
+    told, untold = read
+    return (told.logprob - untold.logprob) / told.tokens
 
 
 def judging_cost(current: Round) -> int:
-    """The tokens that judging a rewrite takes at most; 0 if rewrites are not judged."""
-    setup = current.setup
-    if bound_of(setup.task, setup.settings) is None:
-        return 0
-    return READINGS * (judging_prompt(setup.task) + setup.sampling.max_tokens)
-
-
-def judging_prompt(task: Task) -> int:
-    """The tokens of a prompt behind which a text is judged, at most."""
-    return prompt_estimate(GenerateRequest(task.description, system=_ASK))
+    """The tokens that the readings of a rewrite take at most, for its relevance and its readability; 0 if it
+    is not read."""
+    task, settings = current.setup.task, current.setup.settings
+    longest = current.setup.sampling.max_tokens
+    if bound_of(task, settings) is not None:
+        # The reading for the readability is among these.
+        return READINGS * (reading_prompt(task.description) + longest)
+    return 0 if settings.readability is None else reading_prompt(context_of(task)) + longest
 
 
 async def relevant(
@@ -65,7 +65,8 @@ async def relevant(
 ) -> list[list[Candidate]]:
     """The relevant candidates of each group; the others are recorded as refused, or as failed if they cannot
     be scored. One whose sentences all stand in its parent is not judged."""
-    bound = bound_of(current.setup.task, current.setup.settings)
+    task, settings = current.setup.task, current.setup.settings
+    bound = bound_of(task, settings)
     if bound is None:
         return [list(group) for group in groups]
     instructions = {parent.candidate.id: parent.candidate.text for parent in current.parents}
@@ -78,12 +79,10 @@ async def relevant(
     if not judged:
         return [list(group) for group in groups]
     refused: set[str] = set()
+    contexts = _contexts(task.description)
     try:
-        values, tokens = await relevances(
-            current.setup.scorer,
-            current.setup.task.description,
-            [one.text for one in judged],
-            rounds_left=current.rounds_left,
+        read, tokens = await readings(
+            current.setup.scorer, contexts, [one.text for one in judged], rounds_left=current.rounds_left
         )
     except (EngineError, DataError) as error:
         for one in judged:
@@ -92,8 +91,12 @@ async def relevant(
     else:
         current.tokens_scored += tokens
         allowance.spend(tokens)
-        for one, value in zip(judged, values, strict=True):
-            if value < bound:
+        for one, of_one in zip(judged, read, strict=True):
+            if settings.readability is not None:
+                nats = surprisal(of_one[contexts.index(context_of(task))])
+                # It may have been read before, with other demonstrations.
+                current.surprisals.setdefault(one.text, nats)
+            if _relevance(of_one) < bound:
                 current.refuse(one, NOT_RELEVANT)
                 refused.add(one.id)
     return [[one for one in group if one.id not in refused] for group in groups]

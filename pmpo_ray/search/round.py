@@ -44,6 +44,8 @@ class Round:
     refusals: list[Refusal] = field(default_factory=list)
     segments: list[SegmentImportance] = field(default_factory=list)
     requests: list[WritingRequest] = field(default_factory=list)
+    surprisals: dict[str, float] = field(default_factory=dict)
+    """The surprisals of the texts that were read in this round, in nats per token."""
     tokens_scored: int = 0
     tokens_prompted: int = 0
     tokens_generated: int = 0
@@ -93,6 +95,15 @@ class Round:
     def rounds_left(self) -> int:
         """The number of rounds that wait for the work of this one, itself included."""
         return self.setup.settings.rounds - self.number + 1
+
+    def is_read(self, text: str) -> bool:
+        """True if the surprisal of the text is known."""
+        return text in self.surprisals or text in self.finished.surprisals
+
+    def surprisal(self, text: str) -> float:
+        """The surprisal of a text that was read, in nats per token. Raises KeyError for another one."""
+        found = self.finished.surprisals.get(text)
+        return self.surprisals[text] if found is None else found
 
     def next_id(self) -> str:
         self.ids += 1
@@ -177,6 +188,7 @@ class Round:
             count=setup.settings.hard_examples,
             round=self.number,
             seed=seed_of(setup.seed, setup.task.name, self.number, parent.candidate.id, "hard cases"),
+            history=tuple(self.finished.records),
         )
         return tuple(setup.hard_cases.choose(context))
 

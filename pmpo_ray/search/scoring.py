@@ -15,6 +15,7 @@ from pmpo_ray.errors import DataError, EngineError
 from pmpo_ray.search.budget import Prices
 from pmpo_ray.search.objectives import batch_loss
 from pmpo_ray.search.racing import blocks_of, leaving
+from pmpo_ray.search.readability import read, unread_cost, weighted
 from pmpo_ray.search.round import Round
 from pmpo_ray.types import Candidate, ExampleScore, ScoredCandidate, ScoreRequest
 
@@ -22,6 +23,8 @@ from pmpo_ray.types import Candidate, ExampleScore, ScoredCandidate, ScoreReques
 async def score(candidate: Candidate, current: Round) -> ScoredCandidate:
     """The candidate with its losses on all examples. Raises EngineError or DataError if it cannot be
     scored."""
+    for error in (await read([candidate.text], current)).values():
+        raise error
     runner = _Runner(candidate, current)
     await runner.run(range(len(current.setup.split.train)))
     return runner.scored()
@@ -33,7 +36,7 @@ async def score_all(
     """Score candidates concurrently, as many as `left` tokens suffice for (None: all that the budget leaves);
     the others are recorded as refused. One that cannot be scored is recorded as failed, with the reason; any
     other error cancels the rest and propagates. With racing, some are scored on the first examples alone:
-    those that lose, and, where the tokens do not suffice to go on with all, those of the highest losses."""
+    those that lose, and, where the tokens do not suffice to go on with all, those of the highest values."""
     purse = await _Purse.of(candidates, current, current.left if left is None else left)
 
     async def attempt(runner: _Runner, rows: Sequence[int]) -> _Runner | None:
@@ -59,6 +62,8 @@ async def score_all(
             for runner in unpaid:
                 if not runner.scores:
                     current.refuse(runner.candidate, current.tightest)
+        if number == 0:
+            running = await _read(running, current)
         # All of a block before the next one: so the decisions do not depend on who answers first.
         attempts = await gather_or_cancel(attempt(runner, rows) for runner in running)
         running = [runner for runner in attempts if runner is not None]
@@ -69,6 +74,15 @@ async def score_all(
         done += [runner for runner in running if runner.candidate.id in out]
         running = [runner for runner in running if runner.candidate.id not in out]
     return sorted((runner.scored() for runner in (*done, *running)), key=lambda one: one.candidate.id)
+
+
+async def _read(running: Sequence[_Runner], current: Round) -> list[_Runner]:
+    """The candidates whose texts were read; the others are recorded as failed."""
+    errors = await read([runner.candidate.text for runner in running], current)
+    for runner in running:
+        if (error := errors.get(runner.candidate.text)) is not None:
+            current.refuse(runner.candidate, str(error), failed=True)
+    return [runner for runner in running if runner.candidate.text not in errors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +104,15 @@ class _Purse:
 
     def affordable(self, running: Sequence[_Runner], blocks: Sequence[Sequence[int]]) -> set[str]:
         """The ids of the candidates that may be scored on the first of the blocks: as many as fit, together
-        with the rest of one of them, whichever it will be. The lowest losses come first."""
+        with the rest of one of them, whichever it will be. The lowest values come first."""
         first = not any(runner.scores for runner in running)
         rest = [row for rows in blocks[1:] for row in rows]
         left = self.left - (self.current.tokens_scored - self.spent)
         paid: set[str] = set()
         costs = reserve = 0
-        for runner in running if first else sorted(running, key=lambda one: one.scored().loss):
+        for runner in running if first else sorted(running, key=lambda one: one.scored().value):
             cost = self.prices.of(runner.candidate, blocks[0], first=first)
+            cost += unread_cost(runner.candidate.text, self.current)
             kept = max(reserve, self.prices.of(runner.candidate, rest, first=False))
             if costs + cost + kept <= left:
                 costs, reserve = costs + cost, kept
@@ -138,6 +153,7 @@ class _Runner:
         losses = dict(zip(rows, map(setup.objective, scores), strict=True))
         loss = batch_loss(list(losses.values()), [example.weight for example in examples])
         if len(rows) == len(train):
-            return ScoredCandidate(self.candidate, scores, tuple(losses.values()), loss)
+            whole = ScoredCandidate(self.candidate, scores, tuple(losses.values()), loss)
+            return weighted(whole, self.current)
         every = tuple(losses.get(row, math.nan) for row in range(len(train)))
-        return ScoredCandidate(self.candidate, (), every, loss, left=len(rows))
+        return weighted(ScoredCandidate(self.candidate, (), every, loss, left=len(rows)), self.current)

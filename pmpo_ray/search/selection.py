@@ -1,7 +1,9 @@
 """The decisions of a round: which candidates survive, and when the search stops.
 
+Candidates are ranked by their value: the loss, or, with `search.readability`, the loss and the penalty.
+
 Invariants: everything is pure and seeded; the best survivor is never worse than the best parent; a child
-replaces a parent only with a strictly lower loss; nothing depends on a clock or on the order in which
+replaces a parent only with a strictly lower value; nothing depends on a clock or on the order in which
 children arrive.
 """
 
@@ -40,21 +42,21 @@ def select_survivors(
     size: int,
     max_siblings: int | None = None,
 ) -> tuple[ScoredCandidate, ...]:
-    """The 1 to `size` candidates of lowest loss, best first (Algorithm 1's selection for size 1).
+    """The 1 to `size` candidates of lowest value, best first (Algorithm 1's selection for size 1).
 
     Ties go to parents, then to the older id. Of candidates with the same demonstrations whose texts differ
     only in white space and case, only the oldest counts. At most `max_siblings` survivors share a parent,
     which itself does not count; None means half of `size`, rounded up. The cap may leave fewer than `size`.
-    Candidates whose loss is not finite survive only if no loss is finite. Raises ValueError if there are no
+    Candidates whose value is not finite survive only if no value is finite. Raises ValueError if there are no
     candidates at all.
     """
     if not parents and not children:
         raise ValueError("there is no candidate to select from")
     cap = sibling_cap(size, max_siblings)
     pool = _distinct([*_by_age(parents), *_by_age(children)])
-    finite = [scored for scored in pool if math.isfinite(scored.loss)]
-    # Stable: among equal losses the pool's order, parents first and then by age, decides.
-    ranked = sorted(finite, key=lambda scored: scored.loss) or pool
+    finite = [scored for scored in pool if math.isfinite(scored.value)]
+    # Stable: among equal values the pool's order, parents first and then by age, decides.
+    ranked = sorted(finite, key=lambda scored: scored.value) or pool
     siblings: Counter[str] = Counter()
     survivors: list[ScoredCandidate] = []
     for scored in ranked:
@@ -82,6 +84,7 @@ def _distinct(candidates: Iterable[ScoredCandidate]) -> list[ScoredCandidate]:
 
 def stop_reason(
     losses_by_round: Sequence[float],
+    values_by_round: Sequence[float],
     *,
     rounds: int,
     patience: int | None,
@@ -93,9 +96,10 @@ def stop_reason(
 ) -> str | None:
     """The reason why a search ends now, None if it continues.
 
-    `losses_by_round` holds the best loss after each finished round, from round 0, which scores only the start
-    instructions. A search ends after `patience` rounds in a row without a strictly lower loss. `tokens` and
-    `seconds` were spent so far.
+    `losses_by_round` holds the loss of the best candidate after each finished round, from round 0, which
+    scores only the start instructions, and `values_by_round` its value. A search ends after `patience` rounds
+    in a row without a strictly lower value: with a penalty the loss may rise while the search gets on. A
+    target is one for the loss. `tokens` and `seconds` were spent so far.
     """
     finished = len(losses_by_round) - 1
     if losses_by_round and target_loss is not None and losses_by_round[-1] <= target_loss:
@@ -103,8 +107,8 @@ def stop_reason(
     if finished >= rounds:
         return "rounds"
     if patience is not None and finished >= patience:
-        before = losses_by_round[finished - patience]
-        if not any(loss < before for loss in losses_by_round[finished - patience + 1 :]):
+        before = values_by_round[finished - patience]
+        if not any(value < before for value in values_by_round[finished - patience + 1 :]):
             return "patience"
     if max_tokens is not None and tokens >= max_tokens:
         return TOKENS

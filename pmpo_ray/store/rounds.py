@@ -47,6 +47,8 @@ ROUND_SCHEMA = pa.schema(
         pa.field("hard_case", pa.string()),
         pa.field("request", pa.string()),
         pa.field("left", pa.int32()),
+        pa.field("surprisal", pa.float64()),
+        pa.field("penalty", pa.float64()),
         pa.field("loss", pa.float64()),
         pa.field("losses", pa.list_(pa.float64())),
         pa.field("target_logprobs", pa.list_(pa.float64())),
@@ -58,7 +60,8 @@ ROUND_SCHEMA = pa.schema(
 )
 """`rank` is a survivor's place, 0 for the best; `shots` and `hard_case` are ids of training examples,
 `request` is an id in the file of requests; `left` counts the examples after which a candidate left the race
-(0: it did not); the columns from `loss` on are null for refusals. The lists have one entry per training
+(0: it did not); `surprisal` and `penalty` are there with `search.readability` alone; they and the columns
+from `loss` on are null for refusals. The lists have one entry per training
 example, in training order, log-probabilities in nats."""
 
 SEGMENT_SCHEMA = pa.schema(
@@ -89,8 +92,10 @@ REQUEST_SCHEMA = pa.schema(
 _LISTS = ROUND_SCHEMA.names[ROUND_SCHEMA.get_field_index("losses") :]
 _PLAIN = ROUND_SCHEMA.names[: -len(_LISTS)]
 """Columns with and without lists. Lists take nearly all of a file, and of the time to read it."""
-_ADDED = ("shots", "hard_case", "request", "left")
-"""Columns that a file of an earlier version lacks."""
+_READ = ("surprisal", "penalty")
+"""Columns that a file has if texts were read."""
+_ADDED = ("shots", "hard_case", "request", "left", *_READ)
+"""Columns that a file of an earlier version lacks, or one without readings."""
 _STATUSES = frozenset(get_args(Status))
 _OPERATOR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _Row = dict[str, Any]
@@ -127,7 +132,9 @@ def encode_round(record: RoundRecord) -> bytes:
         "tokens_generated": record.tokens_generated,
         "seconds": record.seconds,
     }
-    schema = ROUND_SCHEMA.with_metadata({METADATA_KEY: json.dumps(header).encode()})
+    read = any(scored.surprisal is not None for scored in record.candidates)
+    columns = [field for field in ROUND_SCHEMA if read or field.name not in _READ]
+    schema = pa.schema(columns, {METADATA_KEY: json.dumps(header).encode()})
     return to_parquet(pa.Table.from_pylist(rows, schema=schema))
 
 
@@ -264,6 +271,8 @@ def _scored_row(scored: ScoredCandidate, rank: int | None) -> _Row:
         "shots": [escape(name) for name in candidate.shots],
         "hard_case": _escaped(candidate.hard_case),
         "request": _escaped(candidate.request),
+        "surprisal": scored.surprisal,
+        "penalty": scored.penalty,
         "loss": scored.loss,
         "losses": list(scored.losses),
         "target_logprobs": [score.target.logprob for score in scores],
@@ -307,6 +316,8 @@ def _scored(row: _Row) -> ScoredCandidate:
         losses=tuple(row["losses"]),
         loss=row["loss"],
         left=row["left"] or 0,
+        surprisal=row["surprisal"],
+        penalty=0.0 if row["penalty"] is None else row["penalty"],
     )
 
 

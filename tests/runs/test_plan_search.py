@@ -96,6 +96,7 @@ searches = st.fixed_dictionaries(
         "racing": st.sampled_from([None, 0.2]),
         "bandit": st.booleans(),
         "sense": st.booleans(),
+        "readability": st.sampled_from([None, None, 0.1, 2.0]),
         "demonstrations": st.integers(0, 4),
         "calibrate": st.sampled_from([False, True, "inputs"]),
         "meta_prompt": st.sampled_from(["long", "short"]),

@@ -25,6 +25,7 @@ SIZES = Sizes(
     forms={"rewrite": 300},
     mask_form=100,
     judging=0,
+    reading=0,
     eligible=10,
 )
 
@@ -68,6 +69,21 @@ def test_writers_share_what_is_written_and_each_sends_its_own_requests() -> None
     assert planned.generated == 2 * 18 * 64
     # Two hard cases, three draws of examples and one request to shorten, each sent twice.
     assert planned.prompted == 2 * (2 * 350 + 3 * 750 + 250)
+
+
+def test_every_text_is_read_once_for_its_readability() -> None:
+    search = SearchConfig(
+        rounds=2, hard_examples=1, variants=2, masking="rules", max_segments=3, reasks=0, bandit=False
+    )
+    operators = ["rewrite", "compose", "demonstrate"]
+    plain = SearchTokens(search, operators, SIZES, 64)
+    read = replace(plain, sizes=replace(SIZES, reading=30))
+    # The texts of two operators and the masked ones: 30 in front of a text, 50 of it, and 8 around it.
+    assert read.of_round(2, 1).scored - plain.of_round(2, 1).scored == (2 + 2 + 3) * 88
+    # What is judged is read for that.
+    judged = replace(plain, sizes=replace(SIZES, judging=20))
+    both = replace(plain, sizes=replace(SIZES, judging=20, reading=30))
+    assert both.of_round(2, 1).scored - judged.of_round(2, 1).scored == (2 + 3) * 88
 
 
 def test_compose_grows_by_a_sentence_a_round_up_to_its_library() -> None:

@@ -70,6 +70,13 @@ def test_nothing_is_gained_from_a_loss_that_is_not_finite() -> None:
     assert [one.gain for one in yields(record, math.inf).values()] == [0.0, 0.0]
 
 
+def test_a_gain_is_one_of_the_value_that_candidates_are_ranked_by() -> None:
+    odd = replace(scored("a", "rewrite", 0.5), surprisal=4.0, penalty=0.8)
+    plain = replace(scored("b", "compose", 0.7), surprisal=1.0, penalty=0.2)
+    found = yields(RoundRecord("t", 1, (odd, plain), ("b",)), 1.2)
+    assert {name: one.gain for name, one in found.items()} == pytest.approx({"rewrite": 0.0, "compose": 0.3})
+
+
 def test_operators_share_evenly_until_one_has_lowered_the_loss() -> None:
     even = dict.fromkeys(OPERATORS, 1 / 3)
     assert shares([], OPERATORS) == even

@@ -90,6 +90,26 @@ def test_only_the_scored_rows_and_their_weights_count() -> None:
     assert leaving([child], [parent], range(10), [0.0] * 40, settings()) == set()
 
 
+def test_the_difference_of_the_penalties_counts_on_every_example() -> None:
+    parent = replace(scored("parent", [1.0, 0.9, 1.1, 1.0] * 10), penalty=0.2)
+    lower = scored("lower", [0.9, 0.7, 1.0, 0.8] * 10)
+    higher = scored("higher", [1.1, 1.1, 1.2, 1.2] * 10)
+
+    def left(child: ScoredCandidate, penalty: float, weights: list[float] | None = None) -> bool:
+        found = leaving(
+            [replace(child, penalty=penalty)], [parent], range(10), weights or [1.0] * 40, settings()
+        )
+        return bool(found)
+
+    # Its losses are lower by 0.15 in the mean.
+    assert [left(lower, penalty) for penalty in (0.2, 0.3, 0.4)] == [False, False, True]
+    # Higher by as much.
+    assert [left(higher, penalty) for penalty in (0.2, 0.1, 0.0)] == [True, True, False]
+    # With examples to avoid, a higher loss is better, a higher penalty is not.
+    assert [left(higher, penalty, [-2.0] * 40) for penalty in (0.2, 0.3, 0.4)] == [False, False, True]
+    assert left(lower, math.inf)
+
+
 @pytest.mark.parametrize("level", [0.05, 0.2, 0.4])
 def test_candidates_that_are_no_worse_leave_at_the_stated_level(level: float) -> None:
     import random

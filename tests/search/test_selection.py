@@ -117,7 +117,7 @@ def test_ids_sort_by_age() -> None:
         candidate_id(10_000, 0)
 
 
-def reason(losses: list[float], **limits: float) -> str | None:
+def reason(losses: list[float], values: list[float] | None = None, **limits: float) -> str | None:
     settings = {
         "rounds": 20,
         "patience": None,
@@ -127,7 +127,7 @@ def reason(losses: list[float], **limits: float) -> str | None:
         "seconds": 0.0,
         "max_seconds": None,
     }
-    return stop_reason(losses, **{**settings, **limits})  # type: ignore[arg-type]
+    return stop_reason(losses, values or losses, **{**settings, **limits})  # type: ignore[arg-type]
 
 
 def test_a_search_goes_on_while_nothing_ends_it() -> None:
@@ -146,6 +146,16 @@ def test_patience_ends_a_search_after_so_many_rounds_without_gain() -> None:
     assert reason([1.0, 0.9, 0.9], patience=2) is None
     assert reason([1.0, 0.9, 0.9, 0.9], patience=2) == "patience"
     assert reason([1.0, 0.9, 0.9, 0.8], patience=2) is None
+
+
+def test_patience_goes_by_the_value_and_the_target_by_the_loss() -> None:
+    # More readable in every round, at the price of a higher loss.
+    losses, values = [1.0, 1.2, 1.1], [3.0, 2.8, 2.6]
+    assert reason(losses, patience=2) == "patience"
+    assert reason(losses, values, patience=2) is None
+    assert reason(losses, [3.0, 3.0, 3.0], patience=2) == "patience"
+    assert reason(losses, values, target_loss=1.15) == "target loss"
+    assert reason(losses, [0.1] * 3, target_loss=1.05) is None
 
 
 def test_a_target_loss_is_reached_where_the_loss_is_no_higher() -> None:

@@ -142,6 +142,7 @@ def records(draw: st.DrawFn) -> RoundRecord:
     operators = st.sampled_from(["seed", "rewrite", "mask_drop", "Shorten"])
     shots = st.lists(any_text, max_size=2).map(tuple)
     number = draw(st.integers(0, 10_000))
+    read = draw(st.booleans())
     candidates = tuple(
         draw(
             st.builds(
@@ -162,6 +163,7 @@ def records(draw: st.DrawFn) -> RoundRecord:
                 st.lists(any_float, max_size=3).map(tuple),
                 any_float,
                 st.integers(0, 2**31 - 1),
+                **(dict.fromkeys(("surprisal", "penalty"), any_float) if read else {}),
             )
         )
         for name in ids
@@ -217,6 +219,17 @@ def test_a_round_of_an_earlier_version_has_no_demonstrations_and_requests() -> N
     record = replace(rounds_of(TASK)[2], segments=())
     table = pq.read_table(pa.BufferReader(encode_round(record)))
     assert decode_round(to_parquet(table.drop_columns(["shots", "request", "left"])), ()) == record
+
+
+def test_a_round_has_columns_of_readings_only_if_texts_were_read() -> None:
+    record = replace(rounds_of(TASK)[2], segments=())
+    read = replace(
+        record, candidates=tuple(replace(one, surprisal=2.5, penalty=0.25) for one in record.candidates)
+    )
+    plain, full = (pq.read_table(pa.BufferReader(encode_round(one))) for one in (record, read))
+    assert set(full.column_names) - set(plain.column_names) == {"surprisal", "penalty"}
+    assert full["surprisal"].to_pylist() == [2.5] * len(record.candidates) + [None] * len(record.refusals)
+    assert decode_round(encode_round(read), (), ()).candidates[0].value == record.candidates[0].loss + 0.25
 
 
 def asked(record: RoundRecord) -> RoundRecord:
