@@ -127,10 +127,13 @@ def evaluated(folder: Path, settings: Sequence[str], conditions: Sequence[str]) 
 
 
 def run(*arguments: str) -> str:
-    """Run a `pmpo` command, and return its standard output."""
+    """Run a `pmpo` command, and return its standard output. Ends with its exit code if it fails: it has said
+    why."""
     process = subprocess.run(
-        [sys.executable, "-m", "pmpo_ray", *arguments], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", "pmpo_ray", *arguments], stdout=subprocess.PIPE, text=True
     )
+    if process.returncode:
+        sys.exit(process.returncode)
     return process.stdout
 
 

@@ -217,7 +217,7 @@ def test_a_small_rewriter_is_not_asked_about_labels(
     assert prepared.for_rewriter(rewriter).search.operators == operators
     announce_operators([prepared], rewriter)
     told = (
-        "all tasks: instructions are put together, not written, since a rewriter of 0.14 billion"
+        "instructions are put together, not written, since a rewriter of 0.14 billion"
         in caplog.text
     )
     assert told == (operators == ("compose",))

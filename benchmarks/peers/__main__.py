@@ -16,7 +16,7 @@ FOLDER are not repeated. A contestant that fails is named with its error and has
 
 Prints a table for every budget and task with the winners' texts, the means over seeds, and the differences
 between pmpo_ray and the best of the others. The file of --json gets a row per run, and keeps its other rows.
-The exit code is 1 if a contestant failed.
+The exit code is 1 if a contestant failed, 2 for arguments, data or a server that can't be used.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +63,8 @@ def main() -> None:
             comparison = Comparison(url, weights, proxy, arguments.runs)
             rows, errors = comparison.results(tasks, contestants, arguments.budget, arguments.seeds)
     except PmpoError as error:
-        sys.exit(f"benchmarks.peers: {error}")
+        print(f"benchmarks.peers: {error}", file=sys.stderr)
+        sys.exit(2)
     print("\n\n".join([tables(rows), means(rows), summary(against_best_peer(rows))]))
     for line in errors:
         print(f"failed: {line}", file=sys.stderr)
@@ -81,18 +83,27 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default=QWEN.name, help="the model that answers and rewrites")
     parser.add_argument("--server", help="address of a server with the model, such as http://HOST:8000/v1")
     parser.add_argument("--python", help="the Python of the environment with the peers' libraries")
-    parser.add_argument("--budget", type=int, nargs="+", default=[100_000, 30_000])
+    parser.add_argument("--budget", type=_positive, nargs="+", default=[100_000, 30_000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--contestant", nargs="+", choices=list(MODULES), default=list(MODULES))
     parser.add_argument("--external", nargs="+", type=_external, default=[], metavar="NAME=COMMAND")
-    parser.add_argument("--held-out", type=int, default=HELD_OUT_ROWS, help="held-out rows")
+    parser.add_argument("--held-out", type=_positive, default=HELD_OUT_ROWS, help="held-out rows")
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"))
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
     if arguments.python is None and set(arguments.contestant) - set(OURS):
         parser.error("name the Python that has the peers' libraries (--python), or --contestant pmpo alone")
+    if arguments.python is not None and shutil.which(arguments.python) is None:
+        parser.error(f"--python: {arguments.python} is no program; name the Python of the environment")
     return arguments
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} should be at least 1")
+    return number
 
 
 def _external(text: str) -> tuple[str, list[str]]:

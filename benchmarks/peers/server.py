@@ -37,7 +37,7 @@ def served_model(url: str) -> str:
         with urllib.request.urlopen(f"{url}/models", timeout=30) as answer:  # noqa: S310 - the user's server
             names = [str(model["id"]) for model in json.load(answer)["data"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ServerError(f"{url}: no OpenAI-compatible server answers ({error}); start it again") from error
+        raise ServerError(f"{url}: no OpenAI-compatible server answers ({error}); start one there") from error
     if len(names) != 1:
         raise ServerError(f"{url}: serves {len(names)} models; it has to serve the one of --model alone")
     return names[0]

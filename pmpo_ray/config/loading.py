@@ -17,10 +17,10 @@ from pydantic_core import ErrorDetails
 
 from pmpo_ray.config.instruction_files import with_texts
 from pmpo_ray.config.keys import advice_on_key
-from pmpo_ray.config.messages import KeyPath, dotted, kind_of
+from pmpo_ray.config.messages import KeyPath, dotted, kind_of, value_problem
 from pmpo_ray.config.overrides import Override, overridden
 from pmpo_ray.config.paths import missing_file
-from pmpo_ray.config.run import KEY_FOUND, RunConfig
+from pmpo_ray.config.run import PLACED, RunConfig
 from pmpo_ray.config.secrets import without_keys
 from pmpo_ray.config.yaml_text import parse_yaml, yaml_of
 from pmpo_ray.errors import ConfigError
@@ -123,7 +123,7 @@ def _validated(value: Mapping[str, Any], source: str, origins: Origins) -> RunCo
     except ValidationError as error:
         details = _causes(error.errors(include_url=False))
     first = details[0]
-    path: KeyPath = first["ctx"]["path"] if first["type"] == KEY_FOUND else first["loc"]
+    path: KeyPath = first["ctx"]["path"] if first["type"] == PLACED else first["loc"]
     place = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), source)
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     key = f"{dotted(path)}: " if path else ""
@@ -150,27 +150,13 @@ def _tupled(value: Any) -> Any:
 
 
 def _complaint(detail: ErrorDetails) -> str:
-    """The problem with a key's value and, where it is clear, the value to write instead."""
-    actual = kind_of(detail["input"], detail["loc"])
+    """The problem with a key or its value and, where it is clear, what to write instead."""
     match detail["type"]:
         case "extra_forbidden":
             return f"unknown key; {advice_on_key(detail['loc'])}"
         case "missing":
             return "missing: this key is required"
-        case _ if detail["type"] == KEY_FOUND:
+        case _ if detail["type"] == PLACED:
             return str(detail["ctx"]["problem"])
-        case "value_error":
-            return detail["msg"].removeprefix("Value error, ")
-        case "tuple_type":
-            return f"should be a list, as in [a, b], not {actual}"
-        case "model_type" | "model_attributes_type":
-            return f"should be a section with keys, not {actual}"
-        case "string_type":
-            hint = "" if detail["input"] is None else ": write it in quotes"
-            return f"should be text, not {actual}{hint}"
-        case "too_short":
-            return "should have at least one entry"
         case _:
-            expected = detail["msg"].removeprefix("Input should be ")
-            expected = expected.replace("a valid integer", "a whole number").replace("a valid ", "a ")
-            return f"should be {expected}, not {actual}"
+            return value_problem(detail)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from pydantic_core import ErrorDetails
+
 from pmpo_ray.redaction import key_form
 from pmpo_ray.text import shortened
 
@@ -58,6 +60,27 @@ def override_name(override: str) -> str:
 def yaml_problem(problem: str | None) -> str:
     """A problem that PyYAML reports, without names that are part of a value."""
     return _NAMES_IN_YAML_ERRORS.sub(r"\1", problem or "unreadable")
+
+
+def value_problem(detail: ErrorDetails) -> str:
+    """The problem with a key's value and, where it is clear, the value to write instead."""
+    actual = kind_of(detail["input"], detail["loc"])
+    match detail["type"]:
+        case "value_error":
+            return detail["msg"].removeprefix("Value error, ")
+        case "tuple_type":
+            return f"should be a list, as in [a, b], not {actual}"
+        case "model_type" | "model_attributes_type":
+            return f"should be a section with keys, not {actual}"
+        case "string_type":
+            hint = "" if detail["input"] is None else ": write it in quotes"
+            return f"should be text, not {actual}{hint}"
+        case "too_short":
+            return "should have at least one entry"
+        case _:
+            expected = detail["msg"].removeprefix("Input should be ")
+            expected = expected.replace("a valid integer", "a whole number").replace("a valid ", "a ")
+            return f"should be {expected}, not {actual}"
 
 
 def kind_of(value: object, path: KeyPath) -> str:

@@ -17,15 +17,15 @@ from pmpo_ray.config.base import Changeable, Fixed, NonNegative, Positive, Secon
 from pmpo_ray.config.budget import BudgetConfig
 from pmpo_ray.config.engines import DEFAULT_MODEL, RewriterConfig, ScorerConfig
 from pmpo_ray.config.evaluation import EvaluationConfig
-from pmpo_ray.config.messages import dotted
+from pmpo_ray.config.messages import KeyPath, dotted, value_problem
 from pmpo_ray.config.paths import DataPath
 from pmpo_ray.config.search import PAPER, SearchConfig
 from pmpo_ray.config.secrets import key_among_settings
 from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.config.tracking import TrackingConfig
 
-KEY_FOUND = "key_among_settings"
-"""The type of the validation error about a key or a password. Its context has the path and the problem."""
+PLACED = "placed"
+"""The type of the validation errors that name their own place. Their context has the path and the problem."""
 
 
 class RayConfig(Section):
@@ -42,6 +42,13 @@ class RayConfig(Section):
     start_timeout: Seconds = 300.0
     outage_timeout: Seconds = 600.0
     idle_timeout: float = Field(default=60.0, ge=0, le=1e9)
+
+
+def _found(path: KeyPath, problem: str) -> PydanticCustomError:
+    """The error about what stands at `path`."""
+    return PydanticCustomError(
+        PLACED, "{key}: {problem}", {"key": dotted(path), "problem": problem, "path": path}
+    )
 
 
 USES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -120,23 +127,19 @@ class RunConfig(Section):
                 raise ValueError(f"grid: {name!r} should be a name of small letters, digits and hyphens")
             unknown = sorted(changes.keys() - SearchConfig.model_fields.keys())
             if unknown:
-                raise ValueError(f"grid.{name}.{unknown[0]}: search has no such key")
+                raise _found(("grid", name, unknown[0]), "search has no such key")
             try:
                 self._changed_search(changes)
             except ValidationError as error:
                 detail = error.errors(include_url=False)[0]
-                key = ".".join(map(str, detail["loc"]))
-                raise ValueError(f"grid.{name}.{key}: {detail['msg'].removeprefix('Input ')}") from None
+                raise _found(("grid", name, *detail["loc"]), value_problem(detail)) from None
         return self
 
     @model_validator(mode="after")
     def _without_keys(self) -> RunConfig:
         found = key_among_settings(self)
         if found is not None:
-            path, problem = found
-            raise PydanticCustomError(
-                KEY_FOUND, "{key}: {problem}", {"key": dotted(path), "problem": problem, "path": path}
-            )
+            raise _found(*found)
         return self
 
     @model_validator(mode="after")

@@ -41,11 +41,11 @@ def announce_operators(prepared_tasks: Sequence[PreparedTask], rewriter: EngineI
         and one.for_rewriter(rewriter).search.named_operators != AUTO_OPERATORS
     ]
     if left:
-        _log.info(
-            "%s: instructions are put together, not written, since a rewriter of %.2g billion parameters "
-            "writes few usable ones (search.operators: auto; [rewrite, compose] asks it all the same)",
-            ", ".join(left) if len(left) < len(prepared_tasks) else "all tasks",
-            rewriter.parameters / 1e9,
+        tasks = "" if len(left) == len(prepared_tasks) else f"{', '.join(left)}: "
+        note(
+            f"{tasks}instructions are put together, not written, since a rewriter of "
+            f"{rewriter.parameters / 1e9:.2g} billion parameters writes few usable ones (search.operators: "
+            "auto; [rewrite, compose] asks it all the same)"
         )
 
 

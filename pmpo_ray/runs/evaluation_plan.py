@@ -87,7 +87,10 @@ def _others(config: RunConfig, prepared: PreparedTask, own: int = 0) -> list[Nam
     """The configured instructions; one of the run has `own` demonstrations."""
     settings, task, split = config.evaluation, prepared.task, prepared.split
     if not split.test:
-        raise DataError(f"task {task.name!r}: no examples are left for a test part; lower split.train_max")
+        raise DataError(
+            f"task {task.name!r}: no row is left to evaluate on; name a test file with "
+            "--set tasks.N.test_path=FILE, or make a run with a lower split.train_max or split.validation"
+        )
     available = len(split.shots) + len(split.train) - own
     requested = max(settings.shots or (0,))
     beside = f" beside the {own} demonstrations of an instruction" if own else ""

@@ -94,6 +94,10 @@ def test_settings_for_other_software_are_finite_too() -> None:
     ]:
         assert "infinite or not a number" in complaint_about(text)
     assert "grid.a.beta: should be a finite number" in complaint_about("grid: {a: {beta: .inf}}")
+    found = complaint_about("grid:\n  a: {readability: 0}")
+    assert ":2: grid.a.readability: should be greater than 0, not 0" in found
+    assert "grid.a.hard_cases: should be highest_loss" in complaint_about("grid: {a: {hard_cases: hardest}}")
+    assert "grid.a.steps: search has no such key" in complaint_about("grid: {a: {steps: 3}}")
 
 
 @pytest.mark.parametrize(
