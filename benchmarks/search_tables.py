@@ -157,19 +157,22 @@ def proposals(rows: Sequence[Row]) -> str:
             counts.setdefault(count["operator"], Counter()).update(
                 {name: number for name, number in count.items() if name != "operator"}
             )
-    total = sum(count["scored"] + count["refused"] + count["failed"] for count in counts.values())
+    total = sum(map(_proposed, counts.values()))
     lines = [
-        "| operator | share of proposals | scored | left the race | survived | refused |",
-        "|" + "---|" * 6,
+        "| operator | share of proposals | scored | left the race | survived | refused | beyond the budget |",
+        "|" + "---|" * 7,
     ]
     for name, count in counts.items():
-        own = count["scored"] + count["refused"] + count["failed"]
         lines.append(
-            f"| {name} | {own / total:.1%} | {count['scored']} | {count['left']} | {count['survived']} "
-            f"| {count['refused']} |"
+            f"| {name} | {_proposed(count) / total:.1%} | {count['scored']} | {count['left']} "
+            f"| {count['survived']} | {count['refused']} | {count['unpaid']} |"
         )
     reasons = "; ".join(f"{reason}: {number}" for reason, number in refused.most_common(12))
     return "\n".join([*lines, f"\nrefused: {reasons or 'none'}"])
+
+
+def _proposed(count: Counter[str]) -> int:
+    return sum(count[name] for name in ("scored", "refused", "failed", "unpaid"))
 
 
 def winners(rows: Sequence[Row]) -> str:

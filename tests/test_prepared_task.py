@@ -216,10 +216,7 @@ def test_a_small_rewriter_is_not_asked_about_labels(
     prepared = _prepared(task, data_dir, search={"operators": "auto"})
     assert prepared.for_rewriter(rewriter).search.operators == operators
     announce_operators([prepared], rewriter)
-    told = (
-        "instructions are put together, not written, since a rewriter of 0.14 billion"
-        in caplog.text
-    )
+    told = "instructions are put together, not written, since a rewriter of 0.14 billion" in caplog.text
     assert told == (operators == ("compose",))
 
 

@@ -228,14 +228,18 @@ def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
 
 
 def _steps(task: TaskHistory) -> RenderableType:
-    table = _table("round", "made by", "loss", "change", "instruction")
-    for step in steps(task, task.best_id):
-        candidate = step.scored.candidate
+    path = steps(task, task.best_id)
+    read = any(step.scored.surprisal is not None for step in path)
+    table = _table("round", "made by", "loss", "change", *(["surprisal"] if read else []), "instruction")
+    for step in path:
+        candidate, surprisal = step.scored.candidate, step.scored.surprisal
+        nats = "" if surprisal is None else f"{surprisal:.2f}"
         table.add_row(
             str(candidate.round),
             candidate.operator,
             loss_text(step.scored.loss),
             "" if step.change is None else f"{step.change:+.3f}",
+            *([nats] if read else []),
             Text(f"{_shown(candidate)}{excerpt(candidate.text, _INSTRUCTION)}"),
         )
     counts = "; ".join(map(_count, operator_counts(task)))
@@ -255,6 +259,7 @@ def _count(count: OperatorCount) -> str:
         "left the race": count.left,
         "refused": count.refused,
         "failed": count.failed,
+        "beyond the budget": count.unpaid,
     }
     others = (f", {number} {what}" for what, number in parts.items() if number)
     return f"{count.operator} {count.scored} scored{''.join(others)}"

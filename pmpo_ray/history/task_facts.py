@@ -16,6 +16,7 @@ from itertools import groupby, pairwise
 from typing import Literal
 
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
+from pmpo_ray.search.budget import SECONDS, TOKENS
 from pmpo_ray.types import Example, Operator, ScoredCandidate, SegmentImportance
 
 PieceKind = Literal["same", "deleted", "inserted"]
@@ -63,7 +64,7 @@ class HardExample:
 @dataclass(frozen=True, slots=True)
 class OperatorCount:
     """Counts of one operator's candidates: scored ones, those of them that survived a round and that left the
-    race, refused ones, and those that could not be scored."""
+    race, refused ones, those that could not be scored, and those for which a budget did not suffice."""
 
     operator: Operator
     scored: int
@@ -71,6 +72,7 @@ class OperatorCount:
     refused: int
     failed: int
     left: int = 0
+    unpaid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,10 @@ def operator_counts(task: TaskHistory) -> tuple[OperatorCount, ...]:
     scored = Counter(item.candidate.operator for item in task.candidates.values())
     survived = Counter(item.candidate.operator for name, item in task.candidates.items() if name in ids)
     left = Counter(item.candidate.operator for item in task.candidates.values() if item.left)
-    refused = Counter((refusal.operator, refusal.status) for _, refusal in task.refusals)
+    refused = Counter(
+        (refusal.operator, "unpaid" if refusal.reason in (TOKENS, SECONDS) else refusal.status)
+        for _, refusal in task.refusals
+    )
     operators = dict.fromkeys((*scored, *(operator for operator, _ in refused)))
     return tuple(
         OperatorCount(
@@ -221,6 +226,7 @@ def operator_counts(task: TaskHistory) -> tuple[OperatorCount, ...]:
             refused[name, "refused"],
             refused[name, "failed"],
             left[name],
+            refused[name, "unpaid"],
         )
         for name in operators
     )

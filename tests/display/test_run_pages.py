@@ -202,6 +202,16 @@ def test_a_page_tells_how_the_best_came_about(finished: Path) -> None:
     assert "tickets: simulated, 0 shots, chosen by likelihood" in shown
 
 
+def test_a_page_shows_the_surprisal_of_texts_that_were_read(tmp_path: Path) -> None:
+    shown = {}
+    for name, weight in (("without", {}), ("with", {"readability": 0.3})):
+        store = write_run(tmp_path / name, search={"rounds": 2, **weight})
+        shown[name] = page(load_history(store.location))
+    assert "surprisal" not in shown["without"]
+    header = next(line for line in shown["with"].splitlines() if "made by" in line)
+    assert header.split()[-2:] == ["surprisal", "instruction"]
+
+
 def test_what_helps_and_what_hurts_can_be_told_without_colours(tmp_path: Path) -> None:
     shown = page(load_history(hostile_run(tmp_path)))
     assert "the parts of its ancestor r0000-0000: + helps, - hurts" in shown

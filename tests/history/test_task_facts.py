@@ -201,6 +201,17 @@ def test_operators_and_refusals_are_counted() -> None:
     assert refusal_counts(HISTORY) == (("duplicate", 2), ("empty", 1), ("too long", 1))
 
 
+def test_what_a_budget_did_not_suffice_for_is_told_apart_from_refused_texts() -> None:
+    records = tuple(
+        replace(record, refusals=tuple(replace(one, reason="token budget") for one in record.refusals))
+        for record in HISTORY.records
+    )
+    counts = {count.operator: count for count in operator_counts(replace(HISTORY, records=records))}
+    rewrite, dropped = counts["rewrite"], counts["mask_drop"]
+    assert (rewrite.refused, rewrite.failed, rewrite.unpaid) == (0, 0, 3)
+    assert (dropped.refused, dropped.failed, dropped.unpaid) == (0, 0, 1)
+
+
 def test_a_task_is_done_once_it_has_a_result_for_its_last_round(tmp_path: Path) -> None:
     store = write_run(tmp_path / "run")
     done = load_history(str(tmp_path / "run"))
