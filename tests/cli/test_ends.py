@@ -122,9 +122,10 @@ def test_a_terminal_that_closes_ends_the_run_without_a_trace(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_a_ray_that_dies_ends_the_run_with_one_line(name: str, tmp_path: Path) -> None:
-    with started(words(tmp_path / "run", 2_000)) as running:
+    # So slow that the first scoring lasts for seconds. When examples are put into the object store, before
+    # it and after it, Ray ends the process without a word.
+    with started(words(tmp_path / "run", 200)) as running:
         wait_for(running, "scoring")
-        # The examples are put into the object store now: at that moment Ray ends the process without a word.
         time.sleep(1.5)
         [victim] = [process for process, its_name in members(running.pid) if its_name == name]
         os.kill(victim, signal.SIGKILL)

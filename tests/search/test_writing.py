@@ -258,7 +258,7 @@ class RealScorer:
     engine: Scorer
 
     async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
-        return (await asyncio.to_thread(self.engine.score, request)).scores
+        return self.engine.score(request).scores
 
 
 @dataclass
