@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -62,6 +64,21 @@ def corrected(families: Iterable[Sequence[dict[str, Any]]]) -> None:
             found = [one[kind] for one in family if one[kind] is not None]
             for one, p_value in zip(found, holm([one["p_value"] for one in found]), strict=True):
                 one["p_adjusted"] = p_value
+
+
+def merged_rows(
+    file: Path, rows: Iterable[dict[str, Any]], identity: Callable[[dict[str, Any]], Any]
+) -> list[dict[str, Any]]:
+    """The rows of a result file with `rows` among them, sorted by `identity`; of two with the same one, the
+    new one. Without the values by example, which the run folders keep."""
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    kept += [{key: value for key, value in row.items() if key != "values"} for row in rows]
+    return sorted({identity(row): row for row in kept}.values(), key=identity)
+
+
+def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write a result file."""
+    file.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def gain_cell(gain: float, low: float, high: float) -> str:

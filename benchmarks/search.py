@@ -35,8 +35,18 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.packaged_models import available_model
-from benchmarks.repeated import Values, values_of_run
-from benchmarks.search_tables import Row, mean_table, means, proposals, reached, table, verdict, winners
+from benchmarks.repeated import Values, merged_rows, values_of_run, write_rows
+from benchmarks.search_tables import (
+    Row,
+    mean_table,
+    means,
+    problem,
+    proposals,
+    reached,
+    table,
+    verdict,
+    winners,
+)
 from pmpo_ray.config.engines import DEFAULT_MODEL
 from pmpo_ray.evaluation.paired_tests import compare
 from pmpo_ray.history.run_history import TaskHistory, load_history
@@ -214,14 +224,10 @@ def find_paper_losses(rows: Iterable[Row]) -> None:
     """Set `tokens_to_paper_loss` of the searches beside which there is one with the paper's preset: all
     tokens until the training loss was the paper's final one or lower, null if it never was."""
     searches = [row for row in rows if row["seed"] != "mean"]
-    final = {_problem(row): row["rounds"][-1][1] for row in searches if row["preset"] == "paper"}
+    final = {problem(row): row["rounds"][-1][1] for row in searches if row["preset"] == "paper"}
     for row in searches:
-        if (goal := final.get(_problem(row))) is not None:
+        if (goal := final.get(problem(row))) is not None:
             row["tokens_to_paper_loss"] = next((spent for spent, loss in row["rounds"] if loss <= goal), None)
-
-
-def _problem(row: Row) -> tuple[str, str, int]:
-    return row["model"], row["task"], row["seed"]
 
 
 def identity(row: Row) -> tuple[str, str, str, int, str]:
@@ -232,11 +238,9 @@ def identity(row: Row) -> tuple[str, str, str, int, str]:
 
 def write(file: Path, rows: Sequence[Row]) -> None:
     """Write the rows to the file, beside its rows of other searches."""
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    kept += [{key: value for key, value in row.items() if key != "values"} for row in rows]
-    content = sorted({identity(row): row for row in kept}.values(), key=identity)
+    content = merged_rows(file, rows, identity)
     find_paper_losses(content)
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_rows(file, content)
 
 
 if __name__ == "__main__":

@@ -70,19 +70,11 @@ def means(rows: Sequence[Row]) -> list[Row]:
 
 def mean_table(averages: Sequence[Row]) -> str:
     """The cells as Markdown."""
-    titles = [
-        "model",
-        "task",
-        "preset",
-        "demos",
-        "searches",
-        "start",
-        "strongest free",
-        "random demos",
-        "best",
+    lines = [
+        "| model | task | preset | demos | searches | start | strongest free | random demos | best "
+        "| best over | gain [95% over examples] | p | [95% over searches and examples] | p |",
+        "|" + "---|" * 14,
     ]
-    titles += ["best over", "gain [95% over examples]", "p", "[95% over searches and examples]", "p"]
-    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     for one in averages:
         accuracies = [one[f"accuracy_{name}"] for name in ("before", "free", "random", "after")]
         cells = [*(str(one[key]) for key in _CELL), str(len(one["seeds"])), *map(_share, accuracies)]
@@ -122,21 +114,21 @@ def verdict(averages: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def problem(row: Row) -> tuple[str, str, int]:
+    """Searches that differ by their settings alone have the same."""
+    return row["model"], row["task"], row["seed"]
+
+
 def reached(rows: Sequence[Row]) -> str:
     """How many tokens the searches of the preset `best` needed for the final loss of the paper's search, as a
     share of those that the paper's took."""
-    totals = {
-        (row["model"], row["task"], row["seed"]): sum(row["tokens"].values())
-        for row in rows
-        if row["preset"] == "paper"
-    }
+    totals = {problem(row): sum(row["tokens"].values()) for row in rows if row["preset"] == "paper"}
     lines = []
     for number in sorted({row["demonstrations"] for row in rows if row["preset"] == "best"}):
         pairs = [
-            (row["tokens_to_paper_loss"], totals[key])
+            (row["tokens_to_paper_loss"], totals[problem(row)])
             for row in rows
-            if (row["preset"], row["demonstrations"]) == ("best", number)
-            and (key := (row["model"], row["task"], row["seed"])) in totals
+            if (row["preset"], row["demonstrations"]) == ("best", number) and problem(row) in totals
         ]
         shares = [spent / total for spent, total in pairs if spent is not None]
         if pairs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +9,7 @@ from typing import Any
 
 from benchmarks.peers.answering import Measured
 from benchmarks.peers.running import FinishedRun
-from benchmarks.repeated import Values, both_intervals, corrected, gain_cell
+from benchmarks.repeated import Values, both_intervals, corrected, gain_cell, merged_rows, write_rows
 from pmpo_ray.evaluation.paired_tests import compare, pooled
 from pmpo_ray.evaluation.statistics import mean_interval
 from pmpo_ray.text import in_line
@@ -253,7 +252,4 @@ def identity(row: Row) -> tuple[str, int, str, int]:
 
 def write(file: Path, rows: Sequence[Row]) -> None:
     """Write the rows to the file. They replace rows of the same runs, and all others stay."""
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    kept += [{key: value for key, value in row.items() if key != "values"} for row in rows]
-    content = sorted({identity(row): row for row in kept}.values(), key=identity)
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_rows(file, merged_rows(file, rows, identity))

@@ -28,6 +28,13 @@ PLACED = "placed"
 """The type of the validation errors that name their own place. Their context has the path and the problem."""
 
 
+def _found(path: KeyPath, problem: str) -> PydanticCustomError:
+    """The error about what stands at `path`."""
+    return PydanticCustomError(
+        PLACED, "{key}: {problem}", {"key": dotted(path), "problem": problem, "path": path}
+    )
+
+
 class RayConfig(Section):
     """The Ray cluster. `address` None: the cluster that RAY_ADDRESS names, else a local Ray of this process.
 
@@ -42,13 +49,6 @@ class RayConfig(Section):
     start_timeout: Seconds = 300.0
     outage_timeout: Seconds = 600.0
     idle_timeout: float = Field(default=60.0, ge=0, le=1e9)
-
-
-def _found(path: KeyPath, problem: str) -> PydanticCustomError:
-    """The error about what stands at `path`."""
-    return PydanticCustomError(
-        PLACED, "{key}: {problem}", {"key": dotted(path), "problem": problem, "path": path}
-    )
 
 
 USES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pmpo_ray.thoughts import THOUGHT_TAG, behind_thoughts
-from pmpo_ray.types import SegmentImportance
+from pmpo_ray.types import Example, SegmentImportance
 
 Style = Literal["long", "short"]
 
@@ -81,6 +81,18 @@ def about_task(description: str, otherwise: str) -> str:
 def about_instruction(instruction: str) -> str:
     """The part of a long form with the current instruction."""
     return block("The current instruction:", "current", plain(instruction))
+
+
+def about_hard_case(example: Example) -> str:
+    """The part of a long form with an example whose right output is unlikely. Long texts are shown without
+    their middle."""
+    unlikely = block(
+        "An input on which the model finds the right output unlikely under this instruction:",
+        "input",
+        plain(shortened(example.input, LONG_CHARS)),
+    )
+    right = block("The output that is right for it:", "output", plain(shortened(example.target, LONG_CHARS)))
+    return f"{unlikely}\n\n{right}"
 
 
 def short_form(lines: Sequence[tuple[str, str]], instruction: str, ask: str) -> str:

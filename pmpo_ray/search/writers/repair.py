@@ -20,9 +20,9 @@ from pmpo_ray.search.gate import DUPLICATE, EMPTY, HIDDEN
 from pmpo_ray.search.meta_prompts import (
     CUT_OFF,
     LEAD,
-    LONG_CHARS,
     NO_TAGS,
     Style,
+    about_hard_case,
     about_instruction,
     about_task,
     block,
@@ -30,7 +30,6 @@ from pmpo_ray.search.meta_prompts import (
     filled,
     line,
     plain,
-    shortened,
 )
 from pmpo_ray.search.writers.writer import Ask, WritingContext, size, spread, turn
 from pmpo_ray.text import normalise
@@ -176,12 +175,7 @@ def repair_prompt(
         LEAD,
         about_task(description, "infer it from the instruction and the example"),
         about_instruction(instruction),
-        block(
-            "An input on which the model finds the right output unlikely under this instruction:",
-            "input",
-            plain(shortened(example.input, LONG_CHARS)),
-        ),
-        block("The output that is right for it:", "output", plain(shortened(example.target, LONG_CHARS))),
+        about_hard_case(example),
         block("Attempts at a better instruction that failed, each with the reason:", "parts", attempts),
         "First diagnose, in three sentences at most: what made these attempts fail, and what in the current "
         "instruction still has to change? Then write a new instruction that avoids what failed and makes "

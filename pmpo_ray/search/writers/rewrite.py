@@ -6,16 +6,14 @@ from collections.abc import Sequence
 
 from pmpo_ray.search.meta_prompts import (
     LEAD,
-    LONG_CHARS,
     Style,
+    about_hard_case,
     about_instruction,
     about_task,
     block,
     hints,
     long_hints,
-    plain,
     short_form,
-    shortened,
 )
 from pmpo_ray.search.writers.writer import Ask, WritingContext, size, spread, turn
 from pmpo_ray.types import Example, SegmentImportance, Task
@@ -102,12 +100,7 @@ def _long_form(
         LEAD,
         about_task(description, "infer it from the instruction and the example"),
         about_instruction(instruction),
-        block(
-            "An input on which the model finds the right output unlikely under this instruction:",
-            "input",
-            plain(shortened(example.input, LONG_CHARS)),
-        ),
-        block("The output that is right for it:", "output", plain(shortened(example.target, LONG_CHARS))),
+        about_hard_case(example),
         block(
             "What happens when one part of the current instruction is left out (a hint only; you may change "
             "any part):",
