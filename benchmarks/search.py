@@ -154,7 +154,9 @@ def random_draws(
     if not numbers:
         return {}
     shots = [part for number in numbers for part in ("--shots", str(number))]
-    evaluated(folder, [*settings, "search.rounds=0"], [*shots, "--set", "evaluation.seeds=1"])
+    # The start alone is wanted, and one draw for every seed of a search.
+    alone = ["--set", "evaluation.baselines=[]", "--set", "evaluation.seeds=1"]
+    evaluated(folder, [*settings, "search.rounds=0"], [*shots, *alone])
     return {
         (one.condition.task, one.condition.shots): {o.example: float(o.right) for o in one.outcomes}
         for one in load_history(str(folder)).evaluation

@@ -18,7 +18,6 @@ from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.config.import_paths import is_import_path
 from pmpo_ray.config.run import RunConfig
 from pmpo_ray.config.search import AUTO_OPERATORS, SearchConfig
-from pmpo_ray.config.tasks import SplitConfig
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.evaluation.evaluators import check_choices, method_for
 from pmpo_ray.protocols import ScoreClient
@@ -39,7 +38,7 @@ from pmpo_ray.types import WRITING_OPERATORS, EngineInfo, Split, Task
 
 _MAX_REWRITES = 100_000
 _FEW_ROWS = 10
-"""A training part below this size is reported."""
+"""A part below this size is reported."""
 _SLOW_SECONDS = 3.0
 
 _log = logging.getLogger(__name__)
@@ -133,7 +132,7 @@ def prepare_tasks(
             prepared = PreparedTask(
                 named, used, objective, search, proposers, load_hard_cases(search.hard_cases)
             )
-            _check(prepared, config.evaluation, config.split)
+            _check(prepared, config.evaluation)
             _report_operators(prepared)
             prepared_tasks.append(prepared)
     return prepared_tasks
@@ -159,7 +158,7 @@ def _proposers(task: Task, search: SearchConfig) -> dict[str, Proposer]:
 
 def _report_parts(task: Task, split: Split, config: RunConfig) -> None:
     """Log what the sizes of the parts mean for the result, where that may be unexpected."""
-    train, rows, limit = len(split.train), len(task.examples), config.evaluation.limit
+    train, rows = len(split.train), len(task.examples)
     if train < _FEW_ROWS and train < config.split.train_max:
         _log.warning(
             "task %s: %d of %d rows to train on, so few that the search may fit them alone; raise "
@@ -169,19 +168,29 @@ def _report_parts(task: Task, split: Split, config: RunConfig) -> None:
             rows,
             config.split.train_share(1, has_test=False),
         )
-    if config.evaluation.enabled and not split.test and config.split.train_fraction != 1:
+    if config.evaluation.enabled:
+        _report_held_out(task.name, len(split.test), config.evaluation.limit)
+
+
+def _report_held_out(name: str, rows: int, limit: int | None) -> None:
+    """Log what the number of held-out rows means for the evaluation."""
+    more = "lower split.train_fraction, split.train_max or split.validation, add rows, or name a test file"
+    if not rows:
         _log.warning(
-            "task %s: no row is left to evaluate on, so the run cannot tell whether its result is better; "
-            "lower split.validation or split.train_max, add rows, or name a test file with test_path",
-            task.name,
+            "task %s: no row is left to evaluate on, so the run cannot tell whether its result is better; %s "
+            "with test_path",
+            name,
+            more,
         )
-    if config.evaluation.enabled and limit is not None and limit < len(split.test):
-        _log.info(
-            "task %s: evaluates %s of %s held-out rows (evaluation.limit)",
-            task.name,
-            f"{limit:,}",
-            f"{len(split.test):,}",
+    elif rows < _FEW_ROWS:
+        _log.warning(
+            "task %s: %s to evaluate on, too few to tell a gain from chance; %s with test_path",
+            name,
+            "1 row is left" if rows == 1 else f"{rows} rows are left",
+            more,
         )
+    if limit is not None and limit < rows:
+        _log.info("task %s: evaluates %s of %s held-out rows (evaluation.limit)", name, f"{limit:,}", f"{rows:,}")
 
 
 def _report_operators(prepared: PreparedTask) -> None:
@@ -256,7 +265,7 @@ def _said(calibrate: Calibrate) -> str:
     return calibrate if isinstance(calibrate, str) else str(calibrate).lower()
 
 
-def _check(prepared: PreparedTask, settings: EvaluationConfig, parts: SplitConfig) -> None:
+def _check(prepared: PreparedTask, settings: EvaluationConfig) -> None:
     """Raise DataError or ConfigError for a task that cannot be searched or evaluated as configured."""
     task, split = prepared.task, prepared.split
     try:
@@ -275,12 +284,6 @@ def _check(prepared: PreparedTask, settings: EvaluationConfig, parts: SplitConfi
             )
     if not settings.enabled:
         return
-    if not split.test and parts.train_fraction == 1:
-        raise DataError(
-            f"task {task.name!r}: split.train_fraction=1 leaves none of {len(task.examples)} examples to "
-            "evaluate on; name a test file with test_path, lower split.train_fraction or split.train_max, or "
-            "set evaluation.enabled=false"
-        )
     method = method_for(task, settings)
     if method == "likelihood" and task.kind == "text":
         check_choices(task, split.test[: settings.limit])

@@ -215,6 +215,7 @@ def test_functions_and_classes_become_paths_wherever_they_stand() -> None:
             "search.operators: 'rewrites' should be rewrite, induce, contrast, shorten, repair, compose, or",
         ),
         ({"search": {"operators": "compose"}}, "search.operators: should be auto, or a list of names"),
+        ({"search": {"operators": [print]}}, "print> should be a name such as compose, module:name of"),
         ({"search": {"operators": ["rewrite", "rewrite"]}}, "search.operators: an operator is named twice"),
         (
             {"scorer": {"engine": "torch"}},

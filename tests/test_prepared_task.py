@@ -225,22 +225,23 @@ def test_named_operators_are_kept_whatever_the_rewriter() -> None:
     assert prepared.for_rewriter(SMALL).search.operators == ("rewrite",)
 
 
-def test_all_rows_may_be_for_training_only_if_nothing_is_evaluated(tmp_path: Path) -> None:
-    split = {"train_fraction": 1}
-    with pytest.raises(
-        DataError, match=r"split\.train_fraction=1 leaves none of 24 .*evaluation\.enabled=false"
-    ):
-        prepared(tmp_path, 24, split=split)
-    assert len(prepared(tmp_path, 24, split=split, evaluation={"enabled": False}).split.train) == 24
-
-
-def test_no_row_left_to_evaluate_on_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    split = {"train_fraction": 0.5, "validation": 12}
-    assert prepared(tmp_path, 24, split=split).split.test == ()
-    assert "no row is left to evaluate on" in caplog.text
+@pytest.mark.parametrize(
+    ("split", "left", "told"),
+    [
+        ({"train_fraction": 0.5, "validation": 12}, 0, "no row is left to evaluate on"),
+        ({"train_fraction": 1}, 0, "no row is left to evaluate on"),
+        ({"train_fraction": 0.96}, 1, "1 row is left to evaluate on, too few to tell a gain from chance"),
+        ({"train_fraction": 0.5, "validation": 4}, 8, "8 rows are left to evaluate on, too few"),
+    ],
+)
+def test_few_rows_to_evaluate_on_are_told(
+    split: dict[str, Any], left: int, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len(prepared(tmp_path, 24, split=split).split.test) == left
+    assert told in caplog.text
     caplog.clear()
     prepared(tmp_path, 24, split=split, evaluation={"enabled": False})
-    assert "no row is left" not in caplog.text
+    assert "to evaluate on" not in caplog.text
 
 
 def test_a_round_of_too_many_rewrites_is_refused(tmp_path: Path) -> None:

@@ -33,17 +33,17 @@ QUICK_CONTESTANTS = ("pmpo", "lm_eval")
 
 def main() -> None:
     arguments = _parsed()
-    names = arguments.contestant or (QUICK_CONTESTANTS if arguments.quick else tuple(CONTESTANTS))
-    names = arguments.workload or (QUICK_WORKLOADS if arguments.quick else WORKLOADS)
+    contestants = arguments.contestant or (QUICK_CONTESTANTS if arguments.quick else tuple(CONTESTANTS))
+    workloads = arguments.workload or (QUICK_WORKLOADS if arguments.quick else WORKLOADS)
     session = Session(
         device=arguments.device,
         data_dir=arguments.data_dir,
-        contestants=_present(names),
+        contestants=_present(contestants),
         report=Report(arguments.json, machine(arguments.device, os.cpu_count() or 1)),
         quick=arguments.quick,
     )
     try:
-        session.run(_expanded(names))
+        session.run(_expanded(workloads))
     except PmpoError as error:
         print(f"benchmarks.scoring: {error}", file=sys.stderr)
         sys.exit(2)

@@ -136,9 +136,17 @@ class SearchConfig(Section):
     @classmethod
     def _auto_or_names(cls, value: object) -> object:
         """The check of both forms. Without it the error would be about the list alone."""
-        texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
-        if value != "auto" and not texts:
+        if value == "auto":
+            return value
+        if not isinstance(value, list | tuple):
             raise ValueError("should be auto, or a list of names such as [rewrite, compose]")
+        for operator in value:
+            # Functions and classes that are passed in Python are import paths by now.
+            if not isinstance(operator, str):
+                raise ValueError(
+                    f"{operator!r:.80} should be a name such as compose, module:name of a custom operator, or in "
+                    "Python a class or a function made with def"
+                )
         return value
 
     @field_validator("operators")

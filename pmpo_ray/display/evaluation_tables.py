@@ -268,7 +268,8 @@ def show(shown: Sequence[Table], console: Console) -> None:
         console.print(Text(in_line(table.title), style="bold"))
         rich = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
         for index, name in enumerate(table.columns):
-            rich.add_column(Text(in_line(name)), justify="right" if index else "left")
+            # A name is cut nowhere: on a narrow terminal it goes on in the next line.
+            rich.add_column(Text(in_line(name)), justify="right" if index else "left", overflow="fold")
         for row in table.rows:
             rich.add_row(*(Text(in_line(cell)) for cell in row))
         console.print(rich)

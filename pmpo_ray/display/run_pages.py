@@ -37,7 +37,7 @@ from pmpo_ray.display.numbers import (
 )
 from pmpo_ray.display.run_json import HARD_EXAMPLES
 from pmpo_ray.display.task_overview import overview_line, remarks
-from pmpo_ray.evaluation.conditions import BEST
+from pmpo_ray.evaluation.conditions import BEST, start_name
 from pmpo_ray.history.held_out import NOTHING, HeldOut, held_out_results, task_summary
 from pmpo_ray.history.run_history import RunHistory, TaskHistory
 from pmpo_ray.history.task_facts import (
@@ -133,7 +133,10 @@ def show_task(history: RunHistory, task: TaskHistory, console: Console) -> None:
     console.print(Rule(Text(in_line(task.task), style="bold"), align="left"))
     console.print(Text(_state(history, task)), soft_wrap=True)
     _show_overview(history, task, console)
-    for part in (_instruction(task), _facts(history, task), _steps(task), _importance(task), _hard(task)):
+    parts = [_instruction(task), _facts(history, task), _steps(task), _importance(task), _hard(task)]
+    if len(task.records[0].candidates) > 1:
+        parts.insert(2, _starts(task))
+    for part in parts:
         console.print(Text())
         console.print(part)
     console.print(Text())
@@ -225,6 +228,16 @@ def _facts(history: RunHistory, task: TaskHistory) -> RenderableType:
         basis = f", {corrected_words(held.tests)}" if held.tests > 1 else ""
         notes.append(f"{p_value_text(held.p_value)}: the difference is {verdict}{basis}")
     return Group(table, *(Text(note, style="dim") for note in notes))
+
+
+def _starts(task: TaskHistory) -> RenderableType:
+    """The start instructions with their training losses."""
+    table = _table("", "loss", "instruction")
+    for number, one in enumerate(task.records[0].candidates, 1):
+        table.add_row(
+            start_name(number), loss_text(one.loss), Text(excerpt(one.candidate.text, _INSTRUCTION))
+        )
+    return Group(Text("start instructions", style="dim"), table)
 
 
 def _steps(task: TaskHistory) -> RenderableType:

@@ -53,6 +53,7 @@ def _task(prompt: ExportedPrompt) -> Value:
                 "operator": scored.candidate.operator,
                 "round": scored.candidate.round,
                 "loss": _number(scored.loss),
+                "surprisal": scored.surprisal,
                 "text": scored.candidate.text,
                 "shots": list(scored.candidate.shots),
             }

@@ -52,6 +52,7 @@ class Round:
     ids: int = 0
     cut: bool = False
     """True if work was left out because a budget did not suffice for it."""
+    _hard_cases: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -179,18 +180,21 @@ class Round:
         self.refusals.append(refusal)
 
     def hard_cases(self, parent: ScoredCandidate) -> tuple[int, ...]:
-        """Indices of the training examples that the parent is rewritten for, the hardest first."""
-        setup = self.setup
+        """Indices of the training examples that the parent is rewritten for, the hardest first. They are
+        chosen once, for all operators."""
+        setup, name = self.setup, parent.candidate.id
+        if name in self._hard_cases:
+            return self._hard_cases[name]
         context = HardCaseContext(
             parent=parent,
             population=self.parents,
             examples=setup.split.train,
             count=setup.settings.hard_examples,
             round=self.number,
-            seed=seed_of(setup.seed, setup.task.name, self.number, parent.candidate.id, "hard cases"),
+            seed=seed_of(setup.seed, setup.task.name, self.number, name, "hard cases"),
             history=tuple(self.finished.records),
         )
-        return tuple(setup.hard_cases.choose(context))
+        return self._hard_cases.setdefault(name, tuple(setup.hard_cases.choose(context)))
 
     def importances(self, parent: ScoredCandidate) -> tuple[SegmentImportance, ...]:
         """The mask analysis of the parent, from this round or an earlier one; empty without masking."""

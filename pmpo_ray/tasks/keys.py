@@ -46,8 +46,29 @@ def quoted_apart(text: str, other: str) -> str:
     start = _common_prefix(text, other)
     end = _common_prefix(text[start:][::-1], other[start:][::-1])
     differing = text[start : len(text) - end]
-    points = " ".join(f"U+{ord(character):04X}" for character in differing[:_CODE_POINTS])
-    return f"{shown} (with {points})" if points else shown
+    return f"{shown} (with {code_points(differing)})" if differing else shown
+
+
+def code_points(text: str) -> str:
+    """The code points of a text, such as U+00E4; the first ones if it is long."""
+    return " ".join(f"U+{ord(character):04X}" for character in text[:_CODE_POINTS])
+
+
+def foreign_letters(text: str) -> str:
+    """The Cyrillic letters that stand in a word between Latin ones, which most likely are slips that nobody
+    sees, such as \u0456 for i; empty if there are none."""
+    if text.isascii():
+        return ""
+    words = (word for word in text.split() if not word.isascii() and any(map(_is_latin, word)))
+    return "".join(dict.fromkeys(letter for word in words for letter in word if _is_cyrillic(letter)))
+
+
+def _is_latin(character: str) -> bool:
+    return unicodedata.name(character, "").startswith("LATIN")
+
+
+def _is_cyrillic(character: str) -> bool:
+    return unicodedata.name(character, "").startswith("CYRILLIC")
 
 
 def _common_prefix(one: str, other: str) -> int:

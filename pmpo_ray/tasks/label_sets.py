@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from pmpo_ray.errors import ConfigError, DataError
 from pmpo_ray.tasks.corruptions import form_of
-from pmpo_ray.tasks.keys import label_key, quoted_apart
+from pmpo_ray.tasks.keys import code_points, foreign_letters, label_key, quoted_apart
 from pmpo_ray.tasks.rows import Row
 from pmpo_ray.text import excerpt
 
@@ -99,9 +99,10 @@ def inferred(rows: Sequence[Row], test_rows: Sequence[Row]) -> LabelledRows:
     kept = {key: own for key, own in spellings.items() if sum(count for _, count in own) > 1}
     spelling = {text: own[0][0] for own in kept.values() for text, _ in own}
     odd = [row for row in every if row.target not in spelling]
-    notes = [*_odd_note(odd, len(every)), *_spelling_note(kept.values())]
+    labels = tuple(sorted(own[0][0] for own in kept.values()))
+    notes = [*_odd_note(odd, len(every)), *_spelling_note(kept.values()), *_alphabet_note(labels)]
     return LabelledRows(
-        labels=tuple(sorted(own[0][0] for own in kept.values())),
+        labels=labels,
         rows=_respelled(rows, spelling),
         test_rows=_respelled(test_rows, spelling),
         notes=tuple(notes),
@@ -132,7 +133,7 @@ def given(task: str, labels: Sequence[str], rows: Sequence[Row], test_rows: Sequ
         labels=listed,
         rows=_respelled(rows, spelling),
         test_rows=_respelled(test_rows, spelling),
-        notes=tuple(_spelling_note(spellings)),
+        notes=(*_spelling_note(spellings), *_alphabet_note(listed)),
     )
 
 
@@ -174,6 +175,16 @@ def _odd_note(odd: Sequence[Row], total: int) -> list[str]:
         f"{len(odd)} of {total} rows left out, whose target occurs once beside labels that repeat: "
         f"{named}{more}; correct the target, or list every label under labels"
     ]
+
+
+def _alphabet_note(labels: Sequence[str]) -> list[str]:
+    mixed = {label: letters for label in labels if (letters := foreign_letters(label))}
+    named = ", ".join(
+        f"{excerpt(label, 40)!r} ({code_points(letters)})" for label, letters in list(mixed.items())[:_NAMED]
+    )
+    if not mixed:
+        return []
+    return [f"Cyrillic letters in a word of Latin ones: {named}; if that is a slip, correct the targets"]
 
 
 def _spelling_note(spellings: Iterable[Sequence[tuple[str, int]]]) -> list[str]:

@@ -48,11 +48,7 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
     shots, groups = _draw(groups, config.shots, stratified)
     train, groups = _draw(groups, train_size, stratified)
     if len(train) < MIN_TRAIN:
-        reasons = f" ({'; '.join(task.notes)})" if task.notes else ""
-        raise DataError(
-            f"task {task.name!r}: {len(train)} of {len(usable)} examples are left for training and at least "
-            f"{MIN_TRAIN} are needed{reasons}; add rows, or lower split.shots"
-        )
+        raise _too_few(task, len(train), len(usable))
     validation_size = _validation_size(task, len(train), sum(map(len, groups)), config)
     validation, groups = _draw(groups, validation_size, stratified)
     if len(validation) < validation_size:
@@ -67,6 +63,20 @@ def split_task(task: Task, config: SplitConfig, seed: int) -> Split:
     split = Split(train=train, shots=shots, test=test, validation=validation)
     _check_disjoint(task.name, split)
     return split
+
+
+def _too_few(task: Task, trained: int, usable: int) -> DataError:
+    """The error of a task with `trained` of `usable` examples for training, which are too few."""
+    reasons = list(task.notes)
+    advice = "add rows, or lower split.shots"
+    if tested := len(task.examples) - usable:
+        reasons.append(f"{tested} of {len(task.examples)} are also in the test file, and left out")
+        advice = "take those rows out of the test file, add others, or lower split.shots"
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    return DataError(
+        f"task {task.name!r}: {trained} of {usable} examples are left for training and at least {MIN_TRAIN} "
+        f"are needed{why}; {advice}"
+    )
 
 
 def _check_disjoint(name: str, split: Split) -> None:

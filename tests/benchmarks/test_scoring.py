@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -301,3 +303,15 @@ def test_a_contestant_in_its_own_process_is_timed_and_agrees_with_one_triple_at_
     assert expected.tokens_computed == 4 * (4 + 3 + 4)
     assert record.tokens_computed is not None
     assert record.tokens_computed < expected.tokens_computed
+
+
+def test_the_command_measures_the_named_contestants_on_the_named_workloads(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.json"
+    choice = ["--quick", "--workload", "labels", "--contestant", "pmpo", "--data-dir", str(data_dir)]
+    command = [sys.executable, "-m", "benchmarks.scoring", *choice, "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    [row] = json.loads(file.read_text())["rows"]
+    assert (row["workload"], row["contestant"]) == ("labels", "pmpo")

@@ -212,6 +212,17 @@ def test_a_page_shows_the_surprisal_of_texts_that_were_read(tmp_path: Path) -> N
     assert header.split()[-2:] == ["surprisal", "instruction"]
 
 
+def test_a_page_lists_several_start_instructions_with_their_losses(finished: Path, tmp_path: Path) -> None:
+    starts = ["Sort the message.", "Which label fits the message?"]
+    store = write_run(tmp_path / "run", tasks=[{"name": "tickets", "instruction": starts}])
+    lines = page(load_history(store.location)).splitlines()
+    heading = lines.index("start instructions")
+    named = [line.split() for line in lines[heading + 2 : heading + 4]]
+    assert [line[0] for line in named] == ["start", "start_2"]
+    assert all(float(line[1]) > 0 for line in named)
+    assert "start instructions" not in page(load_history(str(finished)), "tickets")
+
+
 def test_what_helps_and_what_hurts_can_be_told_without_colours(tmp_path: Path) -> None:
     shown = page(load_history(hostile_run(tmp_path)))
     assert "the parts of its ancestor r0000-0000: + helps, - hurts" in shown

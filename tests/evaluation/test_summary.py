@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pmpo_ray.display.evaluation_tables import latex, markdown, show, tables
+from pmpo_ray.display.evaluation_tables import Table, latex, markdown, show, tables
 from pmpo_ray.display.summary_json import summary_json
 from pmpo_ray.evaluation.paired_tests import compare
 from pmpo_ray.evaluation.statistics import holm, wilson_interval
@@ -146,6 +146,15 @@ def test_tables_say_what_is_not_significant() -> None:
     assert "1 tasks significantly better, 1 significantly worse, 1 not" in many.notes[2]
     assert many.rows[-1][0] == "mean"
     assert {len(row) for row in many.rows} == {len(many.columns)}
+
+
+def test_a_narrow_terminal_cuts_no_name() -> None:
+    name = "mine.with_demonstrations_and_calibration"
+    table = Table("t", ("task", *(f"instruction_{n}_of_the_paper" for n in range(6))), ((name, *"abcdef"),))
+    text = io.StringIO()
+    show([table], Console(file=text, width=80))
+    assert "…" not in text.getvalue()
+    assert name in "".join(line[:14].strip() for line in text.getvalue().splitlines()[1:])
 
 
 def test_p_values_are_corrected_over_models_and_shots_too() -> None:

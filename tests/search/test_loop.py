@@ -14,7 +14,7 @@ from pmpo_ray.config.tasks import SplitConfig, TaskConfig
 from pmpo_ray.engines.simulated.engine import SimulatedGenerator, SimulatedScorer
 from pmpo_ray.errors import EngineError
 from pmpo_ray.outcomes import Progress
-from pmpo_ray.search.hard_cases import load_hard_cases
+from pmpo_ray.search.hard_cases import HardCaseContext, load_hard_cases
 from pmpo_ray.search.loop import SearchOutcome, search_task
 from pmpo_ray.search.objectives import make_objective
 from pmpo_ray.search.sense import SenseGate
@@ -132,6 +132,21 @@ async def test_every_rewrite_names_the_hard_case_that_it_was_written_for() -> No
             hardest = sorted(zip(before.scored_survivors[0].losses, train, strict=True), key=lambda p: -p[0])
             assert named == {example.id for _, example in hardest[:2]}
     assert outcome.records[0].candidates[0].candidate.hard_case is None
+
+
+async def test_hard_cases_are_chosen_once_a_round_for_all_operators() -> None:
+    @dataclass
+    class Counting:
+        rounds: list[int] = field(default_factory=list)
+
+        def choose(self, context: HardCaseContext) -> Sequence[int]:
+            self.rounds.append(context.round)
+            return range(context.count)
+
+    counting = Counting()
+    setup = setup_of(operators=["rewrite", "contrast", "induce"], masking="off", population=1)
+    await search_task(replace(setup, hard_cases=counting))
+    assert counting.rounds == [1, 2, 3]
 
 
 async def test_losses_never_rise_and_the_best_is_better_than_the_start() -> None:

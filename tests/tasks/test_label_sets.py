@@ -102,6 +102,20 @@ def test_spellings_of_one_label_become_the_commonest(tmp_path: Path) -> None:
     assert "(with U+0065 U+0301) (3 rows)" in note
 
 
+@pytest.mark.parametrize("labels", [None, ["b\u0456lling", "billing", "shipping"]])
+def test_a_letter_of_another_alphabet_in_a_label_is_told(labels: list[str] | None, tmp_path: Path) -> None:
+    targets = _targets({"billing": 9, "b\u0456lling": 5, "shipping": 9})
+    task = _load(tmp_path, targets, **({} if labels is None else {"labels": labels}))
+    assert len(task.labels) == 3
+    [note] = task.notes
+    assert note.startswith("Cyrillic letters in a word of Latin ones: 'b\u0456lling' (U+0456); if that is a slip")
+
+
+def test_labels_of_one_alphabet_each_are_no_slip(tmp_path: Path) -> None:
+    russian, mixed = "\u0434\u0430", "\u0434\u0430 or yes"
+    assert not _load(tmp_path, _targets({"yes": 9, russian: 9, mixed: 9, "10 k\u03a9": 9})).notes
+
+
 def test_labels_that_look_like_numbers_are_compared_as_texts(tmp_path: Path) -> None:
     task = _load(tmp_path, _targets({"1": 10, "01": 10, "001": 10}))
     assert task.labels == ("001", "01", "1")
