@@ -190,7 +190,9 @@ def _report_held_out(name: str, rows: int, limit: int | None) -> None:
             more,
         )
     if limit is not None and limit < rows:
-        _log.info("task %s: evaluates %s of %s held-out rows (evaluation.limit)", name, f"{limit:,}", f"{rows:,}")
+        _log.info(
+            "task %s: evaluates %s of %s held-out rows (evaluation.limit)", name, f"{limit:,}", f"{rows:,}"
+        )
 
 
 def _report_operators(prepared: PreparedTask) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pmpo_ray.config.evaluation import EvaluationConfig
 from pmpo_ray.display.task_overview import overview_line, remarks
-from pmpo_ray.errors import ConfigError, DataError
+from pmpo_ray.errors import ConfigError
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
 from pmpo_ray.runs.announcements import announce_operators
 from pmpo_ray.store.documents import Manifest, decode_manifest, encode_manifest
@@ -235,7 +235,7 @@ def test_named_operators_are_kept_whatever_the_rewriter() -> None:
     ],
 )
 def test_few_rows_to_evaluate_on_are_told(
-    split: dict[str, Any], left: int, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    split: dict[str, float], left: int, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert len(prepared(tmp_path, 24, split=split).split.test) == left
     assert told in caplog.text

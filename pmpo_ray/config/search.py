@@ -144,8 +144,8 @@ class SearchConfig(Section):
             # Functions and classes that are passed in Python are import paths by now.
             if not isinstance(operator, str):
                 raise ValueError(
-                    f"{operator!r:.80} should be a name such as compose, module:name of a custom operator, or in "
-                    "Python a class or a function made with def"
+                    f"{operator!r:.80} should be a name such as compose, module:name of a custom operator, "
+                    "or in Python a class or a function made with def"
                 )
         return value
 

@@ -108,7 +108,9 @@ def test_a_letter_of_another_alphabet_in_a_label_is_told(labels: list[str] | Non
     task = _load(tmp_path, targets, **({} if labels is None else {"labels": labels}))
     assert len(task.labels) == 3
     [note] = task.notes
-    assert note.startswith("Cyrillic letters in a word of Latin ones: 'b\u0456lling' (U+0456); if that is a slip")
+    assert note.startswith(
+        "Cyrillic letters in a word of Latin ones: 'b\u0456lling' (U+0456); if that is a slip"
+    )
 
 
 def test_labels_of_one_alphabet_each_are_no_slip(tmp_path: Path) -> None:

@@ -195,7 +195,9 @@ def test_too_few_rows_are_an_error_that_says_how_many() -> None:
     with pytest.raises(DataError, match=r"at least 3 are needed \(38 examples left out, for which"):
         split_task(noted, SplitConfig(), seed=0)
     tested = _task([("x", "a"), ("y", "b"), ("z", "b")], test=("x", "y"))
-    told = r"1 of 1 .*\(2 of 3 are also in the test file, and left out\); take those rows out of the test file"
+    told = (
+        r"1 of 1 .*\(2 of 3 are also in the test file, and left out\); take those rows out of the test file"
+    )
     with pytest.raises(DataError, match=told):
         split_task(tested, SplitConfig(), seed=0)
     with pytest.raises(DataError, match=r"split\.train_max allows 2 .*raise split\.train_max"):
