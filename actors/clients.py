@@ -1,7 +1,7 @@
 """The clients of pools of replicas.
 
-Invariants: a set of examples is put into the object store once, however often it is scored, as long as it is
-in use; when one chunk of a request fails, its waiting chunks are never sent.
+Invariants: a set of examples is put into the object store at most once, however often it is scored, as long
+as it is in use; when one chunk of a request fails, its waiting chunks are never sent.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-import ray
-
 from pmpo_ray.actors.autoscaling import Bounds
+from pmpo_ray.actors.cluster import put
 from pmpo_ray.actors.dual_role import BothActor
 from pmpo_ray.actors.launcher import RayLauncher
 from pmpo_ray.actors.pool import Pool
@@ -40,7 +39,11 @@ from pmpo_ray.types import (
 Examples = tuple[Example, ...]
 
 SETS_KEPT = 4096
-"""The number of sets of examples that stay in the object store; a task has two or three."""
+"""The number of sets of examples that are known at a time."""
+_RARE = 16
+"""A small set of examples travels by value so many times; most demonstrations are used by one candidate."""
+_SMALL = 50_000
+"""The maximum number of characters of a small set. Ray itself stores larger arguments anew for every call."""
 CHARACTERS_PER_TOKEN = 4
 """A rough estimate, for the weights of units."""
 WRITTEN_TOKEN_WEIGHT = 10.0
@@ -52,8 +55,8 @@ class ScorerPool:
     """A ScoreClient over scorer replicas.
 
     `slots` is the number of a replica's slots that a chunk takes. `share` makes the reference that is passed
-    in place of a set of examples, so that the set is sent to a node once: by default it is put into Ray's
-    object store.
+    in place of a large or often used set of examples, so that the set is sent to a node once: by default it
+    is put into Ray's object store.
     """
 
     def __init__(
@@ -63,14 +66,15 @@ class ScorerPool:
         chunk_examples: int,
         *,
         slots: int = 1,
-        share: Callable[[Examples], object] = ray.put,
+        share: Callable[[Examples], object] = put,
     ) -> None:
         self.info = info
         self._pool = pool
         self._chunk_examples = chunk_examples
         self._slots = slots
         self._share = share
-        self._shared: OrderedDict[Examples, object] = OrderedDict()
+        # The uses of each set, and its reference, the most recent last.
+        self._sets: OrderedDict[Examples, tuple[int, object | None]] = OrderedDict()
 
     async def score(self, request: ScoreRequest, *, rounds_left: int = 0) -> tuple[ExampleScore, ...]:
         """As in `ScoreClient.score`, computed in chunks of `scorer.chunk_examples`; the chunk with the
@@ -88,8 +92,8 @@ class ScorerPool:
         return await self._pool.submit(
             ScorerActor.lengths,
             request.instruction,
-            self._reference(request.examples),
-            self._reference(request.shots),
+            self._argument(request.examples),
+            self._argument(request.shots),
             weight=0.0,
             slots=self._slots,
         )
@@ -101,7 +105,7 @@ class ScorerPool:
     async def close(self) -> None:
         """End all replicas; every waiting caller gets a ResourceError."""
         await self._pool.close()
-        self._shared.clear()
+        self._sets.clear()
 
     async def _chunk(
         self, request: ScoreRequest, start: int, rounds_left: int, done: Callable[[int], None]
@@ -116,10 +120,10 @@ class ScorerPool:
         result = await self._pool.submit(
             ScorerActor.score,
             request.instruction,
-            self._reference(request.examples),
+            self._argument(request.examples),
             start,
             stop,
-            self._reference(request.shots),
+            self._argument(request.shots),
             weight=characters / CHARACTERS_PER_TOKEN,
             slots=self._slots,
             group=request.instruction,
@@ -129,14 +133,15 @@ class ScorerPool:
         done(stop - start)
         return result
 
-    def _reference(self, examples: Examples) -> object:
-        if examples in self._shared:
-            self._shared.move_to_end(examples)
-        else:
-            self._shared[examples] = self._share(examples)
-            if len(self._shared) > SETS_KEPT:
-                self._shared.popitem(last=False)
-        return self._shared[examples]
+    def _argument(self, examples: Examples) -> object:
+        """The set, or the reference that stands for it."""
+        uses, reference = self._sets.pop(examples, (0, None))
+        if reference is None and (uses == _RARE or _characters(examples) > _SMALL):
+            reference = self._share(examples)
+        self._sets[examples] = uses + 1, reference
+        if len(self._sets) > SETS_KEPT:
+            self._sets.popitem(last=False)
+        return examples if reference is None else reference
 
 
 class RewriterPool:

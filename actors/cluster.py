@@ -124,14 +124,25 @@ async def watched_ray() -> AsyncIterator[None]:
     except asyncio.CancelledError:
         if lost and work is not None:
             work.uncancel()
-            raise ResourceError(
-                f"the process {lost[0]} of Ray on this machine has died, perhaps for want of memory or disk; "
-                "finished rounds are kept: continue with the same command, with fewer replicas if it "
-                "happens again"
-            ) from None
+            raise _lost(lost[0]) from None
         raise
     finally:
         ended.set()
+
+
+def put(value: object) -> object:
+    """The reference of `value` in Ray's object store. Raises ResourceError if Ray has died: its store would
+    end this process at once."""
+    if (name := lost_process()) is not None:
+        raise _lost(name)
+    return ray.put(value)
+
+
+def _lost(name: str) -> ResourceError:
+    return ResourceError(
+        f"the process {name} of Ray on this machine has died, perhaps for want of memory or disk; finished "
+        "rounds are kept: continue with the same command, with fewer replicas if it happens again"
+    )
 
 
 def _disconnect(thread: RayThread) -> None:

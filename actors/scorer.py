@@ -46,7 +46,7 @@ class ScorerActor:
         stop: int,
         shots: tuple[Example, ...],
     ) -> ScoreResult:
-        """Scores of `examples[start:stop]`. The whole set is passed as a reference that Ray resolves, so
+        """Scores of `examples[start:stop]`. The whole set may be passed as a reference that Ray resolves, so
         that it is sent to a node once and not with every chunk. Errors as in `Scorer.score`."""
         if self._engine is None:
             raise RuntimeError("score was called before start")

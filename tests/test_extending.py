@@ -357,6 +357,10 @@ class Wrong:
         return "one text"
 
 
+def seven(context: ProposalContext) -> Any:
+    return 7
+
+
 async def waiting(context: ProposalContext) -> list[str]:
     """Tells by its text what it was shown."""
     assert len(context.parent.losses) == len(context.examples) == 12
@@ -420,9 +424,10 @@ def test_a_proposer_that_cannot_answer_leaves_a_reason(tmp_path: Path) -> None:
     assert [(one.operator, one.reason) for one in record.refusals] == [("Failing", "the prompt is too long")]
 
 
-def test_a_proposer_that_gives_no_list_of_texts_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"search\.operators: Wrong did not return a list of texts"):
-        run_with(tmp_path / "run", "Wrong")
+@pytest.mark.parametrize("operator", ["Wrong", "seven"])
+def test_a_proposer_that_gives_no_list_of_texts_is_named(operator: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"search\.operators: {operator} did not return a list of texts"):
+        run_with(tmp_path / "run", operator)
 
 
 def test_operators_are_found_before_anything_starts() -> None:

@@ -129,7 +129,8 @@ def operator_names(chosen: Sequence[str], proposers: Mapping[str, Proposer]) -> 
 def checked(proposals: Proposals, operator: str, examples: Sequence[Example]) -> list[Proposal]:
     """`proposals`, the return value of a user's code, of a search on the training examples `examples`. Raises
     ConfigError if they are not a list of texts and Proposals whose demonstrations are training examples."""
-    if isinstance(proposals, str) or not all(isinstance(one, str | Proposal) for one in proposals):
+    listed = isinstance(proposals, Sequence) and not isinstance(proposals, str)
+    if not listed or not all(isinstance(one, str | Proposal) for one in proposals):
         raise ConfigError(f"{_KEY}: {operator} did not return a list of texts; see Proposer.propose")
     found = [Proposal(one) if isinstance(one, str) else one for one in proposals]
     known = {example.id for example in examples}

@@ -30,8 +30,9 @@ def label_key(text: str) -> str:
     Compatible characters count as the same (NFKC); invisible characters, white space, case and a final full
     stop do not count.
     """
-    # Twice: folding the case can undo the normal form.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _without_invisible(text)).casefold())
+    # Twice: folding the case can undo the normal form. The dot of a Turkish capital I stays behind as a mark.
+    lower = unicodedata.normalize("NFKC", _without_invisible(text)).casefold().replace("i\u0307", "i")
+    folded = unicodedata.normalize("NFKC", lower)
     key = condensed(_without_invisible(folded))
     ends_in_one = len(key) > 1 and key[-1] in _FULL_STOPS and key[-2] not in _FULL_STOPS
     return key[:-1] if ends_in_one else key

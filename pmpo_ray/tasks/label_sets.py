@@ -32,6 +32,8 @@ _NUMERIC = re.compile(r"\W*\d")
 """The beginning of a number, in whatever notation and with whatever unit."""
 _MANY = 1000
 """The number of rows from which mostly different targets are taken for free text at once."""
+_MISSING = frozenset(("nan", "<na>", "n/a", "#n/a", "nat", "null"))
+"""The keys of texts that programs write where a value is missing."""
 _NAMED = 5
 """The maximum number of rows, labels or spellings that a note names."""
 
@@ -100,7 +102,12 @@ def inferred(rows: Sequence[Row], test_rows: Sequence[Row]) -> LabelledRows:
     spelling = {text: own[0][0] for own in kept.values() for text, _ in own}
     odd = [row for row in every if row.target not in spelling]
     labels = tuple(sorted(own[0][0] for own in kept.values()))
-    notes = [*_odd_note(odd, len(every)), *_spelling_note(kept.values()), *_alphabet_note(labels)]
+    notes = [
+        *_odd_note(odd, len(every)),
+        *_spelling_note(kept.values()),
+        *_alphabet_note(labels),
+        *_missing_note(labels),
+    ]
     return LabelledRows(
         labels=labels,
         rows=_respelled(rows, spelling),
@@ -175,6 +182,13 @@ def _odd_note(odd: Sequence[Row], total: int) -> list[str]:
         f"{len(odd)} of {total} rows left out, whose target occurs once beside labels that repeat: "
         f"{named}{more}; correct the target, or list every label under labels"
     ]
+
+
+def _missing_note(labels: Sequence[str]) -> list[str]:
+    missing = ", ".join(repr(label) for label in labels if label_key(label) in _MISSING)
+    if not missing:
+        return []
+    return [f"labels that programs write for a missing value: {missing}; remove these rows if none is meant"]
 
 
 def _alphabet_note(labels: Sequence[str]) -> list[str]:

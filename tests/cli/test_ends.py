@@ -122,11 +122,9 @@ def test_a_terminal_that_closes_ends_the_run_without_a_trace(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_a_ray_that_dies_ends_the_run_with_one_line(name: str, tmp_path: Path) -> None:
-    # So slow that the first scoring lasts for seconds. When examples are put into the object store, before
-    # it and after it, Ray ends the process without a word.
-    with started(words(tmp_path / "run", 200)) as running:
+    with started(words(tmp_path / "run", 20_000)) as running:
         wait_for(running, "scoring")
-        time.sleep(1.5)
+        time.sleep(0.5)
         [victim] = [process for process, its_name in members(running.pid) if its_name == name]
         os.kill(victim, signal.SIGKILL)
         stdout, stderr = running.communicate(timeout=120)

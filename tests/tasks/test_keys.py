@@ -26,6 +26,7 @@ from pmpo_ray.tasks.keys import input_key, label_key, quoted_apart
         ("yes", "ｙｅｓ"),
         ("はい", "はい。"),
         ("straße", "STRASSE"),
+        ("iade", "\u0130ADE"),
     ],
 )
 def test_spellings_of_one_label_have_one_key(one: str, other: str) -> None:
