@@ -21,7 +21,6 @@ from typing import Any
 
 import ray
 import ray._private.worker
-from ray.exceptions import RayError
 
 from pmpo_ray.actors.auth_token import provide_token
 from pmpo_ray.actors.process import descendants
@@ -81,7 +80,7 @@ def connected(settings: RayConfig) -> Iterator[str]:
     try:
         try:
             thread.start(connect)
-        except (OSError, RuntimeError, ValueError, RayError) as error:
+        except Exception as error:  # noqa: BLE001 (a node that starts too slowly is no more than that)
             raise _not_connected(address, error, token=chosen is None) from None
         _note_auth_mode(chosen)
         yield address
@@ -184,11 +183,11 @@ def _check_reachable(address: str) -> None:
 
 def _not_connected(address: str, error: Exception, *, token: bool) -> ResourceError:
     """The error for a Ray that cannot be started or reached; `token` is true if no token was asked for."""
-    why = error_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    why = error_line(str(error).splitlines()[0] if str(error) else type(error).__name__).rstrip(".")
     if address == LOCAL:
         return ResourceError(
-            f"Ray cannot be started on this machine ({why}); check its memory and the disk of /tmp, or name "
-            "a cluster in ray.address"
+            f"Ray cannot be started on this machine ({why}); start again when it is less busy, check its "
+            "memory and the disk of /tmp, or name a cluster in ray.address"
         )
     if token:
         why += f"; if it requires a token, set {_AUTH_MODE}=token"

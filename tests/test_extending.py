@@ -361,6 +361,10 @@ def seven(context: ProposalContext) -> Any:
     return 7
 
 
+def sevens(context: ProposalContext) -> Any:
+    return [7]
+
+
 async def waiting(context: ProposalContext) -> list[str]:
     """Tells by its text what it was shown."""
     assert len(context.parent.losses) == len(context.examples) == 12
@@ -424,9 +428,14 @@ def test_a_proposer_that_cannot_answer_leaves_a_reason(tmp_path: Path) -> None:
     assert [(one.operator, one.reason) for one in record.refusals] == [("Failing", "the prompt is too long")]
 
 
-@pytest.mark.parametrize("operator", ["Wrong", "seven"])
-def test_a_proposer_that_gives_no_list_of_texts_is_named(operator: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"search\.operators: {operator} did not return a list of texts"):
+@pytest.mark.parametrize(
+    ("operator", "returned"), [("Wrong", "'one text'"), ("seven", "7"), ("sevens", "7 in a list")]
+)
+def test_a_proposer_that_gives_no_list_of_texts_is_named(
+    operator: str, returned: str, tmp_path: Path
+) -> None:
+    told = rf"the operator '{operator}' should return a list of texts or Proposals; it returned {returned}$"
+    with pytest.raises(ConfigError, match=told):
         run_with(tmp_path / "run", operator)
 
 

@@ -31,10 +31,8 @@ def fault_of_starts(texts: Sequence[str]) -> str | None:
             return f"text {number} of {len(texts)} should hold words; remove it"
         first = seen.setdefault(normalise(text), number)
         if first != number:
-            return (
-                f"texts {first} and {number} of {len(texts)} are the same but for white space and case; "
-                "keep one"
-            )
+            but = "" if text == texts[first - 1] else " but for white space and case"
+            return f"texts {first} and {number} of {len(texts)} are the same{but}; keep one"
     return None
 
 

@@ -354,7 +354,7 @@ def _spent(manifest: Manifest) -> Iterator[str]:
 def _table(*titles: str) -> Table:
     """A table whose columns of numbers, recognised by their titles, are right-aligned."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    numbers = {"round", "loss", "after", "acc. %", "change"}
+    numbers = {"round", "loss", "before", "after", "acc. %", "change"}
     for title in titles:
         table.add_column(title, justify="right" if title in numbers else "left")
     return table

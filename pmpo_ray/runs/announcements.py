@@ -43,10 +43,14 @@ def announce_operators(prepared_tasks: Sequence[PreparedTask], rewriter: EngineI
     if left:
         tasks = "" if len(left) == len(prepared_tasks) else f"{', '.join(left)}: "
         note(
-            f"{tasks}instructions are put together, not written, since a rewriter of "
-            f"{rewriter.parameters / 1e9:.2g} billion parameters writes few usable ones (search.operators: "
-            "auto; [rewrite, compose] asks it all the same)"
+            f"{tasks}instructions are put together, not written, since a rewriter of {_size(rewriter)} "
+            "writes few usable ones (search.operators: auto; [rewrite, compose] asks it all the same)"
         )
+
+
+def _size(model: EngineInfo) -> str:
+    billions = model.parameters / 1e9
+    return f"{billions:.2g} billion parameters" if billions >= 0.001 else f"{model.parameters:,} parameters"
 
 
 def announce(config: RunConfig, environ: Mapping[str, str], *, evaluates: bool, local: bool) -> None:

@@ -130,8 +130,12 @@ def checked(proposals: Proposals, operator: str, examples: Sequence[Example]) ->
     """`proposals`, the return value of a user's code, of a search on the training examples `examples`. Raises
     ConfigError if they are not a list of texts and Proposals whose demonstrations are training examples."""
     listed = isinstance(proposals, Sequence) and not isinstance(proposals, str)
-    if not listed or not all(isinstance(one, str | Proposal) for one in proposals):
-        raise ConfigError(f"{_KEY}: {operator} did not return a list of texts; see Proposer.propose")
+    odd = [one for one in proposals if not isinstance(one, str | Proposal)] if listed else [proposals]
+    if odd:
+        raise ConfigError(
+            f"{_KEY}: the operator {operator!r} should return a list of texts or Proposals; it returned "
+            f"{odd[0]!r:.80}{' in a list' if listed else ''}"
+        )
     found = [Proposal(one) if isinstance(one, str) else one for one in proposals]
     known = {example.id for example in examples}
     for shots in (one.shots or () for one in found):

@@ -32,8 +32,8 @@ _NUMERIC = re.compile(r"\W*\d")
 """The beginning of a number, in whatever notation and with whatever unit."""
 _MANY = 1000
 """The number of rows from which mostly different targets are taken for free text at once."""
-_MISSING = frozenset(("nan", "<na>", "n/a", "#n/a", "nat", "null"))
-"""The keys of texts that programs write where a value is missing."""
+_MISSING = frozenset(("NaN", "nan", "None", "null", "NULL", "N/A", "n/a", "#N/A", "<NA>", "NaT"))
+"""The texts that programs write where a value is missing; "none" in small letters may well be an answer."""
 _NAMED = 5
 """The maximum number of rows, labels or spellings that a note names."""
 
@@ -185,7 +185,7 @@ def _odd_note(odd: Sequence[Row], total: int) -> list[str]:
 
 
 def _missing_note(labels: Sequence[str]) -> list[str]:
-    missing = ", ".join(repr(label) for label in labels if label_key(label) in _MISSING)
+    missing = ", ".join(repr(label) for label in labels if label in _MISSING)
     if not missing:
         return []
     return [f"labels that programs write for a missing value: {missing}; remove these rows if none is meant"]

@@ -186,3 +186,23 @@ def test_output_that_cannot_be_written_is_one_line_or_none(
     )
     assert done.returncode == code
     assert done.stderr == (f"{expected}; write it elsewhere\n" if expected else "")
+
+
+def test_a_ray_that_starts_too_slowly_ends_the_run_with_one_line(tmp_path: Path) -> None:
+    """Ray waits for its own node for half a minute, and then raises nothing more special than Exception."""
+    late = "raise Exception('The current node timed out during startup.')"
+    program = f"import sys, ray\ndef init(**_):\n    {late}\nray.init = init\n"
+    program += "from pmpo_ray.cli.main import main\nmain()\n"
+    words_of_run = words(tmp_path / "run", 10**9)[3:]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words_of_run],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    told = "error: Ray cannot be started on this machine (The current node timed out during startup); start"
+    assert last_line(done.stderr).startswith(told)

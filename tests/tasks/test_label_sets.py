@@ -119,12 +119,11 @@ def test_labels_of_one_alphabet_each_are_no_slip(tmp_path: Path) -> None:
 
 
 def test_labels_that_stand_for_a_missing_value_are_told(tmp_path: Path) -> None:
-    targets = _targets({"NaN": 9, "n/a": 5, "none": 9, "shipping": 9})
+    targets = _targets({"NaN": 9, "n/a": 5, "None": 9, "shipping": 9})
     [note] = _load(tmp_path, targets).notes
-    assert note.startswith(
-        "labels that programs write for a missing value: 'NaN', 'n/a'; remove these rows if"
-    )
-    assert not _load(tmp_path, targets, labels=["NaN", "n/a", "none", "shipping"]).notes
+    assert note.startswith("labels that programs write for a missing value: 'NaN', 'None', 'n/a'; remove")
+    assert not _load(tmp_path, targets, labels=["NaN", "n/a", "None", "shipping"]).notes
+    assert not _load(tmp_path, _targets({"none": 9, "shipping": 9})).notes
 
 
 def test_labels_that_look_like_numbers_are_compared_as_texts(tmp_path: Path) -> None:
