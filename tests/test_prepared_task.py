@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pmpo_ray.config.evaluation import EvaluationConfig
+from pmpo_ray.config.loading import config_from_mapping
 from pmpo_ray.display.task_overview import overview_line, remarks
 from pmpo_ray.errors import ConfigError
 from pmpo_ray.prepared_task import PreparedTask, prepare_tasks
-from pmpo_ray.runs.announcements import announce_operators
+from pmpo_ray.runs.announcements import announce_operators, announce_use
 from pmpo_ray.store.documents import Manifest, decode_manifest, encode_manifest
 from pmpo_ray.types import EngineInfo
 from tests.run_folders import simulated_config
@@ -218,6 +220,29 @@ def test_a_small_rewriter_is_not_asked_about_labels(
     announce_operators([prepared], rewriter)
     told = "instructions are put together, not written, since a rewriter of 0.14 billion" in caplog.text
     assert told == (operators == ("compose",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"use": "choose", "search": {"preset": "paper"}},
+            'search.calibrate=false, not "auto", as set or by',
+        ),
+        (
+            {"use": "choose", "evaluation": {"method": "generation"}},
+            'evaluation.method="generation", not "lik',
+        ),
+        ({"use": "generate"}, None),
+        ({"evaluation": {"method": "generation"}}, None),
+    ],
+)
+def test_settings_that_do_not_follow_from_the_use_are_told(
+    settings: dict[str, Any], told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    announce_use(config_from_mapping(settings, "test"))
+    assert caplog.text == "" if told is None else told in caplog.text
 
 
 def test_named_operators_are_kept_whatever_the_rewriter() -> None:

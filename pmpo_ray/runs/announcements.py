@@ -1,16 +1,18 @@
-"""What a user is told when a run or an evaluation starts: where keys go, and whose code runs.
+"""What a user is told when a run or an evaluation starts: where keys go, whose code runs, and which settings
+say something else than others.
 
 Invariant: nothing of a key is shown, only the name of its variable.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 
 from pmpo_ray.config.endpoints import key_notes
 from pmpo_ray.config.import_paths import note_import
-from pmpo_ray.config.run import RunConfig
+from pmpo_ray.config.run import USES, RunConfig
 from pmpo_ray.config.search import AUTO_OPERATORS
 from pmpo_ray.config.secrets import keys_in_prompts
 from pmpo_ray.notes import note
@@ -53,10 +55,23 @@ def _size(model: EngineInfo) -> str:
     return f"{billions:.2g} billion parameters" if billions >= 0.001 else f"{model.parameters:,} parameters"
 
 
+def announce_use(config: RunConfig) -> None:
+    """Say which settings do not follow from `use`, because they or the preset were named."""
+    other = [
+        f"{section}.{key}={json.dumps(found)}, not {json.dumps(value)}"
+        for section, settings in USES.get(config.use or "", {}).items()
+        for key, value in settings.items()
+        if (found := getattr(getattr(config, section), key)) != value
+    ]
+    if other:
+        note(f"use: {config.use} does not decide all: {'; '.join(other)}, as set or by the preset")
+
+
 def announce(config: RunConfig, environ: Mapping[str, str], *, evaluates: bool, local: bool) -> None:
-    """Say which host gets the key of which variable, which modules the replicas import, and which prompt
-    texts hold what looks like a key. `evaluates` is true for an evaluation, `local` if the replicas run on
-    this machine, with the variables `environ`."""
+    """Say which settings do not follow from `use`, which host gets the key of which variable, which modules
+    the replicas import, and which prompt texts hold what looks like a key. `evaluates` is true for an
+    evaluation, `local` if the replicas run on this machine, with the variables `environ`."""
+    announce_use(config)
     for text in key_notes(config, environ, evaluates=evaluates, local=local):
         note(text)
     roles = {"scorer.engine": config.scorer}
