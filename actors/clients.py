@@ -42,7 +42,7 @@ SETS_KEPT = 4096
 """The number of sets of examples that are known at a time."""
 _RARE = 16
 """A small set of examples travels by value so many times; most demonstrations are used by one candidate."""
-_SMALL = 50_000
+_SMALL = 20_000
 """The maximum number of characters of a small set. Ray itself stores larger arguments anew for every call."""
 CHARACTERS_PER_TOKEN = 4
 """A rough estimate, for the weights of units."""
