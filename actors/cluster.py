@@ -21,6 +21,7 @@ from typing import Any
 
 import ray
 import ray._private.worker
+from ray.exceptions import RayError
 
 from pmpo_ray.actors.auth_token import provide_token
 from pmpo_ray.actors.process import descendants
@@ -33,6 +34,8 @@ from pmpo_ray.text import error_line
 
 _VITAL = ("raylet", "gcs_server")
 """The processes that Ray cannot do without."""
+_FAILURES = (OSError, RuntimeError, ValueError, RayError)
+"""The errors of a Ray that cannot be started or reached."""
 _WATCH_SECONDS = 0.05
 LOCAL = "local"
 """The address of a Ray that this process starts."""
@@ -80,7 +83,10 @@ def connected(settings: RayConfig) -> Iterator[str]:
     try:
         try:
             thread.start(connect)
-        except Exception as error:  # noqa: BLE001 (a node that starts too slowly is no more than that)
+        except Exception as error:
+            # A node that starts too slowly raises Exception itself, and no class of it.
+            if type(error) is not Exception and not isinstance(error, _FAILURES):
+                raise
             raise _not_connected(address, error, token=chosen is None) from None
         _note_auth_mode(chosen)
         yield address

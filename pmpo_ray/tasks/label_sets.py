@@ -192,12 +192,10 @@ def _missing_note(labels: Sequence[str]) -> list[str]:
 
 
 def _alphabet_note(labels: Sequence[str]) -> list[str]:
-    mixed = {label: letters for label in labels if (letters := foreign_letters(label))}
-    named = ", ".join(
-        f"{excerpt(label, 40)!r} ({code_points(letters)})" for label, letters in list(mixed.items())[:_NAMED]
-    )
+    mixed = [(label, letters) for label in labels if (letters := foreign_letters(label))]
     if not mixed:
         return []
+    named = ", ".join(f"{excerpt(label, 40)!r} ({code_points(letters)})" for label, letters in mixed[:_NAMED])
     return [f"Cyrillic letters in a word of Latin ones: {named}; if that is a slip, correct the targets"]
 
 
